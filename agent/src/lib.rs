@@ -1,0 +1,1 @@
+//! One per node: watches, asks the engine, applies the difference; also the sinew-cni plugin.

@@ -1,0 +1,1 @@
+//! Decisions: Event in, Change out. No I/O, no async, no clock.

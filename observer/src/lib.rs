@@ -1,0 +1,1 @@
+//! Ring of flows, filters and the Observer service.

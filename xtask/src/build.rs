@@ -1,0 +1,69 @@
+//! Compiles the kernel programs, then the release binaries; the agent's binary carries the programs.
+//!
+//! The programs have their own compiler (see `toolchain`) and their own target folder, so the two builds never
+//! throw each other's work away. The finished object goes to `target/bpf/sinew-datapath`, from where
+//! `agent/build.rs` takes it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::toolchain::{Recipe, TARGET};
+use crate::{paths, process};
+
+/// What `cargo xtask build` can make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum What {
+    /// The kernel programs only.
+    Bpf,
+    /// The programs and the binaries that a node or a person runs.
+    All,
+}
+
+/// Builds what was asked for, in release mode.
+pub(crate) fn run(what: Option<What>) -> Result<()> {
+    programs()?;
+    match what.unwrap_or(What::All) {
+        What::Bpf => Ok(()),
+        What::All => binaries(),
+    }
+}
+
+/// Compiles the programs and returns the object's path.
+pub(crate) fn programs() -> Result<PathBuf> {
+    let recipe = Recipe::installed()?;
+    println!("building the kernel programs with {} (recipe {})", recipe.compiler_version()?, recipe.name());
+    let mut cargo = recipe.cargo_build()?;
+    cargo.current_dir(paths::root()).args(["--package", "sinew-bpf", "--bin", "sinew-datapath"]);
+    process::run(&mut cargo)?;
+
+    let made = paths::target().join("bpf").join(recipe.name()).join(TARGET).join("release/sinew-datapath");
+    let object = paths::datapath_object();
+    copy_if_changed(&made, &object)?;
+    println!("programs: {}", object.display());
+    Ok(object)
+}
+
+fn binaries() -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(paths::root()).args(["build", "--release", "--bins"]);
+    for package in ["sinew-agent", "sinew-cli"] {
+        cargo.args(["--package", package]);
+    }
+    process::run(&mut cargo)?;
+    println!("binaries: {}", paths::target().join("release").display());
+    Ok(())
+}
+
+/// An unchanged object keeps its time stamp, so that the agent isn't linked again.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let new = fs::read(from).with_context(|| format!("cargo left no object at {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    let beside = to.with_extension("new");
+    fs::write(&beside, new).with_context(|| format!("cannot write {}", beside.display()))?;
+    fs::rename(&beside, to).with_context(|| format!("cannot put {} in place", to.display()))
+}
