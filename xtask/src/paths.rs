@@ -8,7 +8,10 @@ use anyhow::{Context, Result};
 
 /// The checkout's root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in a folder of the workspace").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in a folder of the workspace")
+        .to_owned()
 }
 
 /// Cargo's target folder; `CARGO_TARGET_DIR` moves it.
@@ -28,17 +31,20 @@ pub(crate) fn datapath_object() -> PathBuf {
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
+        None => PathBuf::from(env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?)
+            .join(".cache"),
     };
     let cache = base.join("sinew");
-    fs::create_dir_all(&cache).with_context(|| format!("cannot make the cache folder {}", cache.display()))?;
+    fs::create_dir_all(&cache)
+        .with_context(|| format!("cannot make the cache folder {}", cache.display()))?;
     Ok(cache)
 }
 
 /// Holds other runs of the same step off until the answer is dropped.
 pub(crate) fn lock(name: &str) -> Result<File> {
     let path = cache()?.join(format!("{name}.lock"));
-    let file = File::create(&path).with_context(|| format!("cannot make the lock file {}", path.display()))?;
+    let file =
+        File::create(&path).with_context(|| format!("cannot make the lock file {}", path.display()))?;
     if file.try_lock().is_err() {
         println!("waiting for another run of `cargo xtask` ({})", path.display());
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;

@@ -20,6 +20,8 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// 217 instead of 161 ns a packet when it was measured.
 const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order";
 
+const CHOICE: &str = "SINEW_BPF_RECIPE";
+
 /// A compiler and a linker that were seen to work together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recipe {
@@ -30,8 +32,16 @@ pub(crate) enum Recipe {
 }
 
 impl Recipe {
-    /// In the order in which they are looked for.
-    pub(crate) const ALL: [Self; 2] = [Self::Rustup, Self::Debian];
+    /// The recipes in the order in which they are tried; `SINEW_BPF_RECIPE` leaves one of them, for a machine that
+    /// could do both and for a record of each in docs/limits.md.
+    pub(crate) fn allowed() -> Result<Vec<Self>> {
+        match env::var(CHOICE) {
+            Err(_) => Ok(vec![Self::Rustup, Self::Debian]),
+            Ok(name) if name == Self::Rustup.name() => Ok(vec![Self::Rustup]),
+            Ok(name) if name == Self::Debian.name() => Ok(vec![Self::Debian]),
+            Ok(name) => bail!("{CHOICE}={name}: the recipes are `rustup` and `debian`"),
+        }
+    }
 
     /// Short name in paths, in output and in docs/limits.md.
     pub(crate) fn name(self) -> &'static str {
@@ -63,10 +73,13 @@ impl Recipe {
     pub(crate) fn has_compiler(self) -> bool {
         match self {
             Self::Rustup => {
-                let Ok(sysroot) = process::output(Command::new("rustc").args(["--print", "sysroot"])) else {
+                let Ok(sysroot) = process::output(self.rustc().args(["--print", "sysroot"])) else {
                     return false;
                 };
-                Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir()
+                // bpf-linker 0.10.4 loads exactly LLVM 22.
+                process::output(self.rustc().arg("-vV"))
+                    .is_ok_and(|version| version.contains("LLVM version: 22."))
+                    && Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").is_dir()
             }
             Self::Debian => {
                 let mut rustc = self.rustc();
@@ -95,7 +108,7 @@ impl Recipe {
 
     /// The first recipe that is complete on this machine, if there is one.
     pub(crate) fn find() -> Result<Option<Self>> {
-        for recipe in Self::ALL {
+        for recipe in Self::allowed()? {
             if recipe.has_compiler() && recipe.linker()?.is_file() {
                 return Ok(Some(recipe));
             }
@@ -148,5 +161,9 @@ const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// `cargo run` under rustup puts its toolchain's libraries first; another compiler must not load them.
 fn leave_rustup(command: &mut Command) {
-    command.env_remove("LD_LIBRARY_PATH").env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTDOC");
+    command
+        .env_remove("LD_LIBRARY_PATH")
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO")
+        .env_remove("RUSTDOC");
 }

@@ -1,0 +1,59 @@
+//! `cargo xtask setup`: checks what this machine has and installs what is missing.
+//!
+//! Three groups, each with the ones before it: `build` (the BPF toolchain), `lab` (what the demo needs) and `test`
+//! (real runtimes and emulators besides). Running it again does nothing and says so. Packages come from apt where
+//! there is apt, otherwise the list to install is printed; what has to be compiled goes to the cache folder. The
+//! neighbours: `setup/packages.rs` is the table, `setup/compiler.rs` the BPF toolchain, `setup/golang.rs` the tools
+//! that exist as Go modules only, `setup/kernel.rs` what the running kernel must be and have mounted.
+
+mod apt;
+mod compiler;
+mod golang;
+mod kernel;
+mod packages;
+
+use anyhow::Result;
+
+use crate::paths;
+
+/// How much to set up. Each group contains the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Group {
+    /// Compiler and linker of the kernel programs.
+    Build,
+    /// A node on this machine: kernel, bpffs, network tools.
+    Lab,
+    /// Container runtimes, other CNI plugins and an emulator.
+    Test,
+}
+
+/// Brings the machine to what the group needs.
+///
+/// # Errors
+/// Something is missing that cannot be installed from here; the text says what to install.
+pub(crate) fn run(group: Group) -> Result<()> {
+    let _alone = paths::lock("setup")?;
+    if group >= Group::Lab {
+        kernel::check()?;
+    }
+    packages::install(group)?;
+    compiler::install()?;
+    if group >= Group::Lab {
+        kernel::mount_bpffs()?;
+    }
+    if group >= Group::Test {
+        golang::install_cnitool()?;
+    }
+    println!("setup: everything for `{}` is in place", group.name());
+    Ok(())
+}
+
+impl Group {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Lab => "lab",
+            Self::Test => "test",
+        }
+    }
+}

