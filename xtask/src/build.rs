@@ -39,7 +39,7 @@ pub(crate) fn programs() -> Result<PathBuf> {
     cargo.current_dir(paths::root()).args(["--package", "sinew-bpf", "--bin", "sinew-datapath"]);
     process::run(&mut cargo)?;
 
-    let made = paths::target().join("bpf").join(recipe.name()).join(TARGET).join("release/sinew-datapath");
+    let made = recipe.target().join(TARGET).join("release/sinew-datapath");
     let object = paths::datapath_object();
     copy_if_changed(&made, &object)?;
     println!("programs: {}", object.display());
@@ -63,6 +63,8 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     if fs::read(to).is_ok_and(|old| old == new) {
         return Ok(());
     }
+    let folder = to.parent().expect("the object's path has a folder");
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let beside = to.with_extension("new");
     fs::write(&beside, new).with_context(|| format!("cannot write {}", beside.display()))?;
     fs::rename(&beside, to).with_context(|| format!("cannot put {} in place", to.display()))

@@ -96,7 +96,10 @@ fn compile(proto: &Path, files: &[&str]) -> Result<FileDescriptorSet> {
 }
 
 /// File name to code, as prost and tonic make it. `external` packages are left out and referred to by path.
-fn code_of(mut descriptors: FileDescriptorSet, external: &[(&str, &str)]) -> Result<BTreeMap<String, Vec<u8>>> {
+fn code_of(
+    mut descriptors: FileDescriptorSet,
+    external: &[(&str, &str)],
+) -> Result<BTreeMap<String, Vec<u8>>> {
     // The public schema calls fields deprecated that old clients still read, so we fill them: no warning is wanted.
     for message in descriptors.file.iter_mut().flat_map(|file| &mut file.message_type) {
         for field in &mut message.field {

@@ -120,7 +120,7 @@ impl Recipe {
     pub(crate) fn cargo_build(self) -> Result<Command> {
         let mut cargo = self.cargo();
         cargo.args(["build", "--release", "--target", TARGET]);
-        cargo.arg("--target-dir").arg(paths::target().join("bpf").join(self.name()));
+        cargo.arg("--target-dir").arg(self.target());
         if self == Self::Rustup {
             cargo.args(["-Z", "build-std=core"]);
         }
@@ -130,6 +130,12 @@ impl Recipe {
         // Either of these would silently replace the flags above.
         cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         Ok(cargo)
+    }
+
+    /// Cargo's target folder for the programs. The two recipes and the host's builds each have their own, and none
+    /// lies in `target/bpf`, which `agent/build.rs` watches.
+    pub(crate) fn target(self) -> PathBuf {
+        paths::target().join(format!("bpf-{}", self.name()))
     }
 
     fn cargo(self) -> Command {
