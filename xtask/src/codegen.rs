@@ -19,7 +19,7 @@ use crate::paths;
 pub(crate) struct Options {
     /// Write nothing; fail when the committed code is not what would be written.
     #[arg(long)]
-    check: bool,
+    pub(crate) check: bool,
 }
 
 /// Packages that are Hubble's: their code names each other by `super`.

@@ -7,14 +7,20 @@
 
 mod build;
 mod codegen;
+mod lab;
 mod paths;
 mod privilege;
 mod process;
 mod setup;
+mod test;
+mod tidy;
 mod toolchain;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use setup::Group;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, build, demo, tests and benchmarks of Sinew")]
@@ -29,21 +35,50 @@ enum Task {
     Setup {
         /// How much to set up.
         #[arg(default_value = "test")]
-        group: setup::Group,
+        group: Group,
     },
     /// Compile the kernel programs, then the release binaries that carry them.
     Build {
         /// What to build; everything when it is left out.
         what: Option<build::What>,
     },
+    /// Two nodes, pods and policies on this machine, with every verdict explained.
+    Demo {
+        /// Words for the demo; see `cargo xtask demo -- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// The demo's machines for one's own use: `lab up`, `lab pod add`, `lab exec`, `lab down`.
+    Lab {
+        /// Words for the lab; see `cargo xtask lab --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Measure, each row with both sides of its ratio.
+    Bench {
+        /// Words for the benchmarks; see `cargo xtask bench -- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Run the tests, lane by lane.
+    Test(test::Arguments),
     /// Make the Rust code of the protobuf files in `api/proto`, or check that what is committed is current.
     Codegen(codegen::Options),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Arguments::parse().task {
-        Task::Setup { group } => setup::run(group),
-        Task::Build { what } => build::run(what),
-        Task::Codegen(options) => codegen::run(&options),
+        Task::Test(arguments) => return test::run(&arguments),
+        Task::Setup { group } => setup::run(group)?,
+        Task::Build { what } => build::run(what)?,
+        Task::Demo { words } => return lab::run(Group::Lab, &with_verb("demo", words)),
+        Task::Lab { words } => return lab::run(Group::Lab, &words),
+        Task::Bench { words } => return lab::run(Group::Test, &with_verb("bench", words)),
+        Task::Codegen(options) => codegen::run(&options)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn with_verb(verb: &str, words: Vec<String>) -> Vec<String> {
+    std::iter::once(verb.to_owned()).chain(words).collect()
 }

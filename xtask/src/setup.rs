@@ -12,6 +12,8 @@ mod golang;
 mod kernel;
 mod packages;
 
+pub(crate) use golang::cnitool;
+
 use anyhow::Result;
 
 use crate::paths;

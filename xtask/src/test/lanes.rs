@@ -1,0 +1,107 @@
+//! The lanes: what each is for, what it needs, and which tests are its own.
+//!
+//! A new test target of the `tests` package must be named here; one that no lane claims fails the `unit` lane, so that
+//! no test exists that nothing runs.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::Tally;
+use crate::{paths, process, tidy};
+
+/// A group of tests that is run by name.
+pub(super) struct Lane {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) needs: Needs,
+    pub(super) steps: &'static [Step],
+}
+
+/// What must be there before a lane can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Only this workspace and its crates.
+    Nothing,
+    /// Root, the tools of `setup test`, and what `build` makes.
+    #[expect(dead_code, reason = "until the first lane with a node is added")]
+    Node,
+}
+
+/// A part of a lane.
+pub(super) enum Step {
+    /// The tests beside the code.
+    Units,
+    /// A test target, whole: also what it marks as ignored for an ordinary `cargo test`.
+    #[expect(dead_code, reason = "until the first lane with a target of its own is added")]
+    Target { package: &'static str, target: &'static str, release: bool },
+    /// A check that isn't libtest's.
+    Own(fn() -> Result<Tally>),
+}
+
+/// In the order in which `cargo xtask test` runs them.
+pub(super) const LANES: &[Lane] = &[
+    Lane {
+        name: "tidy",
+        about: "format, lints, documentation, sizes, names and edges between packages",
+        needs: Needs::Nothing,
+        steps: &[Step::Own(tidy::run)],
+    },
+    Lane { name: "unit", about: "tests beside the code", needs: Needs::Nothing, steps: &[Step::Units] },
+];
+
+/// The package whose every test target needs a lane of its own.
+const TESTS: &str = "sinew-tests";
+
+/// The test targets that no lane names, of all packages but `tests`.
+///
+/// # Errors
+/// A target of `tests` that no lane names.
+pub(super) fn unclaimed_targets() -> Result<Vec<String>> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(paths::root()).args(["metadata", "--format-version", "1", "--no-deps"]);
+    let metadata: Value =
+        serde_json::from_str(&process::output(&mut cargo)?).context("cargo metadata is no JSON")?;
+    let mut unclaimed = Vec::new();
+    for package in metadata["packages"].as_array().context("cargo metadata names no packages")? {
+        let package_name = package["name"].as_str().context("a package without a name")?;
+        for target in package["targets"].as_array().context("a package without targets")? {
+            let name = target["name"].as_str().context("a target without a name")?;
+            let is_test =
+                target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"));
+            if !is_test || is_claimed(package_name, name) {
+                continue;
+            }
+            if package_name == TESTS {
+                bail!("no lane runs tests/tests/{name}.rs: name it in xtask/src/test/lanes.rs");
+            }
+            unclaimed.push(name.to_owned());
+        }
+    }
+    Ok(unclaimed)
+}
+
+fn is_claimed(package_name: &str, target_name: &str) -> bool {
+    LANES.iter().flat_map(|lane| lane.steps).any(|step| match step {
+        Step::Target { package, target, .. } => *package == package_name && *target == target_name,
+        Step::Units | Step::Own(_) => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_has_its_own_name_and_something_to_run() {
+        for (at, lane) in LANES.iter().enumerate() {
+            assert!(
+                !LANES[..at].iter().any(|earlier| earlier.name == lane.name),
+                "{} stands twice",
+                lane.name
+            );
+            assert!(!lane.steps.is_empty(), "{} runs nothing", lane.name);
+        }
+    }
+}
