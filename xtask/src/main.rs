@@ -11,6 +11,7 @@ mod lab;
 mod paths;
 mod privilege;
 mod process;
+mod qemu;
 mod setup;
 mod test;
 mod tidy;
@@ -66,7 +67,15 @@ enum Task {
     Codegen(codegen::Options),
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    // An error is a sentence with its causes; a backtrace of this tool would only hide it.
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     match Arguments::parse().task {
         Task::Test(arguments) => return test::run(&arguments),
         Task::Setup { group } => setup::run(group)?,

@@ -17,6 +17,7 @@ pub(crate) use golang::cnitool;
 use anyhow::Result;
 
 use crate::paths;
+use crate::qemu::Kernel;
 
 /// How much to set up. Each group contains the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -45,6 +46,7 @@ pub(crate) fn run(group: Group) -> Result<()> {
     }
     if group >= Group::Test {
         golang::install_cnitool()?;
+        println!("kernel to test on: {}", Kernel::fetch()?.release());
     }
     println!("setup: everything for `{}` is in place", group.name());
     Ok(())
