@@ -1,0 +1,364 @@
+//! Connections. This comment is the specification (datapath.md 6–17); the code follows by number.
+//!
+//!  6. Three LRU tables: TCP opening, TCP, any; collection must work while the agent is dead, and a SYN flood evicts
+//!     half-open connections only. One entry serves both directions: the key is the canonical tuple, lower address
+//!     and port first. Addresses are those after service translation and before masquerade. An ICMP request is
+//!     (id, 0), its answer (0, id).
+//!  7. An entry carries a stamp for each end: of a local endpoint its epoch, of any other end the ipcache generation.
+//!     Words and generation are read first, tables and ipcache after, and the entry is stamped with what was read.
+//!  8. Time-outs hold at lookup: an expired entry is absent.
+//!  9. Hit, both stamps current, and an overlay's claim equal to the stored identity: the stored verdict holds. Else the
+//!     connection is judged again in its initiator's orientation, whichever way this packet goes, with fresh
+//!     identities. Allowed: restamped, an event only if the rule changed. Denied: the entry becomes a tombstone.
+//! 10. A TCP tombstone drops both directions until it was idle for 60 s, a stamp is stale, or a pure SYN comes. For
+//!     everything else a packet from the responder is judged as a connection of its own.
+//! 11. If judging again demands a proxy that the entry does not have, it becomes a tombstone. If it no longer demands
+//!     one, the connection stays with its proxy until it closes.
+//! 12. A pure SYN is never a reply. From the initiator it is a retransmission while the connection opens under current
+//!     stamps; else it is judged as new and the entry starts again. From the responder it is its own connection: if
+//!     allowed, it replaces a closing or denied entry, else it passes and changes nothing.
+//! 13. Miss, SYN or not TCP: the sender initiates. Miss in the middle of a TCP connection (eviction, upgrade): SYN+ACK
+//!     says that the sender is the responder; else exactly one port below 32768 says that its end is; else the sender
+//!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
+//!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for.
+//! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent. It never
+//!     creates, refreshes or changes an entry. RST and FIN shorten the time-out; data that comes after restores it.
+//! 15. Where both ends are local both are judged at once. An end that nobody here enforces is stamped with the
+//!     generation, which is never an epoch, so that the hook of its endpoint judges it when it has one.
+//! 16. Through a looked-up entry only counters, times and flags are written; the rest by key, since the table may have
+//!     given the element to another connection. Creation never overwrites: the entry that came first is used.
+//! 17. A deleted endpoint has the drop slot and a new epoch: its entries are stale, and no sweep is needed.
+//!
+//! Neighbours: `policy.rs` answers for one end, `identity.rs` names an end; the hooks build the [`End`]s.
+
+mod account;
+mod entry;
+mod judge;
+
+pub use entry::{key_of, timeout};
+pub use judge::{End, Report};
+
+use crate::abi::conntrack::{flag, half_flag, verdict};
+use crate::abi::{CtEntry, CtKey, event};
+use crate::drop::{Dropped, file};
+use crate::dropped;
+use crate::maps::{CtTable, Maps};
+use crate::packet::Packet;
+use crate::parse::{Parsed, icmp, protocol, tcp};
+use crate::settings::Settings;
+
+const FILE: u8 = file::CONNTRACK;
+
+/// Everything about one packet that its connection is tracked with.
+pub struct Tracking<'a, M, P> {
+    /// The maps.
+    pub maps: &'a M,
+    /// The packet.
+    pub packet: &'a P,
+    /// Constants of the node.
+    pub settings: &'a Settings,
+    /// Time, nanoseconds of `CLOCK_MONOTONIC`.
+    pub now: u64,
+    /// What the packet says.
+    pub parsed: &'a Parsed,
+    /// Who sent it.
+    pub sender: &'a End,
+    /// Who gets it.
+    pub receiver: &'a End,
+    /// [`flag`]s that an entry made here gets.
+    pub create_flags: u16,
+}
+
+/// What to do about a packet once it is judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Plan {
+    /// Create the entry.
+    Create,
+    /// Write it anew, whatever was there.
+    Reset,
+    /// Write it anew if what is there is closing or denied (12, from the responder).
+    Replace,
+    /// Restamp it, or make it a tombstone (9).
+    Rejudge,
+    /// Leave no entry (13, 14).
+    Nothing,
+}
+
+/// Judges a packet by its connection. Returns the entry's [`flag`]s; fills the report with what was judged.
+#[inline(always)]
+pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<u16, Dropped> {
+    let (key, sender) = key_of(t.parsed);
+    let pure_syn = t.parsed.is_pure_syn();
+    let (table, found) = find(t, &key);
+    let plan;
+    let sender_initiates;
+    match &found {
+        None => {
+            sender_initiates = initiates_on_miss(t.parsed);
+            plan = plan_on_miss(t.parsed);
+        }
+        Some(entry) => {
+            let entry: &CtEntry = entry;
+            let from_initiator = entry.initiator == sender;
+            let current = is_current(entry, sender, t.sender, t.receiver);
+            let denied = entry.verdict == verdict::DENY;
+            if pure_syn {
+                // 12.
+                if from_initiator && table as u8 == CtTable::TcpOpening as u8 && !denied && current {
+                    return Ok(account::hit(t, entry, sender, false, report));
+                }
+                sender_initiates = true;
+                plan = if from_initiator { Plan::Reset } else { Plan::Replace };
+            } else if denied && !from_initiator && t.parsed.protocol != protocol::TCP {
+                // 10.
+                sender_initiates = true;
+                plan = Plan::Reset;
+            } else if current {
+                if denied {
+                    return Err(tombstone_hit(t, entry, sender, report));
+                }
+                if table as u8 == CtTable::TcpOpening as u8 && from_initiator && is_answered(entry, sender) {
+                    promote(t, &key, entry);
+                }
+                return Ok(account::hit(t, entry, sender, !from_initiator, report));
+            } else {
+                sender_initiates = from_initiator;
+                plan = Plan::Rejudge;
+            }
+        }
+    }
+    let initiator = if sender_initiates { sender } else { 1 - sender };
+    let judged = judge::judge(t, sender_initiates, report);
+    if plan as u8 == Plan::Rejudge as u8 {
+        return match &found {
+            Some(entry) => rejudged(t, table, &key, sender, entry, judged, report),
+            None => Err(dropped!(CtInsertFailed)),
+        };
+    }
+    judged?;
+    report.reply_known(!sender_initiates);
+    match plan {
+        Plan::Nothing => return Ok(t.create_flags),
+        Plan::Replace => {
+            if let Some(entry) = &found
+                && entry.verdict != verdict::DENY
+                && !entry::is_closing(entry)
+            {
+                return Ok(entry.flags);
+            }
+        }
+        Plan::Create | Plan::Reset | Plan::Rejudge => {}
+    }
+    let target = table_for(t.parsed);
+    if plan as u8 != Plan::Create as u8 && table as u8 != target as u8 {
+        t.maps.conntrack_delete(table, &key);
+    }
+    let picked_up = t.parsed.protocol == protocol::TCP && !pure_syn;
+    let flags = t.create_flags
+        | if picked_up { flag::PICKED_UP } else { 0 }
+        | if report.audited() { flag::AUDIT } else { 0 };
+    let stamps = entry::by_end(sender, t.sender.stamp, t.receiver.stamp);
+    let identities = entry::by_end(sender, report.identities[0], report.identities[1]);
+    let cookies = report.cookies;
+    let fill = |entry: &mut CtEntry| {
+        entry.stamps = stamps;
+        entry.identities = identities;
+        entry.cookies = cookies;
+        entry.verdict = verdict::ALLOW;
+        entry.initiator = initiator;
+        entry.flags = flags;
+        entry.created = t.now;
+        account::first(t, entry, sender);
+    };
+    report.kind = event::kind::NEW;
+    if plan as u8 == Plan::Create as u8 {
+        if t.maps.conntrack_create(target, &key, fill) {
+            return Ok(flags);
+        }
+        return first_come(t, target, &key, sender, report);
+    }
+    if t.maps.conntrack_write(target, &key, None, fill) { Ok(flags) } else { Err(dropped!(CtInsertFailed)) }
+}
+
+/// 14: an ICMP error. `t` speaks of the connection that it quotes: the sender is the quoted destination, the receiver
+/// the quoted source, and `t.parsed` the quoted packet turned round.
+#[inline(always)]
+pub fn track_error<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<u16, Dropped> {
+    let (key, sender) = key_of(t.parsed);
+    let (table, found) = find(t, &key);
+    let Some(entry) = &found else { return Err(dropped!(UnrelatedIcmpError)) };
+    let from_initiator = entry.initiator == sender;
+    report.reply_known(!from_initiator);
+    if is_current(entry, sender, t.sender, t.receiver) {
+        report.stored(entry, sender);
+        if entry.verdict == verdict::DENY {
+            return Err(Dropped::by_number(entry.reason, FILE, line!()));
+        }
+        return Ok(entry.flags);
+    }
+    let judged = judge::judge(t, from_initiator, report);
+    rejudged(t, table, &key, sender, entry, judged, report)
+}
+
+/// Looks in the tables where the packet's protocol can be; 8.
+#[inline(always)]
+fn find<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, key: &CtKey) -> (CtTable, Option<M::Conntrack>) {
+    if t.parsed.protocol != protocol::TCP {
+        return (CtTable::Any, live(t, CtTable::Any, key));
+    }
+    let found = live(t, CtTable::Tcp, key);
+    if found.is_some() {
+        return (CtTable::Tcp, found);
+    }
+    (CtTable::TcpOpening, live(t, CtTable::TcpOpening, key))
+}
+
+#[inline(always)]
+fn live<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, table: CtTable, key: &CtKey) -> Option<M::Conntrack> {
+    let entry = t.maps.conntrack(table, key)?;
+    if entry::is_expired(&entry, table, t.parsed.protocol, t.now) {
+        t.maps.conntrack_delete(table, key);
+        return None;
+    }
+    Some(entry)
+}
+
+/// 9.
+#[inline(always)]
+fn is_current(entry: &CtEntry, sender: u8, from: &End, to: &End) -> bool {
+    let (own, other) =
+        if sender == 0 { (entry.stamps[0], entry.stamps[1]) } else { (entry.stamps[1], entry.stamps[0]) };
+    let identity = if sender == 0 { entry.identities[0] } else { entry.identities[1] };
+    own == from.stamp && other == to.stamp && (from.claimed == 0 || from.claimed == identity)
+}
+
+/// 13, which end initiates.
+#[inline(always)]
+fn initiates_on_miss(parsed: &Parsed) -> bool {
+    if parsed.protocol != protocol::TCP || parsed.is_pure_syn() {
+        return true;
+    }
+    if parsed.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
+        return false;
+    }
+    let own_low = u16::from_be(parsed.source_port) < 32768;
+    let other_low = u16::from_be(parsed.destination_port) < 32768;
+    !(own_low && !other_low)
+}
+
+/// 13, what leaves no entry.
+#[inline(always)]
+fn plan_on_miss(parsed: &Parsed) -> Plan {
+    let unasked = match parsed.protocol {
+        protocol::TCP => parsed.tcp_flags & tcp::RST != 0,
+        protocol::ICMP => parsed.icmp_type == icmp::ECHO_REPLY,
+        protocol::ICMPV6 => parsed.icmp_type == icmp::V6_ECHO_REPLY,
+        _ => false,
+    };
+    if unasked { Plan::Nothing } else { Plan::Create }
+}
+
+#[inline(always)]
+fn table_for(parsed: &Parsed) -> CtTable {
+    if parsed.protocol != protocol::TCP {
+        CtTable::Any
+    } else if parsed.is_pure_syn() {
+        CtTable::TcpOpening
+    } else {
+        CtTable::Tcp
+    }
+}
+
+/// 9 and 11, after the judgement.
+#[inline(always)]
+fn rejudged<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    table: CtTable,
+    key: &CtKey,
+    sender: u8,
+    entry: &CtEntry,
+    judged: Result<u16, Dropped>,
+    report: &mut Report,
+) -> Result<u16, Dropped> {
+    let judged = match judged {
+        Ok(listener) if listener != 0 && entry.listener != listener => Err(dropped!(ProxyMissing)),
+        other => other,
+    };
+    let denied = match judged {
+        Ok(_) => 0,
+        Err(dropped) => dropped.number(),
+    };
+    let stamps = entry::by_end(sender, t.sender.stamp, t.receiver.stamp);
+    let identities = entry::by_end(sender, report.identities[0], report.identities[1]);
+    let cookies = report.cookies;
+    let rule_changed = entry.cookies[0] != cookies[0] || entry.cookies[1] != cookies[1];
+    let audited = report.audited();
+    let flags = entry.flags & !flag::AUDIT | if audited { flag::AUDIT } else { 0 };
+    let written = t.maps.conntrack_write(table, key, Some(entry), |copy| {
+        copy.stamps = stamps;
+        copy.identities = identities;
+        copy.cookies = cookies;
+        copy.verdict = if denied == 0 { verdict::ALLOW } else { verdict::DENY };
+        copy.reason = denied;
+        copy.flags = flags;
+    });
+    report.flags |= event::flag::REJUDGED;
+    report.reply_known(entry.initiator != sender);
+    judged?;
+    if !written {
+        return Err(dropped!(CtInsertFailed));
+    }
+    if rule_changed || entry.verdict == verdict::DENY {
+        report.kind = event::kind::NEW;
+    }
+    account::add(t, entry, sender);
+    Ok(flags)
+}
+
+/// 10.
+#[inline(always)]
+fn tombstone_hit<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    entry: &CtEntry,
+    sender: u8,
+    report: &mut Report,
+) -> Dropped {
+    account::refresh(t, entry, sender);
+    report.stored(entry, sender);
+    report.reply_known(entry.initiator != sender);
+    Dropped::by_number(entry.reason, FILE, line!())
+}
+
+/// 16: somebody else created the entry between lookup and creation; it holds if it allows.
+#[inline(always)]
+fn first_come<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    table: CtTable,
+    key: &CtKey,
+    sender: u8,
+    report: &mut Report,
+) -> Result<u16, Dropped> {
+    report.kind = 0;
+    let Some(entry) = t.maps.conntrack(table, key) else { return Err(dropped!(CtInsertFailed)) };
+    if entry.verdict != verdict::ALLOW {
+        return Err(Dropped::by_number(entry.reason, FILE, line!()));
+    }
+    account::add(t, &entry, sender);
+    Ok(entry.flags)
+}
+
+/// Whether the other end has sent something: with this end's next packet the connection is open.
+#[inline(always)]
+fn is_answered(entry: &CtEntry, sender: u8) -> bool {
+    let other = if sender == 0 { &entry.halves[1] } else { &entry.halves[0] };
+    other.flags.get() & half_flag::SEEN != 0
+}
+
+/// Moves an open connection to its table. If that has no room it stays where it is.
+#[inline(always)]
+fn promote<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, key: &CtKey, entry: &CtEntry) {
+    if t.maps.conntrack_write(CtTable::Tcp, key, Some(entry), |_| {}) {
+        t.maps.conntrack_delete(CtTable::TcpOpening, key);
+    }
+}

@@ -1,0 +1,172 @@
+//! One judgement: the initiator's egress and the responder's ingress, those that are enforced here.
+
+use super::Tracking;
+use crate::abi::policy::{direction, verdict};
+use crate::abi::{Address, CtEntry, event};
+use crate::drop::Dropped;
+use crate::identity::{self, Lookup};
+use crate::maps::Maps;
+use crate::packet::Packet;
+use crate::parse::{icmp, protocol};
+use crate::policy::{self, Question};
+
+/// One end of a connection, as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Its address.
+    pub address: Address,
+    /// Its identity, where `lookup` is [`Lookup::Known`].
+    pub identity: u32,
+    /// How its identity is found.
+    pub lookup: Lookup,
+    /// Whether an endpoint of this node stands there, so that its table is asked.
+    pub local: bool,
+    /// Number of that endpoint.
+    pub endpoint: u16,
+    /// What its stamp is now.
+    pub stamp: u32,
+    /// Slot of its table.
+    pub slot: u32,
+    /// The identity that the overlay claims for it, 0 where nothing is claimed.
+    pub claimed: u32,
+}
+
+/// What was judged, for the event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// [`event::kind`], 0 for no event.
+    pub kind: u8,
+    /// [`event::flag`].
+    pub flags: u8,
+    /// Enforced verdict in the low nibble, shadow verdict in the high one; egress, ingress.
+    pub verdicts: [u8; 2],
+    /// [`policy::Answer::matches`]; egress, ingress.
+    pub matches: [u8; 2],
+    /// Identities of the packet's source and destination.
+    pub identities: [u32; 2],
+    /// Cookies; egress, ingress.
+    pub cookies: [u32; 2],
+    /// Cookies of the shadow verdicts; egress, ingress.
+    pub shadow_cookies: [u32; 2],
+}
+
+impl Report {
+    /// Whether a shadow verdict denies what is allowed.
+    #[inline(always)]
+    #[must_use]
+    pub fn audited(&self) -> bool {
+        shadow_denies(self.flags & event::flag::EGRESS_JUDGED, self.verdicts[0])
+            || shadow_denies(self.flags & event::flag::INGRESS_JUDGED, self.verdicts[1])
+    }
+
+    /// The direction is known.
+    #[inline(always)]
+    pub fn reply_known(&mut self, reply: bool) {
+        self.flags |= event::flag::DIRECTION_KNOWN;
+        if reply {
+            self.flags |= event::flag::REPLY;
+        }
+    }
+
+    /// Takes from an entry what was judged before.
+    #[inline(always)]
+    pub(super) fn stored(&mut self, entry: &CtEntry, sender: u8) {
+        self.identities = super::entry::by_end(sender, entry.identities[0], entry.identities[1]);
+        self.cookies = entry.cookies;
+    }
+}
+
+#[inline(always)]
+fn shadow_denies(judged: u8, verdicts: u8) -> bool {
+    judged != 0 && verdicts & 0xf == verdict::ALLOW && verdicts >> 4 != verdict::ALLOW
+}
+
+/// Judges one orientation. Returns the proxy listener that the connection needs, 0 for none.
+#[inline(always)]
+pub(super) fn judge<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    sender_initiates: bool,
+    report: &mut Report,
+) -> Result<u16, Dropped> {
+    report.identities[0] = identify(t, t.sender)?;
+    report.identities[1] = identify(t, t.receiver)?;
+    let port = policy_port(t, sender_initiates);
+    // The sender's side first, whichever judgement that is; then the receiver's.
+    let mut listener = 0;
+    if t.sender.local {
+        let side = if sender_initiates { direction::EGRESS } else { direction::INGRESS };
+        listener |= ask(t, report, t.sender, side, report.identities[1], &t.receiver.address, port)?;
+    }
+    if t.receiver.local {
+        let side = if sender_initiates { direction::INGRESS } else { direction::EGRESS };
+        listener |= ask(t, report, t.receiver, side, report.identities[0], &t.sender.address, port)?;
+    }
+    Ok(listener)
+}
+
+#[inline(always)]
+fn identify<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, end: &End) -> Result<u32, Dropped> {
+    if end.lookup as u8 == Lookup::Known as u8 {
+        return Ok(end.identity);
+    }
+    identity::resolve(t.maps, t.packet, t.settings, end.lookup, &end.address)
+}
+
+#[inline(always)]
+fn ask<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    report: &mut Report,
+    judge: &End,
+    side: u8,
+    peer: u32,
+    address: &Address,
+    port: u16,
+) -> Result<u16, Dropped> {
+    let question = Question {
+        slot: judge.slot,
+        direction: side,
+        peer,
+        address: *address,
+        protocol: t.parsed.protocol,
+        port,
+    };
+    let answer = policy::ask(t.maps, &question)?;
+    let verdicts = answer.verdict | answer.shadow_verdict << 4;
+    if side == direction::EGRESS {
+        report.flags |= event::flag::EGRESS_JUDGED;
+        report.verdicts[0] = verdicts;
+        report.matches[0] = answer.matches;
+        report.cookies[0] = answer.cookie;
+        report.shadow_cookies[0] = answer.shadow_cookie;
+    } else {
+        report.flags |= event::flag::INGRESS_JUDGED;
+        report.verdicts[1] = verdicts;
+        report.matches[1] = answer.matches;
+        report.cookies[1] = answer.cookie;
+        report.shadow_cookies[1] = answer.shadow_cookie;
+    }
+    if answer.allows() { Ok(answer.listener) } else { Err(answer.refusal()) }
+}
+
+/// The responder's port as policy knows it: of ICMP the type of the initiator's message.
+#[inline(always)]
+fn policy_port<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, sender_initiates: bool) -> u16 {
+    let parsed = t.parsed;
+    let (initiator, responder) = if sender_initiates {
+        (parsed.source_port, parsed.destination_port)
+    } else {
+        (parsed.destination_port, parsed.source_port)
+    };
+    let echo = match parsed.protocol {
+        protocol::ICMP => icmp::ECHO,
+        protocol::ICMPV6 => icmp::V6_ECHO,
+        _ => return responder,
+    };
+    if sender_initiates {
+        u16::from(parsed.icmp_type).to_be()
+    } else if initiator == u16::MAX {
+        responder
+    } else {
+        u16::from(echo).to_be()
+    }
+}

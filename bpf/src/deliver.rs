@@ -1,0 +1,145 @@
+//! Where an allowed packet goes (datapath.md 19–21).
+//!
+//! 1. To an endpoint of this node: both MACs, one off the hop limit, then over to the pod's end of the pair. That skips
+//!    everything on the host's side, so it is only done where nothing there wants the packet ([`VIA_STACK`]).
+//! 2. Off the node: through the overlay where the destination's entry says so; else by the kernel's routing, with
+//!    device and next hop from it.
+//! 3. A packet whose hop limit ends here, that is too big, or that routing doesn't forward goes to the stack, which
+//!    knows the answer to send.
+//!
+//! [`VIA_STACK`]: crate::abi::endpoint::flag::VIA_STACK
+
+use crate::abi::{Address, EndpointEntry, event, ipcache};
+use crate::drop::{Dropped, file};
+use crate::dropped;
+use crate::maps::Maps;
+use crate::packet::{Packet, Route, RouteQuery};
+use crate::parse::{LINK_BYTES, Parsed};
+use crate::settings::Settings;
+
+const FILE: u8 = file::DELIVER;
+
+/// What the hook does with the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The next program of the device, then the host's stack, decide.
+    Stack,
+    /// Over to the pod behind this host-side interface.
+    Endpoint {
+        /// Host side of its pair.
+        ifindex: u32,
+    },
+    /// Out of a device, to a neighbour.
+    Forward {
+        /// The device.
+        ifindex: u32,
+        /// The neighbour's address.
+        next_hop: Address,
+    },
+    /// Into the overlay.
+    Overlay {
+        /// Outer destination.
+        remote: Address,
+        /// What is claimed of the sender.
+        vni: u32,
+    },
+}
+
+impl Action {
+    /// The observation point that the action is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn point(&self) -> u8 {
+        match self {
+            Self::Stack => event::point::TO_STACK,
+            Self::Endpoint { .. } => event::point::TO_ENDPOINT,
+            Self::Forward { .. } => event::point::TO_NETWORK,
+            Self::Overlay { .. } => event::point::TO_OVERLAY,
+        }
+    }
+}
+
+/// 1.
+#[inline(always)]
+pub fn to_endpoint<P: Packet>(
+    packet: &mut P,
+    settings: &Settings,
+    parsed: &Parsed,
+    endpoint: &EndpointEntry,
+) -> Result<Action, Dropped> {
+    if parsed.hop_limit <= 1 {
+        return Ok(Action::Stack);
+    }
+    let (mac, host_mac, ifindex) = (endpoint.mac, endpoint.host_mac, endpoint.ifindex);
+    lower_hop_limit(packet, settings, parsed)?;
+    if !packet.set_macs(mac, host_mac) {
+        return Err(dropped!(InvalidPacket));
+    }
+    packet.prepare_delivery();
+    Ok(Action::Endpoint { ifindex })
+}
+
+/// 2 and 3, for a packet from a pod.
+#[inline(always)]
+pub fn off_node<M: Maps, P: Packet>(
+    maps: &M,
+    packet: &mut P,
+    settings: &Settings,
+    parsed: &Parsed,
+    identity: u32,
+) -> Result<Action, Dropped> {
+    if let Some(entry) = maps.ipcache(&parsed.destination) {
+        if entry.flags & ipcache::flag::LOCAL_NODE != 0 {
+            return Ok(Action::Stack);
+        }
+        if entry.flags & ipcache::flag::TUNNEL != 0 {
+            if parsed.hop_limit <= 1 {
+                return Ok(Action::Stack);
+            }
+            let remote = entry.tunnel;
+            if remote.is_none() || settings.overlay_ifindex == 0 {
+                return Err(dropped!(NoTunnelEndpoint));
+            }
+            lower_hop_limit(packet, settings, parsed)?;
+            return Ok(Action::Overlay { remote, vni: identity });
+        }
+    }
+    if parsed.hop_limit <= 1 {
+        return Ok(Action::Stack);
+    }
+    let query = RouteQuery {
+        source: parsed.source,
+        destination: parsed.destination,
+        length: segment_bytes(packet, parsed),
+    };
+    match packet.route(&query) {
+        Route::Forward { ifindex, next_hop } => {
+            lower_hop_limit(packet, settings, parsed)?;
+            Ok(Action::Forward { ifindex, next_hop })
+        }
+        Route::Local | Route::TooBig | Route::None => Ok(Action::Stack),
+    }
+}
+
+/// Bytes from the network header on, of the packet or of one segment of it: what the path's MTU is compared with.
+#[inline(always)]
+fn segment_bytes<P: Packet>(packet: &P, parsed: &Parsed) -> u16 {
+    let segment = packet.segment_size();
+    if segment == 0 {
+        return parsed.network_bytes as u16;
+    }
+    let headers = (parsed.network_bytes - parsed.payload_bytes.min(parsed.network_bytes)) as u16;
+    if parsed.payload_bytes == 0 {
+        // UDP segmentation: network header and the 8 bytes of UDP.
+        return (u32::from(parsed.transport_at) - LINK_BYTES as u32 + 8 + segment) as u16;
+    }
+    headers.wrapping_add(segment as u16)
+}
+
+#[inline(always)]
+fn lower_hop_limit<P: Packet>(packet: &mut P, settings: &Settings, parsed: &Parsed) -> Result<(), Dropped> {
+    if settings.lower_hop_limit != 0 && !packet.decrement_hop_limit(parsed.is_v4()) {
+        return Err(dropped!(InvalidPacket));
+    }
+    Ok(())
+}

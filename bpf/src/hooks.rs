@@ -1,0 +1,164 @@
+//! The programs, one function each: parse → source → connection → policy → deliver, every stage a function of this
+//! library, `?` leaving with the reason. What all hooks share stands here: the frame of a run, and the event at its end.
+//!
+//! Stage order, with the places of what is not built yet: reverse-SNAT → source identity → DNAT → conntrack →
+//! reverse-DNAT → destination identity → policy → proxy → encrypt or tunnel → SNAT (datapath.md 18).
+
+pub mod from_net;
+pub mod from_overlay;
+pub mod from_pod;
+pub mod to_net;
+pub mod to_overlay;
+pub mod to_pod;
+
+use crate::abi::endpoint::stamp;
+use crate::abi::{Address, EndpointEntry, StateWord, event};
+use crate::conntrack::{End, Report};
+use crate::deliver::Action;
+use crate::drop::Dropped;
+use crate::identity::Lookup;
+use crate::maps::Maps;
+use crate::packet::Packet;
+use crate::parse::Parsed;
+use crate::settings::Settings;
+
+/// One packet at one hook.
+pub struct Run<'a, M, P> {
+    /// The maps.
+    pub maps: &'a M,
+    /// The packet.
+    pub packet: &'a mut P,
+    /// Constants of the node.
+    pub settings: &'a Settings,
+    /// Time, nanoseconds of `CLOCK_MONOTONIC`.
+    pub now: u64,
+    /// The node's word, read before everything else.
+    pub node: StateWord,
+    /// What the packet says.
+    pub parsed: Parsed,
+    /// What was judged.
+    pub report: Report,
+    /// Number of the endpoint whose hook this is, 0 for none.
+    pub endpoint: u16,
+}
+
+impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
+    /// Begins a run.
+    #[inline(always)]
+    pub fn new(maps: &'a M, packet: &'a mut P, settings: &'a Settings, now: u64) -> Self {
+        let node = maps.word(StateWord::NODE);
+        Self {
+            maps,
+            packet,
+            settings,
+            now,
+            node,
+            parsed: Parsed::default(),
+            report: Report::default(),
+            endpoint: 0,
+        }
+    }
+
+    /// Ends a run: leaves the event that it is worth.
+    #[inline(always)]
+    pub fn finish(self, result: Result<Action, Dropped>) -> Result<Action, Dropped> {
+        match result {
+            Ok(action) => {
+                if self.report.kind != 0 {
+                    self.emit(self.report.kind, action.point(), 0, 0);
+                }
+            }
+            Err(dropped) => self.emit(event::kind::DROP, 0, dropped.number(), dropped.place()),
+        }
+        result
+    }
+
+    #[inline(always)]
+    fn emit(&self, kind: u8, point: u8, reason: u16, place: u16) {
+        let parsed = &self.parsed;
+        let report = &self.report;
+        self.maps.emit(|record| {
+            record.kind = kind;
+            record.point = point;
+            record.flags = report.flags | event::flag::HAS_MACS;
+            record.protocol = parsed.protocol;
+            record.source = parsed.source;
+            record.destination = parsed.destination;
+            record.source_port = parsed.source_port;
+            record.destination_port = parsed.destination_port;
+            if is_icmp(parsed.protocol) {
+                record.source_port = u16::from(parsed.icmp_type).to_be();
+                record.destination_port = u16::from(parsed.icmp_code).to_be();
+            }
+            record.tcp_flags = parsed.tcp_flags;
+            record.ip_version = ip_version(parsed);
+            record.reason = reason;
+            record.line = place;
+            record.source_identity = report.identities[0];
+            record.destination_identity = report.identities[1];
+            record.cookies = report.cookies;
+            record.shadow_cookies = report.shadow_cookies;
+            record.verdicts = report.verdicts;
+            record.matches = report.matches;
+            record.endpoint = self.endpoint;
+            record.ifindex = self.packet.interface();
+            record.length = self.packet.length();
+            record.revision = self.node.revision();
+            record.macs = parsed.macs;
+        });
+    }
+
+    /// An endpoint of this node as an end of a connection. Its word is read here, before its table.
+    #[inline(always)]
+    fn local_end(&self, endpoint: &EndpointEntry, address: &Address) -> End {
+        let word = self.maps.word(endpoint.id);
+        End {
+            address: *address,
+            identity: endpoint.identity,
+            lookup: Lookup::Known,
+            local: true,
+            endpoint: endpoint.id as u16,
+            stamp: stamp::of_epoch(word.epoch()),
+            slot: word.slot(),
+            claimed: 0,
+        }
+    }
+
+    /// Anybody else as an end of a connection.
+    #[inline(always)]
+    fn other_end(&self, address: &Address, lookup: Lookup) -> End {
+        End {
+            address: *address,
+            identity: 0,
+            lookup,
+            local: false,
+            endpoint: 0,
+            stamp: stamp::of_generation(self.node.generation()),
+            slot: 0,
+            claimed: 0,
+        }
+    }
+
+    /// Whoever has an address, as an end of a connection.
+    #[inline(always)]
+    fn end_of(&self, address: &Address, lookup: Lookup) -> End {
+        match self.maps.endpoint_by_address(address) {
+            Some(endpoint) => self.local_end(endpoint, address),
+            None => self.other_end(address, lookup),
+        }
+    }
+}
+
+#[inline(always)]
+fn is_icmp(protocol: u8) -> bool {
+    protocol == crate::parse::protocol::ICMP || protocol == crate::parse::protocol::ICMPV6
+}
+
+#[inline(always)]
+fn ip_version(parsed: &Parsed) -> u8 {
+    match parsed.ether_type {
+        crate::parse::ether_type::V4 => 4,
+        crate::parse::ether_type::V6 => 6,
+        _ => 0,
+    }
+}

@@ -1,0 +1,68 @@
+//! `from_overlay`: tcx ingress of the VXLAN device. The VNI is the sender node's claim to an identity, and no more than
+//! that (design.md §5, datapath.md 24):
+//!
+//! 1. Unknown, host, init and numbers that mean something on one node only are no claim that a node can make.
+//! 2. The inner source must be known, and the outer source must be its node's. A source of this node is spoofed.
+//! 3. What is for a pod is judged as from the wire, with the claimed identity; what is for the node goes to its stack.
+
+use super::{Run, from_net};
+use crate::abi::ipcache;
+use crate::deliver::Action;
+use crate::drop::{Dropped, file};
+use crate::dropped;
+use crate::identity::{Lookup, reserved};
+use crate::maps::Maps;
+use crate::packet::{Packet, TunnelKey};
+use crate::parse::{self, ether_type};
+use crate::settings::Settings;
+
+const FILE: u8 = file::OVERLAY;
+
+/// Judges a packet from the overlay.
+#[inline(always)]
+pub fn from_overlay<M: Maps, P: Packet>(
+    maps: &M,
+    packet: &mut P,
+    settings: &Settings,
+    now: u64,
+) -> Result<Action, Dropped> {
+    let mut run = Run::new(maps, packet, settings, now);
+    let result = judged(&mut run);
+    run.finish(result)
+}
+
+#[inline(always)]
+fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped> {
+    parse::network(&*run.packet, &mut run.parsed)?;
+    if run.parsed.ether_type != ether_type::V4 && run.parsed.ether_type != ether_type::V6 {
+        return Err(dropped!(UnsupportedL3));
+    }
+    let Some(tunnel) = run.packet.tunnel_key() else { return Err(dropped!(TunnelSourceMismatch)) };
+    let claimed = claim(run, &tunnel)?;
+    run.report.identities[0] = claimed;
+    let Some(pod) = run.maps.endpoint_by_address(&run.parsed.destination) else {
+        run.packet.prepare_delivery();
+        return Ok(Action::Stack);
+    };
+    from_net::judged(run, pod, Lookup::FromWire, claimed)
+}
+
+/// 1 and 2.
+#[inline(always)]
+fn claim<M: Maps, P: Packet>(run: &Run<'_, M, P>, tunnel: &TunnelKey) -> Result<u32, Dropped> {
+    // The VNI has 24 bits, so a number with a scope can't be in it.
+    if matches!(tunnel.vni, reserved::UNKNOWN | reserved::HOST | reserved::INIT) {
+        return Err(dropped!(InvalidIdentity));
+    }
+    if run.maps.endpoint_by_address(&run.parsed.source).is_some() {
+        return Err(dropped!(SpoofedLocalSource));
+    }
+    let Some(entry) = run.maps.ipcache(&run.parsed.source) else { return Err(dropped!(UnknownSender)) };
+    if entry.flags & ipcache::flag::LOCAL_NODE != 0 {
+        return Err(dropped!(SpoofedLocalSource));
+    }
+    if entry.tunnel != tunnel.source {
+        return Err(dropped!(TunnelSourceMismatch));
+    }
+    Ok(tunnel.vni)
+}

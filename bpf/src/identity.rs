@@ -1,0 +1,115 @@
+//! Who stands behind an address (policy.md 7, 8; datapath.md 5, 24, 28):
+//!
+//! 1. A pod or a node, by its exact address in the ipcache.
+//! 2. `host` is this node. As a source: only what a socket of the node's own network namespace sent, that is a packet
+//!    from no device with a local address. As a destination: whatever routing calls local, listed or not.
+//! 3. An address of this node as a source on a packet that came in by a device is not the host: from the stack it is
+//!    world (forwarded or masqueraded traffic), from the wire it is spoofed.
+//! 4. An address inside the cluster's ranges that nobody is known to have drops by name; it is never world.
+//! 5. Everything else is world, by family when both families are on.
+//!
+//! Neighbours: `policy.rs` asks when a connection is judged; an established packet doesn't come here.
+
+use crate::abi::{Address, IpcacheEntry, ipcache};
+use crate::drop::{Dropped, file};
+use crate::dropped;
+use crate::maps::Maps;
+use crate::packet::{Packet, Route, RouteQuery};
+use crate::settings::Settings;
+
+const FILE: u8 = file::IDENTITY;
+
+/// Reserved identities that the datapath itself gives.
+pub mod reserved {
+    /// Nobody knows.
+    pub const UNKNOWN: u32 = 0;
+    /// This node.
+    pub const HOST: u32 = 1;
+    /// Outside the cluster, where one family is on.
+    pub const WORLD: u32 = 2;
+    /// An endpoint whose labels aren't known yet.
+    pub const INIT: u32 = 5;
+    /// Another node.
+    pub const REMOTE_NODE: u32 = 6;
+    /// Outside the cluster, IPv4.
+    pub const WORLD_V4: u32 = 9;
+    /// Outside the cluster, IPv6.
+    pub const WORLD_V6: u32 = 10;
+}
+
+/// How an end's identity is found, if it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Lookup {
+    /// It is in the end already.
+    Known,
+    /// As the destination of a packet that leaves a pod.
+    Destination,
+    /// As the source of a packet from the wire.
+    FromWire,
+    /// As the source of a packet from the host's stack.
+    FromStack,
+}
+
+/// The identity of an address.
+#[inline(always)]
+pub fn resolve<M: Maps, P: Packet>(
+    maps: &M,
+    packet: &P,
+    settings: &Settings,
+    lookup: Lookup,
+    address: &Address,
+) -> Result<u32, Dropped> {
+    if let Some(entry) = maps.ipcache(address) {
+        return exact(packet, settings, lookup, address, entry);
+    }
+    let may_be_host = match lookup {
+        Lookup::Destination => true,
+        Lookup::FromStack => packet.from_device() == 0,
+        Lookup::FromWire | Lookup::Known => false,
+    };
+    if may_be_host && is_local(packet, address) {
+        return Ok(reserved::HOST);
+    }
+    if let Some(range) = maps.range(address)
+        && range.flags & ipcache::flag::CLUSTER_RANGE != 0
+    {
+        return Err(if lookup as u8 == Lookup::Destination as u8 {
+            dropped!(UnknownDestination)
+        } else {
+            dropped!(UnknownSender)
+        });
+    }
+    Ok(world(settings, address))
+}
+
+#[inline(always)]
+fn exact<P: Packet>(
+    packet: &P,
+    settings: &Settings,
+    lookup: Lookup,
+    address: &Address,
+    entry: &IpcacheEntry,
+) -> Result<u32, Dropped> {
+    if entry.flags & ipcache::flag::LOCAL_NODE == 0 {
+        return Ok(entry.identity);
+    }
+    match lookup {
+        Lookup::FromStack if packet.from_device() != 0 => Ok(world(settings, address)),
+        Lookup::FromWire => Err(dropped!(SpoofedLocalSource)),
+        _ => Ok(reserved::HOST),
+    }
+}
+
+#[inline(always)]
+fn is_local<P: Packet>(packet: &P, address: &Address) -> bool {
+    let query = RouteQuery { source: *address, destination: *address, length: 0 };
+    matches!(packet.route(&query), Route::Local)
+}
+
+/// The identity of what is outside the cluster.
+#[inline(always)]
+#[must_use]
+pub fn world(settings: &Settings, address: &Address) -> u32 {
+    if address.is_v4() { settings.world_v4 } else { settings.world_v6 }
+}

@@ -1,0 +1,96 @@
+//! The maps that the stages look into, as a trait: the programs implement it over kernel maps, the host build over
+//! plain memory (`host.rs`), so that the same verdict code runs in the kernel, in tests and in `explain`.
+
+use core::ops::Deref;
+
+use crate::abi::{
+    Address, CtEntry, CtKey, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry, PolicyKey, StateWord,
+};
+
+/// The three connection tables: a SYN flood evicts half-open connections only (datapath.md 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CtTable {
+    /// TCP before the initiator has answered the SYN+ACK.
+    TcpOpening,
+    /// TCP.
+    Tcp,
+    /// Everything else.
+    Any,
+}
+
+/// Names a fragmented datagram: addresses, id, protocol and the interface that its fragments came in by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FragmentKey {
+    /// Source.
+    pub source: Address,
+    /// Destination.
+    pub destination: Address,
+    /// IPv4 identification or IPv6 fragment identification.
+    pub id: u32,
+    /// Interface of the hook.
+    pub ifindex: u32,
+    /// IANA protocol number.
+    pub protocol: u32,
+}
+
+/// What the first fragment said.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FragmentPorts {
+    /// Source port, or ICMP echo identifier, network order.
+    pub source: u16,
+    /// Destination port, network order.
+    pub destination: u16,
+    /// ICMP type.
+    pub icmp_type: u8,
+    /// ICMP code.
+    pub icmp_code: u8,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// What stages read and write. Everything is looked up at the moment of the call; nothing is cached between packets.
+pub trait Maps {
+    /// A connection entry that stays readable although the table may replace it.
+    type Conntrack: Deref<Target = CtEntry>;
+
+    /// The state word at an index; index 0 is the node's. Zero beyond the array.
+    fn word(&self, index: u32) -> StateWord;
+    /// The endpoint behind an interface.
+    fn endpoint_by_interface(&self, ifindex: u32) -> Option<&EndpointEntry>;
+    /// The endpoint of this node with an address.
+    fn endpoint_by_address(&self, address: &Address) -> Option<&EndpointEntry>;
+    /// A pod or node by its exact address.
+    fn ipcache(&self, address: &Address) -> Option<&IpcacheEntry>;
+    /// The longest known range around an address.
+    fn range(&self, address: &Address) -> Option<&IpcacheEntry>;
+    /// The class of the longest policy prefix around an address, 0 for none (policy.md 5).
+    fn class(&self, address: &Address) -> u32;
+    /// Whether tables hold an identity's entries (datapath.md 4).
+    fn known(&self, identity: u32) -> bool;
+    /// The entry with the longest prefix of a key in a slot's table; none if the slot has no table.
+    fn policy(&self, slot: u32, key: &PolicyKey) -> Option<&PolicyEntry>;
+    /// A connection.
+    fn conntrack(&self, table: CtTable, key: &CtKey) -> Option<Self::Conntrack>;
+    /// Creates a connection unless its key is there; whether it could. `fill` gets a zeroed entry.
+    fn conntrack_create(&self, table: CtTable, key: &CtKey, fill: impl FnOnce(&mut CtEntry)) -> bool;
+    /// Writes a connection by key, new or not, from what `fill` makes of a copy of `from`, zeroed without one.
+    fn conntrack_write(
+        &self,
+        table: CtTable,
+        key: &CtKey,
+        from: Option<&CtEntry>,
+        fill: impl FnOnce(&mut CtEntry),
+    ) -> bool;
+    /// Removes a connection.
+    fn conntrack_delete(&self, table: CtTable, key: &CtKey);
+    /// What the first fragment of a datagram said.
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
+    /// Remembers what it said.
+    fn fragment_write(&self, key: &FragmentKey, ports: &FragmentPorts);
+    /// Counts a packet for the rule behind a cookie.
+    fn count_rule(&self, cookie: u32, bytes: u32);
+    /// Leaves a record on this CPU's ring, with time and sequence; `fill` gets a zeroed record.
+    fn emit(&self, fill: impl FnOnce(&mut EventRecord));
+}

@@ -1,0 +1,79 @@
+//! A packet at a hook, as a trait: an skb in the programs, a byte buffer in the host build.
+
+use crate::abi::Address;
+
+/// Headers that may be read from packet bytes as they are: integers and arrays of them, in network order.
+///
+/// # Safety
+///
+/// Every bit pattern must be a value of the type, and the type must have no padding and an alignment of 1.
+#[allow(unsafe_code, reason = "a marker for types that any bytes are a value of")]
+pub unsafe trait Header: Copy {}
+
+/// Where the kernel's routing would send a packet (`bpf_fib_lookup`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Out of a device, to a neighbour.
+    Forward {
+        /// The device.
+        ifindex: u32,
+        /// The neighbour's address: the destination itself or a gateway.
+        next_hop: Address,
+    },
+    /// It is for this node.
+    Local,
+    /// Larger than the path takes.
+    TooBig,
+    /// No route, or one that the stack must decide.
+    None,
+}
+
+/// What is asked of routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteQuery {
+    /// Source address.
+    pub source: Address,
+    /// Destination address.
+    pub destination: Address,
+    /// Bytes from the network header on, of one GSO segment.
+    pub length: u16,
+}
+
+/// What an encapsulated packet came with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunnelKey {
+    /// The VXLAN network identifier: the sender's claim to an identity.
+    pub vni: u32,
+    /// Outer source address.
+    pub source: Address,
+}
+
+/// A packet at a hook.
+pub trait Packet {
+    /// Reads a header. `None` if the linear part of the packet ends before it.
+    fn load<T: Header>(&self, at: usize) -> Option<T>;
+    /// Bytes from the link header on, of the whole packet.
+    fn length(&self) -> u32;
+    /// Whether a VLAN tag stands beside the packet (hardware offload moves it there).
+    fn vlan_tagged(&self) -> bool;
+    /// Interface of the hook.
+    fn interface(&self) -> u32;
+    /// Interface that the packet came in by, 0 for a socket of this network namespace (datapath.md 28).
+    fn from_device(&self) -> u32;
+    /// Segments of a GSO packet, 0 or 1 for one that is not.
+    fn segments(&self) -> u32;
+    /// Payload bytes of a GSO segment, 0 for a packet that is not one.
+    fn segment_size(&self) -> u32;
+    /// Whether our overlay made the packet (the mark that `to_overlay` sets).
+    fn overlay_marked(&self) -> bool;
+    /// The tunnel key of a packet from the overlay.
+    fn tunnel_key(&self) -> Option<TunnelKey>;
+    /// Asks the kernel's routing.
+    fn route(&self, query: &RouteQuery) -> Route;
+    /// Writes both MACs; whether it could.
+    fn set_macs(&mut self, destination: [u8; 6], source: [u8; 6]) -> bool;
+    /// Takes one from TTL or hop limit, with the IPv4 header checksum; whether it could.
+    fn decrement_hop_limit(&mut self, v4: bool) -> bool;
+    /// Makes the packet one for the host that gets it, with no mark (datapath.md 19).
+    fn prepare_delivery(&mut self);
+}

@@ -1,0 +1,36 @@
+//! What one node has set, fixed when the programs are loaded (`.rodata`): the verifier removes what is off.
+
+/// Constants of a node.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Nanoseconds between two reports of a connection that lives.
+    pub report_interval: u64,
+    /// Identity of IPv4 addresses outside the cluster: 9 where both families are on, else 2.
+    pub world_v4: u32,
+    /// Identity of IPv6 addresses outside the cluster: 10 where both families are on, else 2.
+    pub world_v6: u32,
+    /// Interface of the VXLAN device, 0 with native routing only.
+    pub overlay_ifindex: u32,
+    /// UDP port of the overlay, network order. No pod may send to it on a node, overlay or not.
+    pub tunnel_port: u16,
+    /// 1: refused egress is answered (`policyDenyResponse: reject`); 0: it is dropped.
+    pub reject: u8,
+    /// 1: hop limits are lowered; 0 in repeated test runs, which use one skb over and over.
+    pub lower_hop_limit: u8,
+}
+
+impl Settings {
+    /// What a node with both families has, without overlay.
+    pub const DUAL_STACK: Self = Self {
+        report_interval: 5_000_000_000,
+        world_v4: 9,
+        world_v6: 10,
+        overlay_ifindex: 0,
+        tunnel_port: 8472u16.to_be(),
+        reject: 0,
+        lower_hop_limit: 1,
+    };
+}
+
+const _: () = assert!(size_of::<Settings>() == 24);

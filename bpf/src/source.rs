@@ -1,0 +1,170 @@
+//! What a pod may send (datapath.md 26), before anybody asks policy:
+//!
+//! 1. VLAN-tagged frames drop. The source MAC is the pod's own.
+//! 2. ARP: sender MAC and address are the pod's own (or `0.0.0.0`, a probe); the host answers, nothing is judged.
+//! 3. Neighbour discovery: neighbour and router solicitation and neighbour advertisement with hop limit 255, from the
+//!    pod's own address, a link-local one or `::`, and an advertised target of the pod's own, go to the host unjudged.
+//!    Router advertisements and redirects drop.
+//! 4. MLD and IGMP end here: the node keeps no group membership for pods.
+//! 5. DHCP drops: addresses come from the agent.
+//! 6. Every other source address is exactly the pod's own.
+//! 7. Multicast, broadcast and link-local destinations drop, each with its own reason; the pod's gateways are excepted.
+//!
+//! Neighbours: `from_pod.rs` calls it first.
+
+use crate::abi::{Address, EndpointEntry};
+use crate::drop::{Dropped, file};
+use crate::dropped;
+use crate::packet::Packet;
+use crate::parse::headers::{Arp, Neighbour};
+use crate::parse::{LINK_BYTES, Parsed, ether_type, icmp, protocol};
+
+const FILE: u8 = file::SOURCE;
+
+/// Gateway of every pod, IPv4: 169.254.1.1.
+pub const GATEWAY_V4: Address = Address::v4(u32::from_ne_bytes([169, 254, 1, 1]));
+/// Gateway of every pod, IPv6: fe80::1.
+pub const GATEWAY_V6: Address = Address([0xfe80_0000u32.to_be(), 0, 0, 1u32.to_be()]);
+
+/// What happens to a frame after the link and network headers were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Admitted {
+    /// Judge it.
+    Judge,
+    /// The host's stack answers it; policy has no say.
+    Host,
+}
+
+/// Checks link and network header of a frame from a pod.
+#[inline(always)]
+pub fn network<P: Packet>(packet: &P, parsed: &Parsed, pod: &EndpointEntry) -> Result<Admitted, Dropped> {
+    if packet.vlan_tagged() || parsed.ether_type == ether_type::VLAN || parsed.ether_type == ether_type::QINQ
+    {
+        return Err(dropped!(Vlan));
+    }
+    if !same_mac(&parsed.source_mac(), &pod.mac) {
+        return Err(dropped!(InvalidSourceMac));
+    }
+    match parsed.ether_type {
+        ether_type::V4 | ether_type::V6 => Ok(Admitted::Judge),
+        ether_type::ARP => arp(packet, pod),
+        _ => Err(dropped!(UnsupportedL3)),
+    }
+}
+
+#[inline(always)]
+fn arp<P: Packet>(packet: &P, pod: &EndpointEntry) -> Result<Admitted, Dropped> {
+    let Some(arp) = packet.load::<Arp>(LINK_BYTES) else { return Err(dropped!(Truncated)) };
+    if !same_mac(&{ arp.sender_mac }, &pod.mac) {
+        return Err(dropped!(InvalidSourceMac));
+    }
+    let sender = arp.sender;
+    if sender != 0 && (pod.v4.is_none() || sender != pod.v4.v4_word()) {
+        return Err(dropped!(InvalidSourceIp));
+    }
+    Ok(Admitted::Host)
+}
+
+/// Checks addresses and message types of a packet from a pod, its transport header read.
+#[inline(always)]
+pub fn transport<P: Packet>(packet: &P, parsed: &Parsed, pod: &EndpointEntry) -> Result<Admitted, Dropped> {
+    if parsed.protocol == protocol::ICMPV6 {
+        match parsed.icmp_type {
+            icmp::ROUTER_SOLICIT | icmp::NEIGHBOUR_SOLICIT | icmp::NEIGHBOUR_ADVERT => {
+                return neighbour(packet, parsed, pod);
+            }
+            icmp::ROUTER_ADVERT | icmp::REDIRECT => return Err(dropped!(ForbiddenIcmpv6)),
+            icmp::MLD_QUERY | icmp::MLD_REPORT | icmp::MLD_DONE | icmp::MLD2_REPORT => {
+                return Err(dropped!(Multicast));
+            }
+            _ => {}
+        }
+    }
+    if parsed.protocol == protocol::UDP && is_dhcp(parsed) {
+        return Err(dropped!(Dhcp));
+    }
+    let own = if parsed.is_v4() { &pod.v4 } else { &pod.v6 };
+    if own.is_none() || parsed.source != *own {
+        return Err(dropped!(InvalidSourceIp));
+    }
+    destination(&parsed.destination)?;
+    Ok(Admitted::Judge)
+}
+
+/// IGMP has no ports, so it is met before the transport header is asked for them.
+#[inline(always)]
+pub fn group_membership(parsed: &Parsed) -> Result<(), Dropped> {
+    if parsed.is_v4() && parsed.protocol == protocol::IGMP { Err(dropped!(Igmp)) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn neighbour<P: Packet>(packet: &P, parsed: &Parsed, pod: &EndpointEntry) -> Result<Admitted, Dropped> {
+    let source = parsed.source;
+    if parsed.hop_limit != 255 || !(source == pod.v6 || is_link_local(&source) || source.is_none()) {
+        return Err(dropped!(ForbiddenIcmpv6));
+    }
+    if parsed.icmp_type == icmp::NEIGHBOUR_ADVERT {
+        let Some(message) = packet.load::<Neighbour>(usize::from(parsed.transport_at)) else {
+            return Err(dropped!(Truncated));
+        };
+        let target = Address(message.target);
+        if target != pod.v6 && !is_link_local(&target) {
+            return Err(dropped!(ForbiddenIcmpv6));
+        }
+    }
+    Ok(Admitted::Host)
+}
+
+#[inline(always)]
+fn is_dhcp(parsed: &Parsed) -> bool {
+    const V4_SERVER: u16 = 67u16.to_be();
+    const V4_CLIENT: u16 = 68u16.to_be();
+    const V6_SERVER: u16 = 547u16.to_be();
+    const V6_CLIENT: u16 = 546u16.to_be();
+    if parsed.is_v4() {
+        parsed.source_port == V4_CLIENT && parsed.destination_port == V4_SERVER
+    } else {
+        parsed.source_port == V6_CLIENT && parsed.destination_port == V6_SERVER
+    }
+}
+
+#[inline(always)]
+fn destination(address: &Address) -> Result<(), Dropped> {
+    if address.is_v4() {
+        let word = u32::from_be(address.v4_word());
+        if word == u32::MAX {
+            return Err(dropped!(BroadcastDestination));
+        }
+        if word >> 28 == 0xe {
+            return Err(dropped!(MulticastDestination));
+        }
+        return Ok(());
+    }
+    let first = u32::from_be(address.0[0]);
+    if first >> 24 == 0xff {
+        return Err(dropped!(MulticastDestination));
+    }
+    if is_link_local(address) && *address != GATEWAY_V6 {
+        return Err(dropped!(LinkLocalDestination));
+    }
+    Ok(())
+}
+
+/// fe80::/10 (RFC 4291 §2.5.6).
+#[inline(always)]
+fn is_link_local(address: &Address) -> bool {
+    u32::from_be(address.0[0]) >> 22 == 0xfe80 >> 6
+}
+
+/// Byte by byte through words: `[u8; 6] ==` calls memcmp in a BPF program.
+#[inline(always)]
+fn same_mac(left: &[u8; 6], right: &[u8; 6]) -> bool {
+    (left[0] ^ right[0])
+        | (left[1] ^ right[1])
+        | (left[2] ^ right[2])
+        | (left[3] ^ right[3])
+        | (left[4] ^ right[4])
+        | (left[5] ^ right[5])
+        == 0
+}
