@@ -841,6 +841,9 @@ pub struct DirectionExplanation {
     /// Number of our own, finer reason (>= 1000), 0 where Hubble's number says all.
     #[prost(uint32, tag = "13")]
     pub sinew_reason: u32,
+    /// Where the policies of `denied_by` stand, in the same order; `path` is the section that switches default deny on.
+    #[prost(message, repeated, tag = "14")]
+    pub switched_on: ::prost::alloc::vec::Vec<RuleRef>,
 }
 /// A rule that did not match, and the first field that failed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
