@@ -1,0 +1,87 @@
+//! `sinew policy explain FROM TO [PORT/PROTO]`: what would happen to a new connection, and why.
+//!
+//! The answer is one message, `ExplainResponse`, whether a running agent gives it or a folder of objects is read
+//! without one. Both run the verdict code that the kernel runs. Neighbours: `party.rs` reads the question,
+//! `text.rs` writes the answer.
+
+pub(crate) mod party;
+pub(crate) mod text;
+pub(crate) mod words;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use sinew_api::proto::agent::{ExplainRequest, ExplainResponse};
+use sinew_api::proto::flow::Verdict;
+
+use crate::failure::Failure;
+use crate::{AgentArgs, agent};
+
+/// Arguments of `sinew policy explain`.
+#[derive(Args)]
+pub(crate) struct ExplainArgs {
+    /// Who opens the connection: an address, an identity's number, an entity such as world, labels such as
+    /// app=web,tier=front, or a pod as NAME, NS/NAME or a unique prefix; read in this order
+    from: String,
+    /// Whom it goes to, in the same forms
+    to: String,
+    /// Port and protocol: 8080/TCP, 8080 (TCP), UDP, 8/ICMP (echo request), any
+    #[arg(value_name = "PORT/PROTO", default_value = "any")]
+    traffic: String,
+    /// Namespace of bare pod names, and of labels that name none
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Exit 1 when the verdict is another one; for checks in CI
+    #[arg(long, value_enum)]
+    expect: Option<Expected>,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+/// A verdict that is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Expected {
+    /// It passes; audit counts as passing.
+    Allowed,
+    /// It is refused.
+    Denied,
+}
+
+/// Asks the agent.
+pub(crate) async fn run(args: &ExplainArgs) -> Result<()> {
+    let request = question(args)?;
+    let answer = args.agent.connect().await?.explain(args.agent.request(request)).await;
+    let answer = answer.map_err(|status| agent::refused(&status))?.into_inner();
+    show(args, &answer)
+}
+
+/// The question in the agent's form.
+pub(crate) fn question(args: &ExplainArgs) -> Result<ExplainRequest, Failure> {
+    let namespace = args.namespace.as_deref();
+    let traffic = party::traffic(&args.traffic)?;
+    Ok(ExplainRequest {
+        from: Some(party::party(&args.from, namespace)?),
+        to: Some(party::party(&args.to, namespace)?),
+        port: traffic.port,
+        protocol: traffic.protocol,
+    })
+}
+
+/// Shows the answer, and compares it with what was expected.
+pub(crate) fn show(args: &ExplainArgs, answer: &ExplainResponse) -> Result<()> {
+    args.agent.screen().show("ExplainResponse", answer, |paint| text::explanation(answer, paint))?;
+    match args.expect {
+        Some(expected) if expected != found(answer) => {
+            Err(Failure::failed(format!("expected {expected:?}, found {:?}", found(answer)).to_lowercase())
+                .into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the connection meets: passing with an audit policy against it is passing.
+fn found(answer: &ExplainResponse) -> Expected {
+    match answer.verdict() {
+        Verdict::Forwarded | Verdict::Audit | Verdict::Redirected => Expected::Allowed,
+        _ => Expected::Denied,
+    }
+}

@@ -1,0 +1,188 @@
+//! An explanation for the person who was woken by it.
+//!
+//! In the order in which questions come: does it pass; where does it fail; who says so, in which file; what is nearly
+//! right; what would make it pass. Every answer is complete in itself, and nothing has to be looked up elsewhere.
+//!
+//! Neighbours: the live command, the offline one and `observe --explain` all render this one message.
+
+use sinew_api::proto::agent::{DirectionExplanation, ExplainResponse, NearMiss, ResolvedParty, RuleRef};
+use sinew_api::proto::flow::{DropReason, TrafficDirection, Verdict};
+
+use super::words;
+use crate::output::Paint;
+use crate::output::paint::Tone;
+
+/// How many near misses are shown. More would hide the nearest.
+const NEAR: usize = 3;
+
+/// The whole explanation.
+pub(crate) fn explanation(answer: &ExplainResponse, paint: Paint) -> String {
+    let mut text = headline(answer, paint);
+    text.push('\n');
+    text.push_str(&party("from", answer.from.as_ref(), paint));
+    text.push_str(&party("to", answer.to.as_ref(), paint));
+    if answer.directions.is_empty() {
+        text.push_str("\nNeither end is a pod that policy selects, so no policy is asked.\n");
+    }
+    for direction in &answer.directions {
+        text.push('\n');
+        text.push_str(&one_direction(direction, paint));
+    }
+    if !answer.suggestion.is_empty()
+        && answer.directions.iter().all(|direction| direction.suggestion.is_empty())
+    {
+        text.push('\n');
+        text.push_str(&suggestion(&answer.suggestion, paint));
+    }
+    text
+}
+
+fn headline(answer: &ExplainResponse, paint: Paint) -> String {
+    let (tone, word) = words::headline(answer.verdict());
+    let name = |party: Option<&ResolvedParty>| party.map_or("?", |party| party.name.as_str()).to_owned();
+    let (from, to) = (name(answer.from.as_ref()), name(answer.to.as_ref()));
+    let revision =
+        if answer.revision == 0 { String::new() } else { format!("  (revision {})", answer.revision) };
+    let asked = words::asked(&answer.protocol, answer.port);
+    format!("{}  {from} -> {to}  {asked}{revision}\n", paint.tone(tone, word))
+}
+
+fn party(title: &str, party: Option<&ResolvedParty>, paint: Paint) -> String {
+    let Some(party) = party else { return String::new() };
+    let mut facts = vec![party.name.clone(), format!("identity {}", party.identity)];
+    if !party.node.is_empty() {
+        facts.push(format!("node {}", party.node));
+    }
+    facts.extend(party.addresses.iter().filter(|address| **address != party.name).cloned());
+    let mut text = format!("  {title:<5} {}\n", facts.join("  "));
+    if !party.labels.is_empty() {
+        text.push_str(&format!("        {}\n", paint.tone(Tone::Faint, &party.labels.join(" "))));
+    }
+    text
+}
+
+fn one_direction(direction: &DirectionExplanation, paint: Paint) -> String {
+    let shadow_differs =
+        direction.shadow_verdict() != Verdict::Unknown && direction.shadow_verdict() != direction.verdict();
+    let mut text = format!("{} of {}: ", side(direction), direction.endpoint);
+    let (tone, word) = words::headline(direction.verdict());
+    text.push_str(&paint.tone(tone, word));
+    text.push_str(&because(direction));
+    text.push('\n');
+    if let Some(rule) = direction.rule.as_ref().filter(|rule| rule.built_in.is_empty()) {
+        text.push_str(&rule_line(rule, paint));
+    }
+    if !direction.summary.is_empty() {
+        text.push_str(&format!("  {}\n", direction.summary));
+    }
+    if direction.verdict() == Verdict::Dropped {
+        text.push_str(&default_deny(direction, paint));
+    }
+    if shadow_differs {
+        text.push_str(&shadow(direction, paint));
+    }
+    if !direction.near_misses.is_empty() {
+        text.push_str(&near_misses(&direction.near_misses, paint));
+    }
+    if !direction.suggestion.is_empty() {
+        text.push_str(&suggestion(&direction.suggestion, paint));
+    }
+    text
+}
+
+fn side(direction: &DirectionExplanation) -> &'static str {
+    match direction.direction() {
+        TrafficDirection::Egress => "egress",
+        TrafficDirection::Ingress => "ingress",
+        TrafficDirection::Unknown => "traffic",
+    }
+}
+
+/// What follows the verdict on its line.
+fn because(direction: &DirectionExplanation) -> String {
+    let reason = match direction.drop_reason() {
+        DropReason::Unknown => String::new(),
+        reason => format!(" ({})", reason.as_str_name()),
+    };
+    match (&direction.rule, direction.verdict()) {
+        (Some(rule), _) if !rule.built_in.is_empty() => format!(", {}{reason}", rule.built_in),
+        (Some(_), Verdict::Dropped) => format!(" by a deny rule{reason}"),
+        (Some(_), _) => " by a rule".into(),
+        (None, Verdict::Dropped) if !direction.denied_by.is_empty() => format!(" by default{reason}"),
+        (None, Verdict::Forwarded) => {
+            format!(", no policy switches default deny on for its {}", side(direction))
+        }
+        (None, _) => reason,
+    }
+}
+
+fn default_deny(direction: &DirectionExplanation, paint: Paint) -> String {
+    if direction.denied_by.is_empty() {
+        return String::new();
+    }
+    let mut text = "  no rule allows it, and default deny is switched on by\n".to_owned();
+    for (index, policy) in direction.denied_by.iter().enumerate() {
+        match direction.switched_on.get(index) {
+            Some(rule) => text.push_str(&format!("  {}", rule_line(rule, paint))),
+            None => text.push_str(&format!("    {policy}\n")),
+        }
+    }
+    text
+}
+
+fn shadow(direction: &DirectionExplanation, paint: Paint) -> String {
+    let word = if direction.shadow_verdict() == Verdict::Dropped { "deny" } else { "allow" };
+    let mut text = format!(
+        "  {}: with the audit policies in force it would {word} this",
+        paint.tone(Tone::Odd, "AUDIT")
+    );
+    let audited = direction
+        .enforcement
+        .as_ref()
+        .map(|enforcement| enforcement.audited_by.join(", "))
+        .unwrap_or_default();
+    match &direction.shadow_rule {
+        Some(rule) if rule.built_in.is_empty() => {
+            text.push_str(&format!(", by\n  {}", rule_line(rule, paint)))
+        }
+        _ if !audited.is_empty() => text.push_str(&format!(" by default, switched on by {audited}\n")),
+        _ => text.push('\n'),
+    }
+    text
+}
+
+fn near_misses(misses: &[NearMiss], paint: Paint) -> String {
+    let mut text = "  nearest rules that do not match\n".to_owned();
+    for miss in misses.iter().take(NEAR) {
+        let Some(rule) = &miss.rule else { continue };
+        text.push_str(&format!("  {}", rule_line(rule, paint)));
+        // The rule's own path stands on the line above.
+        let field = miss.field.strip_prefix(&rule.path).unwrap_or(&miss.field).trim_start_matches('.');
+        let field = if field.is_empty() { String::new() } else { format!("{field} ") };
+        text.push_str(&format!("      {field}wants {}, but it is {}\n", miss.wanted, miss.found));
+    }
+    if misses.len() > NEAR {
+        text.push_str(&format!("    and {} more that are farther off\n", misses.len() - NEAR));
+    }
+    text
+}
+
+fn rule_line(rule: &RuleRef, paint: Paint) -> String {
+    let place = words::place(rule);
+    let place =
+        if place.is_empty() { String::new() } else { format!("  {}", paint.tone(Tone::Faint, &place)) };
+    format!("  {}{place}\n", paint.tone(Tone::Strong, &words::rule(rule)))
+}
+
+fn suggestion(yaml: &str, paint: Paint) -> String {
+    let mut text = "  the smallest addition that allows it\n".to_owned();
+    for line in yaml.lines() {
+        let shown =
+            if line.trim_start().starts_with('#') { paint.tone(Tone::Faint, line) } else { line.to_owned() };
+        text.push_str(&format!("    {shown}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! `sinew policy wait`: returns when every live node enforces what the store holds (policy.md 16).
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use clap::Args;
+use sinew_api::proto::agent::{WaitPolicyRequest, WaitPolicyResponse};
+
+use crate::failure::Failure;
+use crate::output::Paint;
+use crate::output::paint::Tone;
+use crate::output::table::{Cell, Table};
+use crate::{AgentArgs, agent, when};
+
+/// Arguments of `sinew policy wait`.
+#[derive(Args)]
+pub(crate) struct WaitArgs {
+    /// Only this policy, as KIND/NS/NAME, NS/NAME or NAME; without it everything in the store
+    policy: Option<String>,
+    /// At least this generation of it
+    #[arg(long, requires = "policy")]
+    generation: Option<u64>,
+    /// How long to wait
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
+    timeout: Duration,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+/// Waits. Exit 1: it is refused and will never be enforced; exit 2: not in time.
+pub(crate) async fn run(args: &WaitArgs) -> Result<()> {
+    let name = args.policy.clone().unwrap_or_default();
+    let request = WaitPolicyRequest { name, generation: args.generation.unwrap_or_default() };
+    let mut client = args.agent.connect().await?;
+    let mut last = WaitPolicyResponse::default();
+    let outcome = tokio::time::timeout(args.timeout, async {
+        let mut stream = client.wait_policy(request).await?.into_inner();
+        while let Some(progress) = stream.message().await? {
+            last = progress;
+            if last.enforced {
+                break;
+            }
+        }
+        Ok::<(), tonic::Status>(())
+    })
+    .await;
+    let in_time = match outcome {
+        Ok(Ok(())) => true,
+        Ok(Err(status)) if status.code() == tonic::Code::DeadlineExceeded => false,
+        Ok(Err(status)) => return Err(agent::refused(&status).into()),
+        Err(_elapsed) => false,
+    };
+    let now = SystemTime::now();
+    args.agent.screen().show("WaitPolicyResponse", &last, |paint| text(&last, now, paint))?;
+    judge(&last, in_time, args.timeout).map_err(Into::into)
+}
+
+/// What the last progress means.
+fn judge(last: &WaitPolicyResponse, in_time: bool, timeout: Duration) -> Result<(), Failure> {
+    if last.enforced && last.refused.is_empty() {
+        return Ok(());
+    }
+    if !last.refused.is_empty() && (last.enforced || in_time) {
+        return Err(Failure::failed(format!("refused, so never enforced: {}", last.refused.join(", ")))
+            .next("see why: sinew policy list"));
+    }
+    if in_time {
+        return Err(Failure::unreachable("the agent ended the answer before every node had followed")
+            .next("see whether it still runs: sinew status"));
+    }
+    let behind = last.nodes.iter().filter(|node| node.alive && !node.enforced).map(|node| node.node.as_str());
+    let behind = behind.collect::<Vec<_>>().join(", ");
+    let behind =
+        if behind.is_empty() { "no node has answered".to_owned() } else { format!("behind: {behind}") };
+    Err(Failure::timed_out(format!("not enforced everywhere after {}; {behind}", when::brief(timeout)))
+        .next("see what holds it up there: sinew status"))
+}
+
+fn text(progress: &WaitPolicyResponse, now: SystemTime, paint: Paint) -> String {
+    let mut table = Table::new(&["NODE", "STATE", "REVISION", "LAST HEARD OF", "BEHIND IN"]);
+    for node in &progress.nodes {
+        let state = match (node.alive, node.enforced) {
+            (false, _) => Cell::toned(Tone::Odd, "dead, not waited for"),
+            (true, true) => Cell::toned(Tone::Good, "enforced"),
+            (true, false) => Cell::toned(Tone::Bad, "behind"),
+        };
+        let heard = when::age(now, node.last_seen.as_ref());
+        let heard = if heard.is_empty() { heard } else { format!("{heard} ago") };
+        table.row([
+            (&node.node).into(),
+            state,
+            node.revision.into(),
+            heard.into(),
+            node.behind.join(",").into(),
+        ]);
+    }
+    table.render(paint, "No node has answered.")
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Timestamp;
+    use sinew_api::proto::agent::NodeProgress;
+
+    use super::*;
+    use crate::failure::Code;
+
+    fn progress(enforced: bool, refused: &[&str]) -> WaitPolicyResponse {
+        let node = |node: &str, alive, enforced| NodeProgress {
+            node: node.into(),
+            alive,
+            enforced,
+            revision: 12,
+            last_seen: Some(Timestamp { seconds: 100, nanos: 0 }),
+            behind: if enforced { vec![] } else { vec!["snp/default/web".into()] },
+        };
+        WaitPolicyResponse {
+            enforced,
+            nodes: vec![node("a", true, true), node("b", true, enforced), node("c", false, false)],
+            revision: 12,
+            refused: refused.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    const HALF_A_MINUTE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn the_exit_code_tells_late_from_never() {
+        assert!(judge(&progress(true, &[]), true, HALF_A_MINUTE).is_ok());
+        let late = judge(&progress(false, &[]), false, HALF_A_MINUTE).unwrap_err();
+        assert_eq!(
+            (late.code, late.message.as_str()),
+            (Code::TimedOut, "not enforced everywhere after 30s; behind: b")
+        );
+        let never = judge(&progress(true, &["cnp/default/x"]), true, HALF_A_MINUTE).unwrap_err();
+        assert_eq!(
+            (never.code, never.message.as_str()),
+            (Code::Failed, "refused, so never enforced: cnp/default/x")
+        );
+        let silent = judge(&WaitPolicyResponse::default(), false, HALF_A_MINUTE).unwrap_err();
+        assert_eq!(silent.message, "not enforced everywhere after 30s; no node has answered");
+    }
+
+    #[test]
+    fn a_dead_node_is_listed_and_not_waited_for() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(101);
+        let expected = "\
+NODE  STATE                 REVISION  LAST HEARD OF  BEHIND IN
+a     enforced              12        1s ago         -
+b     enforced              12        1s ago         -
+c     dead, not waited for  12        1s ago         snp/default/web
+";
+        assert_eq!(text(&progress(true, &[]), now, Paint::Plain), expected);
+    }
+}

@@ -1,0 +1,120 @@
+//! The screen, written by hand.
+
+use prost_types::Timestamp;
+use sinew_api::proto::agent::{
+    AddressPool, EndpointCount, GetVersionResponse, Loss, Map, PeerNode, PolicyCount,
+};
+
+use super::*;
+
+fn condition(name: &str, state: State, message: &str) -> Condition {
+    Condition { name: name.into(), state: state.into(), message: message.into() }
+}
+
+fn at(seconds: i64) -> Option<Timestamp> {
+    Some(Timestamp { seconds, nanos: 0 })
+}
+
+fn node_a() -> GetStatusResponse {
+    GetStatusResponse {
+        node: "a".into(),
+        cluster: "default".into(),
+        node_addresses: vec!["192.168.1.1".into(), "fd00:1::1".into()],
+        ready: true,
+        conditions: vec![
+            condition("datapath", State::Ok, "9 programs attached"),
+            condition("store", State::Ok, ""),
+        ],
+        revision: 12,
+        desired_revision: 12,
+        endpoints: vec![EndpointCount { state: EndpointState::Ready.into(), count: 3 }],
+        policies: vec![PolicyCount { state: PolicyState::Enforced.into(), count: 4 }],
+        identities: 9,
+        pools: vec![AddressPool { cidr: "10.1.0.0/24".into(), capacity: 253, leased: 3, resting: 1 }],
+        flows: Some(FlowStatus { held: 120, capacity: 4095, seen: 120, rate: 4.25, losses: vec![] }),
+        routing: "native".into(),
+        mtu: 1500,
+        started: at(1_000),
+        version: Some(GetVersionResponse {
+            version: "0.1.0".into(),
+            kernel: "6.12.48".into(),
+            ..Default::default()
+        }),
+        store: "folder:/srv/objects".into(),
+        ..Default::default()
+    }
+}
+
+fn shown(status: &GetStatusResponse) -> String {
+    text(status, SystemTime::UNIX_EPOCH + Duration::from_secs(1_185), Paint::Plain)
+}
+
+#[test]
+fn a_node_that_works() {
+    let expected = "\
+node a: READY
+  ok       datapath    9 programs attached
+  ok       store
+
+  cluster     default
+  addresses   192.168.1.1, fd00:1::1
+  agent       0.1.0, up 3m5s, kernel 6.12.48
+  store       folder:/srv/objects
+  routing     native, MTU 1500
+  revision    12 enforced
+  endpoints   3 ready
+  policies    4 enforced
+  identities  9
+  pool        10.1.0.0/24: 3 of 253 leased, 1 resting
+  flows       120 seen, 4.2/s, 120 of 4095 kept
+  lost        none
+";
+    assert_eq!(shown(&node_a()), expected);
+}
+
+#[test]
+fn what_is_broken_comes_first() {
+    let mut status = node_a();
+    status.ready = false;
+    status.desired_revision = 13;
+    status.conditions.push(condition(
+        "policies",
+        State::Failure,
+        "bad.yaml:3 can't be read: nothing of it is enforced; mend the file",
+    ));
+    status.nodes.push(PeerNode {
+        name: "b".into(),
+        addresses: vec!["192.168.1.2".into()],
+        last_seen: at(1_085),
+        ..Default::default()
+    });
+    status.maps.push(Map { name: "CT_TCP".into(), pressure: 0.97, ..Default::default() });
+    let losses = vec![Loss { source: LostEventSource::PerfEventRingBuffer.into(), events: 7 }];
+    status.flows = Some(FlowStatus { losses, ..status.flows.unwrap_or_default() });
+    let shown = shown(&status);
+    let mut lines = shown.lines();
+    assert_eq!(lines.next(), Some("node a: NOT READY"));
+    assert_eq!(
+        lines.next(),
+        Some("  FAILURE  policies    bad.yaml:3 can't be read: nothing of it is enforced; mend the file")
+    );
+    for line in [
+        "  revision    12 enforced, 13 wanted",
+        "  other node  b SILENT for 1m40s, 192.168.1.2",
+        "  lost        7 between kernel and agent",
+        "  filling up  CT_TCP 97% (sinew map list)",
+    ] {
+        assert!(shown.lines().any(|have| have == line), "{line:?} is missing in\n{shown}");
+    }
+    assert_eq!(not_ready(&status), "not working: policies");
+}
+
+#[test]
+fn a_warning_does_not_hide() {
+    let mut status = node_a();
+    status.conditions.push(condition("policies", State::Warning, "1 object is refused: sinew policy list"));
+    assert!(
+        shown(&status)
+            .starts_with("node a: READY, with warnings\n  warning  policies    1 object is refused")
+    );
+}
