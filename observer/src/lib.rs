@@ -1,1 +1,19 @@
-//! Ring of flows, filters and the Observer service.
+//! Flows for whoever asks: a bounded ring, filters, and the Observer and Peer services over a [`Source`].
+//!
+//! Two users: the agent, whose source is the [`Journal`] of its node, and the cluster relay, whose source are other
+//! nodes. What they share is here; how a flow is made of a kernel record is the agent's (`sinew_agent::flow`), how it
+//! is printed the CLI's (`cli/src/observe`). Rules: nothing here is unbounded, a slow client costs itself, and what it
+//! misses is counted and told to it.
+
+pub mod filter;
+pub mod journal;
+pub mod mask;
+pub mod peer;
+pub mod query;
+pub mod ring;
+pub mod server;
+pub mod service;
+pub mod source;
+
+pub use journal::{Journal, JournalSettings};
+pub use source::Source;

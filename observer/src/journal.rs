@@ -1,0 +1,332 @@
+//! The journal: what one node saw, as the [`Source`] of its own Observer service.
+//!
+//! The agent's flow pipeline writes it, from one task; everybody else reads. It holds two rings, so that a storm of
+//! flows does not push out what happened in the agent. Counters of losses stand beside the rings: they are right even
+//! when word of a loss has left the ring. Neighbours: [`crate::ring`], [`crate::query`], [`rate`], [`namespaces`].
+
+mod namespaces;
+mod rate;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use futures_util::stream;
+use prost::Message;
+use prost_types::Timestamp;
+use sinew_api::proto::flow::{AgentEvent, Flow, LostEvent, LostEventSource};
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use sinew_api::proto::observer::{
+    GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsResponse, Namespace, Node, ServerStatusResponse,
+    Tls,
+};
+use sinew_api::proto::relay::NodeState;
+use tonic::Status;
+
+use crate::query::{Entry, Selection, Step, Walk};
+use crate::ring::{Capacity, Fill, Ring, Weigh};
+use crate::source::{Answers, FlowQuery, Source};
+use namespaces::Namespaces;
+use rate::Rate;
+
+/// Flows that a journal holds unless it is told otherwise: Hubble's default.
+pub const DEFAULT_FLOWS: usize = 4095;
+/// Bytes of flows that a journal holds unless it is told otherwise. A flow with every field weighs ≈ 2 KiB.
+pub const DEFAULT_BYTES: usize = 16 << 20;
+
+/// How a journal is made.
+#[derive(Clone, Debug)]
+pub struct JournalSettings {
+    /// `cluster/node`.
+    pub node_name: String,
+    /// Where the node's Observer answers, for `GetNodes`.
+    pub address: String,
+    /// Whether it answers with TLS there, and under which name.
+    pub tls: Option<String>,
+    /// Version of the program.
+    pub version: String,
+    /// Limits of the ring of flows.
+    pub flows: Capacity,
+    /// Limits of the ring of agent events.
+    pub events: Capacity,
+}
+
+impl JournalSettings {
+    /// The default limits for a node, without an address.
+    #[must_use]
+    pub fn new(node_name: &str, version: &str) -> Self {
+        Self {
+            node_name: node_name.to_owned(),
+            address: String::new(),
+            tls: None,
+            version: version.to_owned(),
+            flows: Capacity { entries: DEFAULT_FLOWS, bytes: DEFAULT_BYTES },
+            events: Capacity { entries: 1024, bytes: 1 << 20 },
+        }
+    }
+}
+
+/// What one node saw.
+#[derive(Debug)]
+pub struct Journal {
+    settings: JournalSettings,
+    started: SystemTime,
+    flows: Arc<Ring<Record>>,
+    events: Arc<Ring<Happening>>,
+    seen: AtomicU64,
+    losses: [AtomicU64; 4],
+    rate: Rate,
+    namespaces: Namespaces,
+}
+
+/// An entry of the ring of flows.
+#[derive(Debug)]
+pub(crate) enum Record {
+    /// A flow.
+    Flow(Box<Flow>),
+    /// Word of events that were lost before they were flows.
+    Lost(LostEvent, Timestamp),
+}
+
+/// An entry of the ring of agent events.
+#[derive(Debug)]
+pub(crate) struct Happening {
+    event: AgentEvent,
+    time: Timestamp,
+}
+
+/// Numbers of a journal, for status screens and metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JournalStatus {
+    /// The ring of flows.
+    pub fill: Fill,
+    /// Flows seen since the start.
+    pub seen: u64,
+    /// Flows a second over the last minute.
+    pub rate: f64,
+    /// Events lost since the start, by cause; causes without a loss are left out.
+    pub losses: Vec<(LostEventSource, u64)>,
+}
+
+impl Journal {
+    /// An empty journal that starts now.
+    #[must_use]
+    pub fn new(settings: JournalSettings, now: SystemTime) -> Self {
+        Self {
+            flows: Arc::new(Ring::new(settings.flows)),
+            events: Arc::new(Ring::new(settings.events)),
+            settings,
+            started: now,
+            seen: AtomicU64::new(0),
+            losses: Default::default(),
+            rate: Rate::default(),
+            namespaces: Namespaces::default(),
+        }
+    }
+
+    /// Writes flows, in the order of their times. One lock and one wake-up for all of them.
+    pub fn record_flows(&self, flows: impl IntoIterator<Item = Flow>) {
+        let mut count = 0;
+        let records = flows.into_iter().map(|flow| {
+            count += 1;
+            if let Some(time) = &flow.time {
+                self.rate.count(time.seconds);
+                for endpoint in [&flow.source, &flow.destination].into_iter().flatten() {
+                    self.namespaces.seen(&endpoint.cluster_name, &endpoint.namespace, time.seconds);
+                }
+            }
+            Record::Flow(Box::new(flow))
+        });
+        self.flows.write(records);
+        self.seen.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Writes word of a loss and counts it by its source.
+    pub fn record_lost(&self, lost: LostEvent, now: SystemTime) {
+        let index = usize::try_from(lost.source).unwrap_or(0).min(self.losses.len() - 1);
+        self.losses[index].fetch_add(lost.num_events_lost, Ordering::Relaxed);
+        self.flows.write([Record::Lost(lost, now.into())]);
+    }
+
+    /// Writes an event of the agent.
+    pub fn record_event(&self, event: AgentEvent, now: SystemTime) {
+        self.events.write([Happening { event, time: now.into() }]);
+    }
+
+    /// `cluster/node`.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.settings.node_name
+    }
+
+    /// Its numbers.
+    #[must_use]
+    pub fn numbers(&self, now: SystemTime) -> JournalStatus {
+        let sources = [
+            LostEventSource::UnknownLostEventSource,
+            LostEventSource::PerfEventRingBuffer,
+            LostEventSource::ObserverEventsQueue,
+            LostEventSource::HubbleRingBuffer,
+        ];
+        let losses = sources
+            .into_iter()
+            .zip(&self.losses)
+            .map(|(source, count)| (source, count.load(Ordering::Relaxed)));
+        JournalStatus {
+            fill: self.flows.fill(),
+            seen: self.seen.load(Ordering::Relaxed),
+            rate: self.rate.per_second(Timestamp::from(now).seconds),
+            losses: losses.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+
+    fn uptime(&self, now: SystemTime) -> Duration {
+        now.duration_since(self.started).unwrap_or_default()
+    }
+}
+
+#[tonic::async_trait]
+impl Source for Journal {
+    async fn flows(&self, query: FlowQuery) -> Result<Answers<GetFlowsResponse>, Status> {
+        let filters = query.filters;
+        let matches = move |record: &Record| match record {
+            Record::Flow(flow) => filters.matches(flow),
+            Record::Lost(..) => true,
+        };
+        let walk = Walk::new(self.flows.clone(), query.selection, matches);
+        let node_name = self.settings.node_name.clone();
+        Ok(Box::pin(stream::unfold(walk, move |mut walk| {
+            let node_name = node_name.clone();
+            async move { walk.next().await.map(|step| (Ok(flow_answer(step, node_name)), walk)) }
+        })))
+    }
+
+    async fn agent_events(&self, selection: Selection) -> Result<Answers<GetAgentEventsResponse>, Status> {
+        let walk = Walk::new(self.events.clone(), selection, |_: &Happening| true);
+        let node_name = self.settings.node_name.clone();
+        Ok(Box::pin(stream::unfold(walk, move |mut walk| {
+            let node_name = node_name.clone();
+            async move {
+                loop {
+                    // A gap has no place in this answer; the client sees that the revisions jump.
+                    if let Step::Entry(entry) = walk.next().await? {
+                        let (time, event) = (Some(entry.time), Some(entry.event.clone()));
+                        return Some((
+                            Ok(GetAgentEventsResponse { agent_event: event, node_name, time }),
+                            walk,
+                        ));
+                    }
+                }
+            }
+        })))
+    }
+
+    async fn debug_events(&self, selection: Selection) -> Result<Answers<GetDebugEventsResponse>, Status> {
+        // The datapath sends no debug messages: an answer about the past is empty, one about the future waits.
+        if selection.follow { Ok(Box::pin(stream::pending())) } else { Ok(Box::pin(stream::empty())) }
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, Status> {
+        let now = SystemTime::now();
+        let numbers = self.numbers(now);
+        let tls = Tls {
+            enabled: self.settings.tls.is_some(),
+            server_name: self.settings.tls.clone().unwrap_or_default(),
+        };
+        Ok(vec![Node {
+            name: self.settings.node_name.clone(),
+            version: self.settings.version.clone(),
+            address: self.settings.address.clone(),
+            state: NodeState::NodeConnected.into(),
+            tls: Some(tls),
+            uptime_ns: nanoseconds(self.uptime(now)),
+            num_flows: numbers.fill.entries as u64,
+            max_flows: numbers.fill.capacity.entries as u64,
+            seen_flows: numbers.seen,
+        }])
+    }
+
+    async fn namespaces(&self) -> Result<Vec<Namespace>, Status> {
+        Ok(self.namespaces.list(Timestamp::from(SystemTime::now()).seconds))
+    }
+
+    async fn status(&self) -> Result<ServerStatusResponse, Status> {
+        let now = SystemTime::now();
+        let numbers = self.numbers(now);
+        Ok(ServerStatusResponse {
+            num_flows: numbers.fill.entries as u64,
+            max_flows: numbers.fill.capacity.entries as u64,
+            seen_flows: numbers.seen,
+            uptime_ns: nanoseconds(self.uptime(now)),
+            // A node has no nodes behind it; the stock client prints N/A.
+            num_connected_nodes: None,
+            num_unavailable_nodes: None,
+            unavailable_nodes: Vec::new(),
+            version: self.settings.version.clone(),
+            flows_rate: numbers.rate,
+        })
+    }
+}
+
+fn flow_answer(step: Step<Record>, node_name: String) -> GetFlowsResponse {
+    let (response, time) = match step {
+        Step::Entry(record) => match &*record {
+            Record::Flow(flow) => (ResponseTypes::Flow(Flow::clone(flow)), flow.time),
+            Record::Lost(lost, time) => (ResponseTypes::LostEvents(*lost), Some(*time)),
+        },
+        Step::Missed { entries, after, before } => {
+            let lost = LostEvent {
+                source: LostEventSource::HubbleRingBuffer.into(),
+                num_events_lost: entries,
+                cpu: None,
+                first: after.or(before),
+                last: before.or(after),
+            };
+            (ResponseTypes::LostEvents(lost), before.or(after))
+        }
+    };
+    GetFlowsResponse { node_name, time, response_types: Some(response) }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Entry for Record {
+    fn time(&self) -> Option<&Timestamp> {
+        match self {
+            Self::Flow(flow) => flow.time.as_ref(),
+            Self::Lost(_, time) => Some(time),
+        }
+    }
+
+    fn is_loss(&self) -> bool {
+        matches!(self, Self::Lost(..))
+    }
+}
+
+impl Weigh for Record {
+    /// The encoded length stands for what the strings take on the heap.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Flow(flow) => size_of::<Flow>() + flow.encoded_len(),
+            Self::Lost(..) => size_of::<Self>(),
+        }
+    }
+}
+
+impl Entry for Happening {
+    fn time(&self) -> Option<&Timestamp> {
+        Some(&self.time)
+    }
+
+    fn is_loss(&self) -> bool {
+        false
+    }
+}
+
+impl Weigh for Happening {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.event.encoded_len()
+    }
+}

@@ -1,0 +1,52 @@
+//! The services of a socket: Observer, Peer, health and reflection, on agent and relay alike.
+//!
+//! The agent adds its own service to the routes and decides where they listen. Health answers for the server as a
+//! whole, for each service by its name, and for `hubble.server.Observer`, which Hubble's clients ask for.
+
+use std::sync::Arc;
+
+use sinew_api::proto::FILE_DESCRIPTOR_SET;
+use sinew_api::proto::observer::observer_server::ObserverServer;
+use sinew_api::proto::peer::peer_server::PeerServer;
+use tokio::sync::watch;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tonic_reflection::server::Builder as Reflection;
+
+use crate::peer::{PeerService, Peers};
+use crate::service::ObserverService;
+use crate::source::Source;
+
+/// Names that health answers for besides the whole server.
+const HEALTH_NAMES: [&str; 3] = ["hubble.server.Observer", "observer.Observer", "peer.Peer"];
+/// Largest request that is read, in bytes. `hubble observe` sends a few hundred.
+const LARGEST_REQUEST: usize = 1 << 20;
+
+/// Observer, Peer, health (serving from now on) and reflection. The reporter changes what health says.
+pub async fn routes(
+    source: Arc<dyn Source>,
+    peers: watch::Receiver<Peers>,
+) -> (RoutesBuilder, HealthReporter) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for name in HEALTH_NAMES {
+        reporter.set_service_status(name, ServingStatus::Serving).await;
+    }
+    let mut routes = Routes::builder();
+    routes
+        .add_service(
+            ObserverServer::new(ObserverService::new(source)).max_decoding_message_size(LARGEST_REQUEST),
+        )
+        .add_service(PeerServer::new(PeerService::new(peers)).max_decoding_message_size(LARGEST_REQUEST))
+        .add_service(health);
+    // Both versions: hubble asks for v1alpha, grpcurl for v1 first.
+    routes.add_service(reflection().build_v1().expect("the committed descriptors are whole"));
+    routes.add_service(reflection().build_v1alpha().expect("the committed descriptors are whole"));
+    (routes, reporter)
+}
+
+fn reflection() -> Reflection<'static> {
+    Reflection::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

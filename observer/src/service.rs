@@ -1,0 +1,110 @@
+//! The Observer service: checks a request, asks the [`Source`], applies the field mask.
+//!
+//! A malformed request is INVALID_ARGUMENT with the field's name, before anything is read. What is sent is made when
+//! the client takes it: a client that stops reading holds one batch of references and nothing else. Neighbours:
+//! [`crate::source`] answers, [`crate::server`] puts the service on a socket.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use sinew_api::proto::observer::observer_server::Observer;
+use sinew_api::proto::observer::{
+    GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
+    GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest, GetNamespacesResponse, GetNodesRequest,
+    GetNodesResponse, ServerStatusRequest, ServerStatusResponse,
+};
+use tonic::{Request, Response, Status};
+
+use crate::filter::FilterSet;
+use crate::mask::Mask;
+use crate::query::Selection;
+use crate::source::{Answers, FlowQuery, Source};
+
+/// `observer.Observer` over a source.
+pub struct ObserverService {
+    source: Arc<dyn Source>,
+}
+
+impl ObserverService {
+    /// The service of a source.
+    #[must_use]
+    pub fn new(source: Arc<dyn Source>) -> Self {
+        Self { source }
+    }
+}
+
+#[tonic::async_trait]
+impl Observer for ObserverService {
+    type GetFlowsStream = Answers<GetFlowsResponse>;
+    type GetAgentEventsStream = Answers<GetAgentEventsResponse>;
+    type GetDebugEventsStream = Answers<GetDebugEventsResponse>;
+
+    async fn get_flows(
+        &self,
+        request: Request<GetFlowsRequest>,
+    ) -> Result<Response<Self::GetFlowsStream>, Status> {
+        let request = request.into_inner();
+        let selection = selection(Selection::from(&request))?;
+        let filters = FilterSet::new(&request.whitelist, &request.blacklist).map_err(invalid)?;
+        let mask = Mask::new(request.field_mask.as_ref()).map_err(invalid)?;
+        let query = FlowQuery { selection, filters: Arc::new(filters), request };
+        let flows = self.source.flows(query).await?;
+        Ok(Response::new(Box::pin(flows.map(move |answer| answer.map(|answer| masked(&mask, answer))))))
+    }
+
+    async fn get_agent_events(
+        &self,
+        request: Request<GetAgentEventsRequest>,
+    ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
+        let selection = selection(Selection::from(request.get_ref()))?;
+        self.source.agent_events(selection).await.map(Response::new)
+    }
+
+    async fn get_debug_events(
+        &self,
+        request: Request<GetDebugEventsRequest>,
+    ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
+        let selection = selection(Selection::from(request.get_ref()))?;
+        self.source.debug_events(selection).await.map(Response::new)
+    }
+
+    async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {
+        Ok(Response::new(GetNodesResponse { nodes: self.source.nodes().await? }))
+    }
+
+    async fn get_namespaces(
+        &self,
+        _: Request<GetNamespacesRequest>,
+    ) -> Result<Response<GetNamespacesResponse>, Status> {
+        Ok(Response::new(GetNamespacesResponse { namespaces: self.source.namespaces().await? }))
+    }
+
+    async fn server_status(
+        &self,
+        _: Request<ServerStatusRequest>,
+    ) -> Result<Response<ServerStatusResponse>, Status> {
+        self.source.status().await.map(Response::new)
+    }
+}
+
+fn selection(selection: Selection) -> Result<Selection, Status> {
+    selection.check().map_err(invalid)
+}
+
+fn invalid(problem: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(problem.to_string())
+}
+
+/// Time and node of the answer stay, whatever the mask says of the flow's own.
+fn masked(mask: &Mask, answer: GetFlowsResponse) -> GetFlowsResponse {
+    match answer {
+        GetFlowsResponse { response_types: Some(ResponseTypes::Flow(flow)), node_name, time } => {
+            GetFlowsResponse { response_types: Some(ResponseTypes::Flow(mask.apply(flow))), node_name, time }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;
