@@ -4,6 +4,7 @@
 //! Neighbours: `engine` decides over these values, `agent` and `cli` carry them in and out.
 
 pub mod cni;
+pub mod extensions;
 mod fields;
 pub mod identity;
 pub mod labels;
