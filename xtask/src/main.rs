@@ -16,6 +16,7 @@ mod setup;
 mod test;
 mod tidy;
 mod toolchain;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,8 @@ enum Task {
     },
     /// Run the tests, lane by lane.
     Test(test::Arguments),
+    /// Measure what the verifier makes of the programs, and write it into docs/limits.md.
+    Limits,
     /// Make the Rust code of the protobuf files in `api/proto`, or check that what is committed is current.
     Codegen(codegen::Options),
 }
@@ -83,6 +86,7 @@ fn run() -> Result<ExitCode> {
         Task::Demo { words } => return lab::run(Group::Lab, &with_verb("demo", words)),
         Task::Lab { words } => return lab::run(Group::Lab, &words),
         Task::Bench { words } => return lab::run(Group::Test, &with_verb("bench", words)),
+        Task::Limits => verifier::write_record()?,
         Task::Codegen(options) => codegen::run(&options)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -21,18 +21,20 @@ use crate::{paths, process};
 /// Long enough for every program of ours under an interpreter on a loaded machine.
 const SECONDS: &str = "300";
 const MEMORY: &str = "2048";
+/// The line after what the machine says while it starts.
+const BEGIN: &str = "sinew-guest-began";
 /// Begins the line that ends a good run; the program's exit code follows.
 const END: &str = "sinew-guest-ended";
 
-/// Runs a program there and returns what it printed.
+/// Runs a program there, with files as its arguments, and returns what it printed.
 ///
 /// # Errors
 /// The machine did not come to its end, or the program ended with anything but success; both with its output.
-pub(crate) fn run(kernel: &Kernel, program: &Path, arguments: &[&str]) -> Result<String> {
+pub(crate) fn run(kernel: &Kernel, program: &Path, files: &[&Path]) -> Result<String> {
     let folder = paths::target().join("qemu");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let image = folder.join("initramfs.cpio");
-    make_image(&folder.join("initramfs"), &image, program, arguments)?;
+    make_image(&folder.join("initramfs"), &image, program, files)?;
 
     let mut qemu = Command::new("timeout");
     qemu.args([
@@ -51,7 +53,8 @@ pub(crate) fn run(kernel: &Kernel, program: &Path, arguments: &[&str]) -> Result
     qemu.args(["-append", "console=ttyS0 quiet panic=-1 rdinit=/init"]);
     let console = process::output(&mut qemu)?.replace('\r', "");
     let (printed, rest) = console
-        .split_once(END)
+        .split_once(BEGIN)
+        .and_then(|(_, guest)| guest.trim_start().split_once(END))
         .with_context(|| format!("the emulated machine did not end well; its console:\n{console}"))?;
     let code = rest.lines().next().unwrap_or_default().trim();
     if code != "0" {
@@ -61,7 +64,7 @@ pub(crate) fn run(kernel: &Kernel, program: &Path, arguments: &[&str]) -> Result
 }
 
 /// Packs everything that the machine has into one archive.
-fn make_image(folder: &Path, image: &Path, program: &Path, arguments: &[&str]) -> Result<()> {
+fn make_image(folder: &Path, image: &Path, program: &Path, files: &[&Path]) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
     }
@@ -76,17 +79,18 @@ fn make_image(folder: &Path, image: &Path, program: &Path, arguments: &[&str]) -
             .with_context(|| format!("cannot link {applet}"))?;
     }
     place(program, &folder.join("program"))?;
-    for library in libraries(program)? {
-        let there = folder.join(library.strip_prefix("/").unwrap_or(&library));
-        place(&library, &there)?;
+    for file in libraries(program)?.iter().map(PathBuf::as_path).chain(files.iter().copied()) {
+        let there = folder.join(file.strip_prefix("/").unwrap_or(file));
+        place(file, &there)?;
     }
     let init = folder.join("init");
-    fs::write(&init, init_script(arguments)).with_context(|| format!("cannot write {}", init.display()))?;
+    fs::write(&init, init_script(files)).with_context(|| format!("cannot write {}", init.display()))?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).context("cannot make init executable")?;
     pack(folder, image)
 }
 
-fn init_script(arguments: &[&str]) -> String {
+fn init_script(files: &[&Path]) -> String {
+    let arguments: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
     format!(
         "#!/bin/sh\n\
          export PATH=/bin\n\
@@ -94,6 +98,7 @@ fn init_script(arguments: &[&str]) -> String {
          mount -t proc proc /proc\n\
          mount -t sysfs sys /sys\n\
          mount -t bpf bpf /sys/fs/bpf\n\
+         echo {BEGIN}\n\
          /program {}\n\
          echo \"{END} $?\"\n\
          poweroff -f\n",

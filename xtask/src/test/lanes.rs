@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::Tally;
-use crate::{paths, process, tidy};
+use crate::{paths, process, tidy, verifier};
 
 /// A group of tests that is run by name.
 pub(super) struct Lane {
@@ -25,7 +25,6 @@ pub(super) enum Needs {
     /// Only this workspace and its crates.
     Nothing,
     /// Root, the tools of `setup test`, and what `build` makes.
-    #[expect(dead_code, reason = "until the first lane with a node is added")]
     Node,
 }
 
@@ -49,6 +48,12 @@ pub(super) const LANES: &[Lane] = &[
         steps: &[Step::Own(tidy::run)],
     },
     Lane { name: "unit", about: "tests beside the code", needs: Needs::Nothing, steps: &[Step::Units] },
+    Lane {
+        name: "verifier",
+        about: "every program loads, on this kernel and on the oldest one",
+        needs: Needs::Node,
+        steps: &[Step::Own(verifier::running_kernel), Step::Own(verifier::oldest_kernel)],
+    },
 ];
 
 /// The package whose every test target needs a lane of its own.
