@@ -11,6 +11,7 @@ mod conntrack;
 mod endpoint;
 mod explain;
 mod failure;
+mod folder;
 mod identity;
 mod map;
 mod monitor;
@@ -150,8 +151,10 @@ fn reader_left(error: &anyhow::Error) -> bool {
 }
 
 fn execute(command: Command) -> Result<()> {
-    if let Command::Completion(args) = &command {
-        return completion::run(args, Cli::command_tree());
+    match &command {
+        Command::Completion(args) => return completion::run(args, Cli::command_tree()),
+        Command::Policy(policy) if policy.is_offline() => return policy::run_offline(policy),
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

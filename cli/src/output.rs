@@ -1,11 +1,10 @@
 //! What commands write: text for people, JSON and YAML for programs, colours where they are wanted.
 //!
 //! A command builds its answer as text or as a protobuf message and hands it over; it knows neither whether stdout is a
-//! terminal nor which format was asked for. Neighbours: `paint.rs` (colours), `table.rs` (columns), `yaml.rs`.
+//! terminal nor which format was asked for. Neighbours: `paint.rs` (colours), `table.rs` (columns).
 
 pub(crate) mod paint;
 pub(crate) mod table;
-mod yaml;
 
 use std::io::{self, Write};
 
@@ -76,7 +75,7 @@ impl Screen {
     /// Writes a value as JSON or YAML.
     pub(crate) fn show_value(&self, value: &Value) -> Result<()> {
         match self.format {
-            Format::Yaml => write(&yaml::document(value)),
+            Format::Yaml => write(&sinew_api::yaml::write(value)),
             Format::Table | Format::Json => {
                 write(&format!("{}\n", serde_json::to_string_pretty(value).context("write JSON")?))
             }
@@ -93,7 +92,7 @@ impl Screen {
         match self.format {
             Format::Table => write(&text(self.paint)),
             Format::Json => write(&format!("{}\n", to_value(name, message)?)),
-            Format::Yaml => write(&format!("---\n{}", yaml::document(&to_value(name, message)?))),
+            Format::Yaml => write(&format!("---\n{}", sinew_api::yaml::write(&to_value(name, message)?))),
         }
     }
 }

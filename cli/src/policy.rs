@@ -4,6 +4,7 @@
 //! Neighbours: `policy/text.rs` writes policies for people.
 
 mod text;
+mod validate;
 mod wait;
 
 use std::time::SystemTime;
@@ -22,6 +23,8 @@ pub(crate) enum PolicyCommand {
     List(ListArgs),
     /// One policy: what it selects, its rules with hits, where it is enforced
     Get(GetArgs),
+    /// Check objects before they are applied: what would be refused, and what is a foot-gun
+    Validate(validate::ValidateArgs),
     /// What would happen to a connection, by which rule, and what would change it
     Explain(ExplainArgs),
     /// Wait until every live node enforces what the store holds
@@ -50,6 +53,29 @@ pub(crate) struct GetArgs {
     agent: AgentArgs,
 }
 
+impl PolicyCommand {
+    /// Whether it needs no agent.
+    pub(crate) fn is_offline(&self) -> bool {
+        match self {
+            Self::Validate(_) => true,
+            Self::Explain(_) | Self::List(_) | Self::Get(_) | Self::Wait(_) => false,
+        }
+    }
+}
+
+/// Runs a command that needs no agent.
+pub(crate) fn run_offline(command: &PolicyCommand) -> Result<()> {
+    match command {
+        PolicyCommand::Validate(args) => validate::run(args),
+        PolicyCommand::Explain(_)
+        | PolicyCommand::List(_)
+        | PolicyCommand::Get(_)
+        | PolicyCommand::Wait(_) => {
+            unreachable!("these ask the agent")
+        }
+    }
+}
+
 /// Runs a command that asks the agent.
 pub(crate) async fn run(command: &PolicyCommand) -> Result<()> {
     match command {
@@ -57,6 +83,7 @@ pub(crate) async fn run(command: &PolicyCommand) -> Result<()> {
         PolicyCommand::Get(args) => get(args).await,
         PolicyCommand::Explain(args) => explain::run(args).await,
         PolicyCommand::Wait(args) => wait::run(args).await,
+        PolicyCommand::Validate(_) => unreachable!("this asks no agent"),
     }
 }
 

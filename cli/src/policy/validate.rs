@@ -1,0 +1,208 @@
+//! `sinew policy validate FILE|-|DIR`: what would be refused, field by field, and what is valid but a foot-gun.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+use sinew_api::object::{Object, Origin, Problem};
+
+use crate::OutputArgs;
+use crate::failure::Failure;
+use crate::folder::{self, Folder};
+use crate::output::paint::Tone;
+use crate::output::{self, Format, Paint};
+
+/// Arguments of `sinew policy validate`.
+#[derive(Args)]
+pub(crate) struct ValidateArgs {
+    /// A file of objects, - for stdin, or a folder
+    #[arg(value_name = "FILE|-|DIR")]
+    input: PathBuf,
+    /// Exit 1 for warnings too
+    #[arg(long)]
+    strict: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// What was found about one document.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    /// Kind and name, or empty where they can't be read.
+    name: String,
+    origin: Origin,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+/// Checks the objects; exit 1 when one would be refused.
+pub(crate) fn run(args: &ValidateArgs) -> Result<()> {
+    let read = Folder::read_any(&args.input)?;
+    let findings = findings(&read);
+    let screen = args.output.screen();
+    match screen.format {
+        Format::Table => output::write(&text(&findings, screen.paint))?,
+        Format::Json | Format::Yaml => screen.show_value(&value(&findings))?,
+    }
+    judge(&findings, args.strict).map_err(Into::into)
+}
+
+fn findings(read: &Folder) -> Vec<Finding> {
+    let valid = read.objects.iter().map(|object| {
+        let (name, problems, warnings) = match object {
+            Object::Policy(policy) => {
+                (policy.name.to_string(), policy.problems.clone(), policy.warnings.clone())
+            }
+            other => (other.name().to_string(), Vec::new(), Vec::new()),
+        };
+        Finding { name, origin: folder::origin(object), problems, warnings }
+    });
+    let refused = read.refused.iter().map(|refused| Finding {
+        name: refused.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        origin: refused.origin.clone(),
+        problems: refused.problems.clone(),
+        warnings: Vec::new(),
+    });
+    let mut findings = valid.chain(refused).collect::<Vec<_>>();
+    findings.sort_by(|a, b| a.origin.cmp(&b.origin));
+    findings
+}
+
+fn judge(findings: &[Finding], strict: bool) -> Result<(), Failure> {
+    let refused = findings.iter().filter(|finding| !finding.problems.is_empty()).count();
+    let warned = findings.iter().filter(|finding| !finding.warnings.is_empty()).count();
+    if refused > 0 {
+        return Err(Failure::failed(format!("{refused} of {} objects would be refused", findings.len())));
+    }
+    if findings.is_empty() {
+        return Err(Failure::failed("there is no object in it"));
+    }
+    if strict && warned > 0 {
+        return Err(Failure::failed(format!("{warned} of {} objects have warnings", findings.len())));
+    }
+    Ok(())
+}
+
+fn text(findings: &[Finding], paint: Paint) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let (tone, word) = match (finding.problems.is_empty(), finding.warnings.is_empty()) {
+            (false, _) => (Tone::Bad, "REFUSED"),
+            (true, false) => (Tone::Odd, "valid, with warnings"),
+            (true, true) => (Tone::Good, "valid"),
+        };
+        let name = if finding.name.is_empty() { "a document without a name" } else { &finding.name };
+        text.push_str(&format!(
+            "{}  {}  {}\n",
+            paint.tone(Tone::Strong, name),
+            finding.origin,
+            paint.tone(tone, word)
+        ));
+        for problem in &finding.problems {
+            text.push_str(&line("", problem));
+        }
+        for warning in &finding.warnings {
+            text.push_str(&line("warning: ", warning));
+        }
+    }
+    text
+}
+
+fn line(word: &str, problem: &Problem) -> String {
+    let path = if problem.path.is_empty() { String::new() } else { format!("{}: ", problem.path) };
+    format!("  line {}: {word}{path}{}\n", problem.origin.line, problem.message)
+}
+
+fn value(findings: &[Finding]) -> Value {
+    let problems = |problems: &[Problem]| {
+        let one = |problem: &Problem| json!({ "path": problem.path, "message": problem.message, "file": problem.origin.file, "line": problem.origin.line });
+        problems.iter().map(one).collect::<Vec<_>>()
+    };
+    let objects = findings.iter().map(|finding| {
+        json!({
+            "name": finding.name,
+            "file": finding.origin.file,
+            "line": finding.origin.line,
+            "valid": finding.problems.is_empty(),
+            "problems": problems(&finding.problems),
+            "warnings": problems(&finding.warnings),
+        })
+    });
+    json!({ "objects": objects.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = "\
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata:
+  name: web
+spec:
+  endpointSelector:
+    matchLabels:
+      app: web
+  ingress:
+    - fromEndpoints:
+        - matchLabels:
+            app: client
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata:
+  name: names
+spec:
+  endpointSelector: {}
+  egress:
+    - toFQDNs:
+        - matchName: example.org
+";
+
+    fn read(text: &str) -> Vec<Finding> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("two.yaml");
+        std::fs::write(&file, text).unwrap();
+        let mut findings = findings(&Folder::read_any(&file).unwrap());
+        for finding in &mut findings {
+            finding.origin.file = "two.yaml".into();
+        }
+        findings
+    }
+
+    #[test]
+    fn a_refused_object_names_the_line_and_path_of_its_field() {
+        let findings = read(TWO);
+        let shown = text(&findings, Paint::Plain);
+        let mut lines = shown.lines();
+        assert_eq!(lines.next(), Some("snp/default/web  two.yaml:1  valid"));
+        assert_eq!(lines.next(), Some("cnp/default/names  two.yaml:14  REFUSED"));
+        let problem = lines.next().unwrap();
+        assert!(problem.starts_with("  line 21: spec.egress[0].toFQDNs: "), "{problem}");
+        let failure = judge(&findings, false).unwrap_err();
+        assert_eq!(failure.message, "1 of 2 objects would be refused");
+    }
+
+    #[test]
+    fn json_says_the_same() {
+        let value = value(&read(TWO));
+        assert_eq!(value["objects"][0]["valid"], true);
+        assert_eq!(value["objects"][1]["problems"][0]["line"], 21);
+        assert_eq!(value["objects"][1]["problems"][0]["path"], "spec.egress[0].toFQDNs");
+    }
+
+    #[test]
+    fn a_text_without_objects_is_no_success() {
+        assert!(judge(&read("# nothing\n"), false).is_err());
+    }
+
+    #[test]
+    fn a_broken_text_says_where() {
+        let findings = read("kind: [\n");
+        assert_eq!(findings.len(), 1);
+        assert!(text(&findings, Paint::Plain).starts_with("a document without a name  two.yaml:"));
+        assert!(judge(&findings, false).is_err());
+    }
+}
