@@ -121,8 +121,17 @@ reasons! {
 /// Source files that drop packets, numbered for [`EventRecord`](crate::abi::EventRecord) and flow files.
 pub mod file {
     /// File names by number.
-    pub const NAMES: [&str; 8] =
-        ["", "parse.rs", "source.rs", "identity.rs", "policy.rs", "conntrack.rs", "deliver.rs", "overlay.rs"];
+    pub const NAMES: [&str; 9] = [
+        "",
+        "parse.rs",
+        "source.rs",
+        "identity.rs",
+        "policy.rs",
+        "conntrack.rs",
+        "deliver.rs",
+        "overlay.rs",
+        "hooks.rs",
+    ];
     /// `parse.rs`
     pub const PARSE: u8 = 1;
     /// `source.rs`
@@ -137,6 +146,8 @@ pub mod file {
     pub const DELIVER: u8 = 6;
     /// `overlay.rs`
     pub const OVERLAY: u8 = 7;
+    /// `hooks.rs` and the hooks themselves
+    pub const HOOKS: u8 = 8;
 }
 
 /// A drop with the place in the source that decided it, in one word: reason in the low half, then file and line.

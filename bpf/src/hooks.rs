@@ -13,14 +13,32 @@ pub mod to_pod;
 
 use crate::abi::endpoint::stamp;
 use crate::abi::{Address, EndpointEntry, StateWord, event};
-use crate::conntrack::{End, Report};
+use crate::conntrack::{End, Report, Tracking, track, track_error};
 use crate::deliver::Action;
-use crate::drop::Dropped;
+use crate::drop::{Dropped, file};
+use crate::dropped;
 use crate::identity::Lookup;
 use crate::maps::Maps;
 use crate::packet::Packet;
-use crate::parse::Parsed;
+use crate::parse::{self, Parsed};
 use crate::settings::Settings;
+
+const FILE: u8 = file::HOOKS;
+
+/// What a run works with, in memory that is not the stack: the programs have 512 bytes of that, and this takes 350.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Frame {
+    /// What the packet says.
+    pub parsed: Parsed,
+    /// What the packet that an ICMP error quotes says.
+    pub inner: Parsed,
+    /// What was judged.
+    pub report: Report,
+    /// Who sent it.
+    pub sender: End,
+    /// Who gets it.
+    pub receiver: End,
+}
 
 /// One packet at one hook.
 pub struct Run<'a, M, P> {
@@ -34,10 +52,8 @@ pub struct Run<'a, M, P> {
     pub now: u64,
     /// The node's word, read before everything else.
     pub node: StateWord,
-    /// What the packet says.
-    pub parsed: Parsed,
-    /// What was judged.
-    pub report: Report,
+    /// What it works with.
+    pub frame: &'a mut Frame,
     /// Number of the endpoint whose hook this is, 0 for none.
     pub endpoint: u16,
 }
@@ -45,18 +61,17 @@ pub struct Run<'a, M, P> {
 impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
     /// Begins a run.
     #[inline(always)]
-    pub fn new(maps: &'a M, packet: &'a mut P, settings: &'a Settings, now: u64) -> Self {
+    pub fn new(
+        maps: &'a M,
+        packet: &'a mut P,
+        settings: &'a Settings,
+        now: u64,
+        frame: &'a mut Frame,
+    ) -> Self {
         let node = maps.word(StateWord::NODE);
-        Self {
-            maps,
-            packet,
-            settings,
-            now,
-            node,
-            parsed: Parsed::default(),
-            report: Report::default(),
-            endpoint: 0,
-        }
+        frame.parsed = Parsed::default();
+        frame.report = Report::default();
+        Self { maps, packet, settings, now, node, frame, endpoint: 0 }
     }
 
     /// Ends a run: leaves the event that it is worth.
@@ -64,19 +79,22 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
     pub fn finish(self, result: Result<Action, Dropped>) -> Result<Action, Dropped> {
         match result {
             Ok(action) => {
-                if self.report.kind != 0 {
-                    self.emit(self.report.kind, action.point(), 0, 0);
+                if self.frame.report.kind != 0 {
+                    self.emit(self.frame.report.kind, action.point(), 0, 0);
                 }
             }
-            Err(dropped) => self.emit(event::kind::DROP, 0, dropped.number(), dropped.place()),
+            Err(dropped) => {
+                self.maps.count_drop(dropped.number(), self.packet.length());
+                self.emit(event::kind::DROP, 0, dropped.number(), dropped.place());
+            }
         }
         result
     }
 
     #[inline(always)]
     fn emit(&self, kind: u8, point: u8, reason: u16, place: u16) {
-        let parsed = &self.parsed;
-        let report = &self.report;
+        let parsed = &self.frame.parsed;
+        let report = &self.frame.report;
         self.maps.emit(|record| {
             record.kind = kind;
             record.point = point;
@@ -146,6 +164,55 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             Some(endpoint) => self.local_end(endpoint, address),
             None => self.other_end(address, lookup),
         }
+    }
+
+    /// Tracks the packet between the frame's ends.
+    #[inline(always)]
+    fn track(&mut self, create_flags: u16) -> Result<u16, Dropped> {
+        let Frame { parsed, report, sender, receiver, .. } = &mut *self.frame;
+        let tracking = Tracking {
+            maps: self.maps,
+            packet: &*self.packet,
+            settings: self.settings,
+            now: self.now,
+            parsed,
+            sender,
+            receiver,
+            create_flags,
+        };
+        track(&tracking, report)
+    }
+
+    /// Tracks an ICMP error by the connection that it quotes, between the frame's ends.
+    #[inline(always)]
+    fn track_quoted(&mut self) -> Result<u16, Dropped> {
+        let Frame { inner, report, sender, receiver, .. } = &mut *self.frame;
+        let tracking = Tracking {
+            maps: self.maps,
+            packet: &*self.packet,
+            settings: self.settings,
+            now: self.now,
+            parsed: inner,
+            sender,
+            receiver,
+            create_flags: 0,
+        };
+        track_error(&tracking, report)
+    }
+
+    /// Reads the packet that an ICMP error quotes, and turns it round: its sender is then who got the quoted packet.
+    /// The error is for whoever sent that one, nobody else.
+    #[inline(always)]
+    fn read_quoted(&mut self) -> Result<(), Dropped> {
+        let Frame { parsed, inner, .. } = &mut *self.frame;
+        *inner = Parsed::default();
+        parse::quoted(&*self.packet, parsed, inner)?;
+        if inner.source != parsed.destination {
+            return Err(dropped!(UnrelatedIcmpError));
+        }
+        core::mem::swap(&mut inner.source, &mut inner.destination);
+        core::mem::swap(&mut inner.source_port, &mut inner.destination_port);
+        Ok(())
     }
 }
 

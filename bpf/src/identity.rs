@@ -38,10 +38,11 @@ pub mod reserved {
 }
 
 /// How an end's identity is found, if it is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Lookup {
     /// It is in the end already.
+    #[default]
     Known,
     /// As the destination of a packet that leaves a pod.
     Destination,

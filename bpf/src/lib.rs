@@ -5,6 +5,8 @@
 //! [`policy`], [`conntrack`], [`source`], [`identity`] and [`deliver`] are the specification; the code follows by number.
 
 #![no_std]
+// `lock` additions exist as assembly only; stable on the host, where it is not used.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(any(test, not(target_arch = "bpf")))]
 extern crate std;

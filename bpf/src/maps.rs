@@ -50,6 +50,49 @@ pub struct FragmentPorts {
     pub reserved: u16,
 }
 
+/// Judgements by one rule, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleCount {
+    /// Packets that were judged: the first of a connection, each denied one, and each that met a stale stamp.
+    pub packets: u64,
+    /// Bytes of those packets from the link header on.
+    pub bytes: u64,
+    /// Time of the last one, nanoseconds of `CLOCK_MONOTONIC`.
+    pub last: u64,
+}
+
+/// Packets dropped for one reason, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropCount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the link header on.
+    pub bytes: u64,
+}
+
+/// Number of counters in the drop counter map.
+pub const DROP_COUNTERS: u32 = 512;
+
+/// Index of a reason's counter: Hubble's numbers as they are, our own behind them.
+#[inline(always)]
+#[must_use]
+pub const fn drop_counter(reason: u16) -> u32 {
+    let index = if reason < 1000 { reason as u32 } else { reason as u32 - 1000 + 256 };
+    index & (DROP_COUNTERS - 1)
+}
+
+/// What one CPU's ring has taken and lost.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCount {
+    /// Records that were due, taken or lost.
+    pub sequence: u64,
+    /// Records lost because the ring was full.
+    pub lost: u64,
+}
+
 /// What stages read and write. Everything is looked up at the moment of the call; nothing is cached between packets.
 pub trait Maps {
     /// A connection entry that stays readable although the table may replace it.
@@ -89,8 +132,10 @@ pub trait Maps {
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts>;
     /// Remembers what it said.
     fn fragment_write(&self, key: &FragmentKey, ports: &FragmentPorts);
-    /// Counts a packet for the rule behind a cookie.
-    fn count_rule(&self, cookie: u32, bytes: u32);
+    /// Counts a judgement for the rule behind a cookie.
+    fn count_rule(&self, cookie: u32, bytes: u32, now: u64);
+    /// Counts a dropped packet.
+    fn count_drop(&self, reason: u16, bytes: u32);
     /// Leaves a record on this CPU's ring, with time and sequence; `fill` gets a zeroed record.
     fn emit(&self, fill: impl FnOnce(&mut EventRecord));
 }

@@ -10,6 +10,10 @@ use crate::abi::Address;
 #[allow(unsafe_code, reason = "a marker for types that any bytes are a value of")]
 pub unsafe trait Header: Copy {}
 
+// SAFETY: bytes.
+#[allow(unsafe_code, reason = "a marker for types that any bytes are a value of")]
+unsafe impl Header for [u8; 2] {}
+
 /// Where the kernel's routing would send a packet (`bpf_fib_lookup`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {

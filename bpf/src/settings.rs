@@ -12,12 +12,16 @@ pub struct Settings {
     pub world_v6: u32,
     /// Interface of the VXLAN device, 0 with native routing only.
     pub overlay_ifindex: u32,
+    /// The bits of `skb->mark` that belong to the node's programs; set, they say that our overlay made the packet.
+    pub mark: u32,
     /// UDP port of the overlay, network order. No pod may send to it on a node, overlay or not.
     pub tunnel_port: u16,
     /// 1: refused egress is answered (`policyDenyResponse: reject`); 0: it is dropped.
     pub reject: u8,
     /// 1: hop limits are lowered; 0 in repeated test runs, which use one skb over and over.
     pub lower_hop_limit: u8,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Settings {
@@ -27,10 +31,12 @@ impl Settings {
         world_v4: 9,
         world_v6: 10,
         overlay_ifindex: 0,
+        mark: 0x0100_0000,
         tunnel_port: 8472u16.to_be(),
         reject: 0,
         lower_hop_limit: 1,
+        reserved: 0,
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 24);
+const _: () = assert!(size_of::<Settings>() == 32);

@@ -11,7 +11,7 @@ use crate::parse::{icmp, protocol};
 use crate::policy::{self, Question};
 
 /// One end of a connection, as it is now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct End {
     /// Its address.
     pub address: Address,
@@ -131,6 +131,7 @@ fn ask<M: Maps, P: Packet>(
         port,
     };
     let answer = policy::ask(t.maps, &question)?;
+    t.maps.count_rule(answer.cookie, t.packet.length(), t.now);
     let verdicts = answer.verdict | answer.shadow_verdict << 4;
     if side == direction::EGRESS {
         report.flags |= event::flag::EGRESS_JUDGED;

@@ -1,21 +1,19 @@
 //! `from_net`: tcx ingress of an underlay device. What is for a pod of this node is judged and handed over; everything
 //! else belongs to the host and is left alone.
 
-use super::Run;
-use super::from_pod::turn;
+use super::{Frame, Run};
 use crate::abi::EndpointEntry;
 use crate::abi::endpoint;
-use crate::conntrack::{Tracking, track, track_error};
 use crate::deliver::{self, Action};
 use crate::drop::{Dropped, file};
 use crate::dropped;
 use crate::identity::Lookup;
 use crate::maps::Maps;
 use crate::packet::Packet;
-use crate::parse::{self, Parsed, ether_type};
+use crate::parse::{self, ether_type};
 use crate::settings::Settings;
 
-const FILE: u8 = file::DELIVER;
+const FILE: u8 = file::HOOKS;
 
 /// Judges a packet from the wire.
 #[inline(always)]
@@ -24,16 +22,17 @@ pub fn from_net<M: Maps, P: Packet>(
     packet: &mut P,
     settings: &Settings,
     now: u64,
+    frame: &mut Frame,
 ) -> Result<Action, Dropped> {
-    let mut run = Run::new(maps, packet, settings, now);
+    let mut run = Run::new(maps, packet, settings, now, frame);
     // A frame that isn't even addressed to a pod is nobody's business here, malformed or not.
-    if parse::network(&*run.packet, &mut run.parsed).is_err() {
+    if parse::network(&*run.packet, &mut run.frame.parsed).is_err() {
         return Ok(Action::Stack);
     }
-    if run.parsed.ether_type != ether_type::V4 && run.parsed.ether_type != ether_type::V6 {
+    if run.frame.parsed.ether_type != ether_type::V4 && run.frame.parsed.ether_type != ether_type::V6 {
         return Ok(Action::Stack);
     }
-    let Some(pod) = maps.endpoint_by_address(&run.parsed.destination) else { return Ok(Action::Stack) };
+    let Some(pod) = maps.endpoint_by_address(&run.frame.parsed.destination) else { return Ok(Action::Stack) };
     let result = judged(&mut run, pod, Lookup::FromWire, 0);
     run.finish(result)
 }
@@ -47,44 +46,26 @@ pub(super) fn judged<M: Maps, P: Packet>(
     claimed: u32,
 ) -> Result<Action, Dropped> {
     run.endpoint = pod.id as u16;
-    parse::transport(run.maps, &*run.packet, &mut run.parsed)?;
-    if run.maps.endpoint_by_address(&run.parsed.source).is_some() {
+    parse::transport(run.maps, &*run.packet, &mut run.frame.parsed)?;
+    if run.maps.endpoint_by_address(&run.frame.parsed.source).is_some() {
         return Err(dropped!(SpoofedLocalSource));
     }
-    let receiver = run.local_end(pod, &run.parsed.destination);
-    let mut inner = Parsed::default();
-    let error = run.parsed.is_icmp_error();
-    if error {
-        parse::quoted(&*run.packet, &run.parsed, &mut inner)?;
-        if inner.source != run.parsed.destination {
-            return Err(dropped!(UnrelatedIcmpError));
-        }
-        turn(&mut inner);
-    }
-    let seen = if error { &inner } else { &run.parsed };
-    let mut sender = run.end_of(&seen.source, lookup);
-    if !error && claimed != 0 {
-        sender.identity = claimed;
-        sender.lookup = Lookup::Known;
-        sender.claimed = claimed;
-    }
-    let tracking = Tracking {
-        maps: run.maps,
-        packet: &*run.packet,
-        settings: run.settings,
-        now: run.now,
-        parsed: seen,
-        sender: &sender,
-        receiver: &receiver,
-        create_flags: 0,
-    };
-    if error {
-        track_error(&tracking, &mut run.report)?;
+    run.frame.receiver = run.local_end(pod, &run.frame.parsed.destination);
+    if run.frame.parsed.is_icmp_error() {
+        run.read_quoted()?;
+        run.frame.sender = run.end_of(&run.frame.inner.source, lookup);
+        run.track_quoted()?;
     } else {
-        track(&tracking, &mut run.report)?;
+        run.frame.sender = run.end_of(&run.frame.parsed.source, lookup);
+        if claimed != 0 {
+            run.frame.sender.identity = claimed;
+            run.frame.sender.lookup = Lookup::Known;
+            run.frame.sender.claimed = claimed;
+        }
+        run.track(0)?;
     }
     if pod.flags & endpoint::flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }
-    deliver::to_endpoint(run.packet, run.settings, &run.parsed, pod)
+    deliver::to_endpoint(run.packet, run.settings, &run.frame.parsed, pod)
 }

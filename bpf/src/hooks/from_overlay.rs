@@ -5,7 +5,7 @@
 //! 2. The inner source must be known, and the outer source must be its node's. A source of this node is spoofed.
 //! 3. What is for a pod is judged as from the wire, with the claimed identity; what is for the node goes to its stack.
 
-use super::{Run, from_net};
+use super::{Frame, Run, from_net};
 use crate::abi::ipcache;
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
@@ -16,7 +16,7 @@ use crate::packet::{Packet, TunnelKey};
 use crate::parse::{self, ether_type};
 use crate::settings::Settings;
 
-const FILE: u8 = file::OVERLAY;
+const FILE: u8 = file::HOOKS;
 
 /// Judges a packet from the overlay.
 #[inline(always)]
@@ -25,22 +25,23 @@ pub fn from_overlay<M: Maps, P: Packet>(
     packet: &mut P,
     settings: &Settings,
     now: u64,
+    frame: &mut Frame,
 ) -> Result<Action, Dropped> {
-    let mut run = Run::new(maps, packet, settings, now);
+    let mut run = Run::new(maps, packet, settings, now, frame);
     let result = judged(&mut run);
     run.finish(result)
 }
 
 #[inline(always)]
 fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped> {
-    parse::network(&*run.packet, &mut run.parsed)?;
-    if run.parsed.ether_type != ether_type::V4 && run.parsed.ether_type != ether_type::V6 {
+    parse::network(&*run.packet, &mut run.frame.parsed)?;
+    if run.frame.parsed.ether_type != ether_type::V4 && run.frame.parsed.ether_type != ether_type::V6 {
         return Err(dropped!(UnsupportedL3));
     }
     let Some(tunnel) = run.packet.tunnel_key() else { return Err(dropped!(TunnelSourceMismatch)) };
     let claimed = claim(run, &tunnel)?;
-    run.report.identities[0] = claimed;
-    let Some(pod) = run.maps.endpoint_by_address(&run.parsed.destination) else {
+    run.frame.report.identities[0] = claimed;
+    let Some(pod) = run.maps.endpoint_by_address(&run.frame.parsed.destination) else {
         run.packet.prepare_delivery();
         return Ok(Action::Stack);
     };
@@ -54,10 +55,10 @@ fn claim<M: Maps, P: Packet>(run: &Run<'_, M, P>, tunnel: &TunnelKey) -> Result<
     if matches!(tunnel.vni, reserved::UNKNOWN | reserved::HOST | reserved::INIT) {
         return Err(dropped!(InvalidIdentity));
     }
-    if run.maps.endpoint_by_address(&run.parsed.source).is_some() {
+    if run.maps.endpoint_by_address(&run.frame.parsed.source).is_some() {
         return Err(dropped!(SpoofedLocalSource));
     }
-    let Some(entry) = run.maps.ipcache(&run.parsed.source) else { return Err(dropped!(UnknownSender)) };
+    let Some(entry) = run.maps.ipcache(&run.frame.parsed.source) else { return Err(dropped!(UnknownSender)) };
     if entry.flags & ipcache::flag::LOCAL_NODE != 0 {
         return Err(dropped!(SpoofedLocalSource));
     }

@@ -1,7 +1,7 @@
 //! `to_net`: tcx egress of an underlay device. Nothing but this node's overlay sends to the tunnel port of a node
 //! (datapath.md 24): whoever could, could claim any identity.
 
-use super::Run;
+use super::{Frame, Run};
 use crate::abi::ipcache;
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
@@ -11,7 +11,7 @@ use crate::packet::Packet;
 use crate::parse::{self, Fragment, ether_type, protocol};
 use crate::settings::Settings;
 
-const FILE: u8 = file::OVERLAY;
+const FILE: u8 = file::HOOKS;
 
 /// Looks at a packet that leaves the node.
 #[inline(always)]
@@ -20,21 +20,22 @@ pub fn to_net<M: Maps, P: Packet>(
     packet: &mut P,
     settings: &Settings,
     now: u64,
+    frame: &mut Frame,
 ) -> Result<Action, Dropped> {
     if packet.overlay_marked() {
         return Ok(Action::Stack);
     }
-    let mut run = Run::new(maps, packet, settings, now);
-    let read = parse::network(&*run.packet, &mut run.parsed).is_ok()
-        && (run.parsed.ether_type == ether_type::V4 || run.parsed.ether_type == ether_type::V6)
-        && run.parsed.protocol == protocol::UDP
-        && run.parsed.fragment as u8 != Fragment::Later as u8
-        && parse::transport(run.maps, &*run.packet, &mut run.parsed).is_ok();
-    if !read || run.parsed.destination_port != settings.tunnel_port {
+    let run = Run::new(maps, packet, settings, now, frame);
+    let read = parse::network(&*run.packet, &mut run.frame.parsed).is_ok()
+        && (run.frame.parsed.ether_type == ether_type::V4 || run.frame.parsed.ether_type == ether_type::V6)
+        && run.frame.parsed.protocol == protocol::UDP
+        && run.frame.parsed.fragment as u8 != Fragment::Later as u8
+        && parse::transport(run.maps, &*run.packet, &mut run.frame.parsed).is_ok();
+    if !read || run.frame.parsed.destination_port != settings.tunnel_port {
         return Ok(Action::Stack);
     }
     let to_node = maps
-        .ipcache(&run.parsed.destination)
+        .ipcache(&run.frame.parsed.destination)
         .is_some_and(|entry| entry.flags & ipcache::flag::REMOTE_NODE != 0);
     let result = if to_node { Err(dropped!(ForeignEncap)) } else { Ok(Action::Stack) };
     run.finish(result)

@@ -1,0 +1,62 @@
+//! The entry points, by the name that the agent loads them by.
+
+#![allow(unsafe_code, reason = "kernel helpers and map memory")]
+
+mod act;
+mod maps;
+mod skb;
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use sinew_bpf::hooks;
+use sinew_bpf::settings::Settings;
+
+use crate::programs::maps::KernelMaps;
+use crate::programs::skb::Skb;
+
+/// The node's constants, written by the loader before the verifier sees the programs.
+#[unsafe(no_mangle)]
+static SETTINGS: Global<Settings> = Global::new(Settings::DUAL_STACK);
+
+macro_rules! program {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[classifier]
+        pub(crate) fn $name(ctx: TcContext) -> i32 {
+            let settings = SETTINGS.load();
+            // SAFETY: the helper has no preconditions. Coarse time, 15 ns cheaper, serves lifetimes only.
+            let now = unsafe { bpf_ktime_get_coarse_ns() };
+            let Some(frame) = maps::frame() else { return act::SHOT };
+            let mut skb = Skb::new(ctx.skb.skb, &settings);
+            let result = hooks::$name::$name(&KernelMaps, &mut skb, &settings, now, frame);
+            act::act(&skb, &settings, result)
+        }
+    };
+}
+
+program!(
+    /// tcx ingress on the host side of a pod's pair.
+    from_pod
+);
+program!(
+    /// tcx egress on the host side of a pod's pair.
+    to_pod
+);
+program!(
+    /// tcx ingress of an underlay device.
+    from_net
+);
+program!(
+    /// tcx egress of an underlay device.
+    to_net
+);
+program!(
+    /// tcx ingress of the VXLAN device.
+    from_overlay
+);
+program!(
+    /// tcx egress of the VXLAN device.
+    to_overlay
+);

@@ -1,0 +1,264 @@
+//! The kernel maps, and [`Maps`] over them. Names here are the names of the pins.
+
+use aya_ebpf::bindings::{
+    BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf,
+};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::macros::btf_map;
+use sinew_bpf::abi::{
+    Address, CtEntry, CtKey, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry, PolicyKey, StateWord,
+};
+use sinew_bpf::hooks::Frame;
+use sinew_bpf::maps::{
+    CtTable, DROP_COUNTERS, DropCount, FragmentKey, FragmentPorts, Maps, RingCount, RuleCount, drop_counter,
+};
+
+const MMAP: usize = BPF_F_MMAPABLE as usize;
+const GROWING: usize = BPF_F_NO_PREALLOC as usize;
+
+/// State words by endpoint number; 0 is the node's.
+#[btf_map]
+static WORDS: Array<u64, 4096, MMAP> = Array::new();
+/// Endpoints by the host side of their pair.
+#[btf_map]
+static INTERFACES: HashMap<u32, EndpointEntry, 4096, GROWING> = HashMap::new();
+/// Endpoints by their addresses.
+#[btf_map]
+static ENDPOINTS: HashMap<Address, EndpointEntry, 8192, GROWING> = HashMap::new();
+/// Pods and nodes of the cluster by their addresses.
+#[btf_map]
+static IPCACHE: HashMap<Address, IpcacheEntry, 524_288, GROWING> = HashMap::new();
+/// Ranges.
+#[btf_map]
+static RANGES: LpmTrie<Address, IpcacheEntry, 4096> = LpmTrie::new();
+/// Classes of policy prefixes.
+#[btf_map]
+static CLASSES: LpmTrie<Address, u32, 65_536> = LpmTrie::new();
+/// Identities whose packets may be judged.
+#[btf_map]
+static KNOWN: HashMap<u32, u32, 131_072, GROWING> = HashMap::new();
+/// Policy tables by slot.
+#[btf_map]
+static POLICY: ArrayOfMaps<LpmTrie<PolicyKey, PolicyEntry, 65_536>, 8192> = ArrayOfMaps::new();
+/// TCP connections that open.
+#[btf_map]
+static CT_OPENING: LruHashMap<CtKey, CtEntry, 65_536> = LruHashMap::new();
+/// TCP connections.
+#[btf_map]
+static CT_TCP: LruHashMap<CtKey, CtEntry, 262_144> = LruHashMap::new();
+/// Everything else.
+#[btf_map]
+static CT_ANY: LruHashMap<CtKey, CtEntry, 131_072> = LruHashMap::new();
+/// Ports of fragmented datagrams.
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
+/// Judgements by rule cookie.
+#[btf_map]
+static RULES: LruPerCpuHashMap<u32, RuleCount, 65_536> = LruPerCpuHashMap::new();
+/// Drops by reason.
+#[btf_map]
+static DROPS: PerCpuArray<DropCount, { DROP_COUNTERS as usize }> = PerCpuArray::new();
+/// Records by CPU.
+#[btf_map]
+static EVENTS: ArrayOfMaps<RingBuf<EventRecord, 1_048_576>, 512> = ArrayOfMaps::new();
+/// Records taken and lost.
+#[btf_map]
+static RINGS: PerCpuArray<RingCount, 1> = PerCpuArray::new();
+/// Room for one connection entry, which is too large for the stack.
+#[btf_map]
+static SCRATCH: PerCpuArray<CtEntry, 1> = PerCpuArray::new();
+
+/// Room for what a run works with.
+#[btf_map]
+static FRAME: PerCpuArray<Frame, 1> = PerCpuArray::new();
+
+/// A reader is woken at once after this many records, else by its own timer.
+const WAKE_EVERY: u64 = 64;
+
+/// This CPU's frame. A program holds it from start to end: tc programs run with softirqs off and do not nest.
+#[inline(always)]
+pub(super) fn frame() -> Option<&'static mut Frame> {
+    // SAFETY: the element is this CPU's own, and one program at a time runs on it.
+    FRAME.get_ptr_mut(0).map(|frame| unsafe { &mut *frame })
+}
+
+/// The maps of this node.
+pub(super) struct KernelMaps;
+
+impl Maps for KernelMaps {
+    type Conntrack = &'static CtEntry;
+
+    #[inline(always)]
+    fn word(&self, index: u32) -> StateWord {
+        match WORDS.get_ptr(index) {
+            // SAFETY: the pointer is into the array; user space replaces the word with one aligned store.
+            Some(word) => StateWord(unsafe { word.read_volatile() }),
+            None => StateWord(0),
+        }
+    }
+
+    #[inline(always)]
+    fn endpoint_by_interface(&self, ifindex: u32) -> Option<&EndpointEntry> {
+        // SAFETY: without preallocation an element stays as it is until the programs that read it are done.
+        unsafe { INTERFACES.get(ifindex) }
+    }
+
+    #[inline(always)]
+    fn endpoint_by_address(&self, address: &Address) -> Option<&EndpointEntry> {
+        // SAFETY: as for interfaces.
+        unsafe { ENDPOINTS.get(address) }
+    }
+
+    #[inline(always)]
+    fn ipcache(&self, address: &Address) -> Option<&IpcacheEntry> {
+        // SAFETY: as for interfaces.
+        unsafe { IPCACHE.get(address) }
+    }
+
+    #[inline(always)]
+    fn range(&self, address: &Address) -> Option<&IpcacheEntry> {
+        RANGES.get(&Key::new(128, *address))
+    }
+
+    #[inline(always)]
+    fn class(&self, address: &Address) -> u32 {
+        CLASSES.get(&Key::new(128, *address)).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn known(&self, identity: u32) -> bool {
+        KNOWN.get_ptr(identity).is_some()
+    }
+
+    #[inline(always)]
+    fn policy(&self, slot: u32, key: &PolicyKey) -> Option<&PolicyEntry> {
+        POLICY.get(slot)?.get(&Key::new(PolicyKey::FULL_BITS, *key))
+    }
+
+    #[inline(always)]
+    fn conntrack(&self, table: CtTable, key: &CtKey) -> Option<&'static CtEntry> {
+        let entry = match table {
+            CtTable::TcpOpening => CT_OPENING.get_ptr(key),
+            CtTable::Tcp => CT_TCP.get_ptr(key),
+            CtTable::Any => CT_ANY.get_ptr(key),
+        }?;
+        // SAFETY: the table's memory outlives the run. The element may be given to another connection meanwhile:
+        // what is read then is judged like a lost race, and only counters are written through it (conntrack 16).
+        Some(unsafe { &*entry })
+    }
+
+    #[inline(always)]
+    fn conntrack_create(&self, table: CtTable, key: &CtKey, fill: impl FnOnce(&mut CtEntry)) -> bool {
+        update(table, key, None, fill, u64::from(BPF_NOEXIST))
+    }
+
+    #[inline(always)]
+    fn conntrack_write(
+        &self,
+        table: CtTable,
+        key: &CtKey,
+        from: Option<&CtEntry>,
+        fill: impl FnOnce(&mut CtEntry),
+    ) -> bool {
+        update(table, key, from, fill, 0)
+    }
+
+    #[inline(always)]
+    fn conntrack_delete(&self, table: CtTable, key: &CtKey) {
+        // An entry that is gone already is what is wanted.
+        let _ = match table {
+            CtTable::TcpOpening => CT_OPENING.remove(key),
+            CtTable::Tcp => CT_TCP.remove(key),
+            CtTable::Any => CT_ANY.remove(key),
+        };
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {
+        // SAFETY: a recycled element would give other ports of the same size; the read is of plain integers.
+        unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn fragment_write(&self, key: &FragmentKey, ports: &FragmentPorts) {
+        // Without room later fragments drop by name.
+        let _ = FRAGMENTS.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn count_rule(&self, cookie: u32, bytes: u32, now: u64) {
+        if let Some(count) = RULES.get_ptr_mut(cookie) {
+            // SAFETY: the element is this CPU's own.
+            unsafe {
+                (*count).packets += 1;
+                (*count).bytes += u64::from(bytes);
+                (*count).last = now;
+            }
+            return;
+        }
+        let first = RuleCount { packets: 1, bytes: u64::from(bytes), last: now };
+        // Without room the rule's hits are not counted; the fill of the map says so.
+        let _ = RULES.insert(cookie, first, 0);
+    }
+
+    #[inline(always)]
+    fn count_drop(&self, reason: u16, bytes: u32) {
+        if let Some(count) = DROPS.get_ptr_mut(drop_counter(reason)) {
+            // SAFETY: the element is this CPU's own.
+            unsafe {
+                (*count).packets += 1;
+                (*count).bytes += u64::from(bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn emit(&self, fill: impl FnOnce(&mut EventRecord)) {
+        // SAFETY: neither helper has preconditions.
+        let (cpu, time) = unsafe { (bpf_get_smp_processor_id(), bpf_ktime_get_ns()) };
+        let Some(count) = RINGS.get_ptr_mut(0) else { return };
+        // SAFETY: the element is this CPU's own.
+        let count = unsafe { &mut *count };
+        count.sequence += 1;
+        let ring = EVENTS.get(cpu);
+        let Some(mut room) = ring.and_then(|ring| ring.reserve(0)) else {
+            count.lost += 1;
+            return;
+        };
+        let record = room.write(EventRecord::default());
+        fill(record);
+        record.time = time;
+        record.sequence = count.sequence as u32;
+        let wake = if count.sequence % WAKE_EVERY == 0 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+        room.submit(u64::from(wake));
+    }
+}
+
+#[inline(always)]
+fn update(
+    table: CtTable,
+    key: &CtKey,
+    from: Option<&CtEntry>,
+    fill: impl FnOnce(&mut CtEntry),
+    flags: u64,
+) -> bool {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return false };
+    // SAFETY: the element is this CPU's own, and a program is not interrupted by one that writes it.
+    let scratch = unsafe { &mut *scratch };
+    match from {
+        Some(entry) => *scratch = entry.clone(),
+        None => *scratch = CtEntry::default(),
+    }
+    fill(scratch);
+    let scratch: &CtEntry = scratch;
+    match table {
+        CtTable::TcpOpening => CT_OPENING.insert(key, scratch, flags),
+        CtTable::Tcp => CT_TCP.insert(key, scratch, flags),
+        CtTable::Any => CT_ANY.insert(key, scratch, flags),
+    }
+    .is_ok()
+}

@@ -1,0 +1,247 @@
+//! [`Packet`] over an skb: direct packet access, and the helpers that rewrite and route.
+
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NOT_FWDED,
+    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as FibLookup, bpf_tunnel_key,
+};
+use aya_ebpf::helpers::{
+    bpf_fib_lookup, bpf_l3_csum_replace, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_pull_data,
+    bpf_skb_store_bytes,
+};
+use sinew_bpf::abi::Address;
+use sinew_bpf::packet::{Header, Packet, Route, RouteQuery, TunnelKey};
+use sinew_bpf::parse::LINK_BYTES;
+use sinew_bpf::settings::Settings;
+
+/// Address families, as the kernel numbers them.
+pub(super) const AF_INET: u32 = 2;
+/// IPv6.
+pub(super) const AF_INET6: u32 = 10;
+/// `PACKET_HOST` of `if_packet.h`.
+const PACKET_HOST: u32 = 0;
+/// What one pull makes linear: link header, an IPv6 header with some extensions, and TCP with its options.
+const PULL_BYTES: u32 = 160;
+
+/// An skb at a hook.
+pub(super) struct Skb<'a> {
+    raw: *mut __sk_buff,
+    settings: &'a Settings,
+}
+
+impl<'a> Skb<'a> {
+    /// Wraps the context of a program, and takes from the mark what is ours: nobody else may set it.
+    #[inline(always)]
+    pub(super) fn new(raw: *mut __sk_buff, settings: &'a Settings) -> Self {
+        Self { raw, settings }
+    }
+
+    /// The context.
+    #[inline(always)]
+    pub(super) fn raw(&self) -> *mut __sk_buff {
+        self.raw
+    }
+
+    /// Interface of the hook.
+    #[inline(always)]
+    pub(super) fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).ifindex }
+    }
+
+    /// Sets the mark.
+    #[inline(always)]
+    pub(super) fn set_mark(&self, mark: u32) {
+        // SAFETY: the kernel passes a valid context, whose mark tc programs may write.
+        unsafe { (*self.raw).mark = mark }
+    }
+
+    #[inline(always)]
+    fn linear<T: Header>(&self, at: usize) -> Option<T> {
+        // SAFETY: the kernel passes a valid context.
+        let (data, end) = unsafe { ((*self.raw).data as usize, (*self.raw).data_end as usize) };
+        if data + at + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: the bytes lie inside the linear part, and any bytes are a value of a header, at any alignment.
+        Some(unsafe { ((data + at) as *const T).read_unaligned() })
+    }
+}
+
+impl Packet for Skb<'_> {
+    #[inline(always)]
+    fn load<T: Header>(&self, at: usize) -> Option<T> {
+        // A one-byte check at a variable offset proves nothing to the verifier.
+        const { assert!(size_of::<T>() > 1) };
+        if at > 1024 {
+            return None;
+        }
+        if let Some(header) = self.linear(at) {
+            return Some(header);
+        }
+        // Packets from a NIC or a decapsulation have 14 linear bytes: pull once, for all headers (datapath.md 22).
+        let length = self.length();
+        if (at + size_of::<T>()) as u32 > length {
+            return None;
+        }
+        let wanted = if length < PULL_BYTES { length } else { PULL_BYTES };
+        // SAFETY: the kernel passes a valid context.
+        unsafe { bpf_skb_pull_data(self.raw, wanted) };
+        self.linear(at)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).len }
+    }
+
+    #[inline(always)]
+    fn vlan_tagged(&self) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).vlan_present != 0 }
+    }
+
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        self.ifindex()
+    }
+
+    #[inline(always)]
+    fn from_device(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).gso_segs }
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).gso_size }
+    }
+
+    #[inline(always)]
+    fn overlay_marked(&self) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).mark & self.settings.mark != 0 }
+    }
+
+    #[inline(always)]
+    fn tunnel_key(&self) -> Option<TunnelKey> {
+        // SAFETY: all zeros is a value of this plain C struct; the helper writes no more than the size given.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        let size = size_of::<bpf_tunnel_key>() as u32;
+        // SAFETY: as above.
+        if unsafe { bpf_skb_get_tunnel_key(self.raw, &mut key, size, 0) } == 0 {
+            // SAFETY: the helper filled the IPv4 side of the union.
+            let source = unsafe { key.__bindgen_anon_1.remote_ipv4 };
+            return Some(TunnelKey { vni: key.tunnel_id, source: Address::v4(source.to_be()) });
+        }
+        // The helper wants to be told the outer family, and refuses the wrong one.
+        // SAFETY: as above.
+        if unsafe { bpf_skb_get_tunnel_key(self.raw, &mut key, size, u64::from(BPF_F_TUNINFO_IPV6)) } == 0 {
+            // SAFETY: the helper filled the IPv6 side of the union.
+            let source = unsafe { key.__bindgen_anon_1.remote_ipv6 };
+            return Some(TunnelKey { vni: key.tunnel_id, source: Address(source) });
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery) -> Route {
+        // SAFETY: all zeros is a value of this plain C struct.
+        let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+        lookup.ifindex = self.ifindex();
+        lookup.__bindgen_anon_1.tot_len = query.length;
+        if query.destination.is_v4() {
+            lookup.family = AF_INET as u8;
+            lookup.__bindgen_anon_3.ipv4_src = query.source.v4_word();
+            lookup.__bindgen_anon_4.ipv4_dst = query.destination.v4_word();
+        } else {
+            lookup.family = AF_INET6 as u8;
+            lookup.__bindgen_anon_3.ipv6_src = query.source.0;
+            lookup.__bindgen_anon_4.ipv6_dst = query.destination.0;
+        }
+        // SAFETY: the struct lives on the stack and has the size that is given. The neighbour is left to
+        // `bpf_redirect_neigh`, which resolves it.
+        let answer = unsafe {
+            bpf_fib_lookup(
+                self.raw.cast(),
+                &mut lookup,
+                size_of::<FibLookup>() as i32,
+                BPF_FIB_LOOKUP_SKIP_NEIGH,
+            )
+        };
+        match answer as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => {
+                let next_hop = if u32::from(lookup.family) == AF_INET {
+                    // SAFETY: the helper left the next hop in the side of the union that `family` names.
+                    Address::v4(unsafe { lookup.__bindgen_anon_4.ipv4_dst })
+                } else {
+                    // SAFETY: as above.
+                    Address(unsafe { lookup.__bindgen_anon_4.ipv6_dst })
+                };
+                Route::Forward { ifindex: lookup.ifindex, next_hop }
+            }
+            BPF_FIB_LKUP_RET_NOT_FWDED => Route::Local,
+            BPF_FIB_LKUP_RET_FRAG_NEEDED => Route::TooBig,
+            _ => Route::None,
+        }
+    }
+
+    #[inline(always)]
+    fn set_macs(&mut self, destination: [u8; 6], source: [u8; 6]) -> bool {
+        let macs = [
+            destination[0],
+            destination[1],
+            destination[2],
+            destination[3],
+            destination[4],
+            destination[5],
+            source[0],
+            source[1],
+            source[2],
+            source[3],
+            source[4],
+            source[5],
+        ];
+        // SAFETY: twelve bytes on the stack.
+        unsafe { bpf_skb_store_bytes(self.raw, 0, macs.as_ptr().cast(), 12, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn decrement_hop_limit(&mut self, v4: bool) -> bool {
+        /// TTL and protocol, which the header checksum covers as one word.
+        const TTL_AT: usize = LINK_BYTES + 8;
+        const CHECKSUM_AT: u32 = (LINK_BYTES + 10) as u32;
+        const HOP_LIMIT_AT: u32 = (LINK_BYTES + 7) as u32;
+        if !v4 {
+            let Some(before) = self.load::<[u8; 2]>(HOP_LIMIT_AT as usize - 1) else { return false };
+            let hop_limit = [before[1].wrapping_sub(1)];
+            // SAFETY: one byte on the stack.
+            return unsafe {
+                bpf_skb_store_bytes(self.raw, HOP_LIMIT_AT, hop_limit.as_ptr().cast(), 1, 0) == 0
+            };
+        }
+        let Some(before) = self.load::<[u8; 2]>(TTL_AT) else { return false };
+        let after = [before[0].wrapping_sub(1), before[1]];
+        let (from, to) = (u16::from_ne_bytes(before), u16::from_ne_bytes(after));
+        // SAFETY: plain numbers, and two bytes on the stack.
+        unsafe {
+            bpf_l3_csum_replace(self.raw, CHECKSUM_AT, u64::from(from), u64::from(to), 2) == 0
+                && bpf_skb_store_bytes(self.raw, TTL_AT as u32, after.as_ptr().cast(), 2, 0) == 0
+        }
+    }
+
+    #[inline(always)]
+    fn prepare_delivery(&mut self) {
+        self.set_mark(0);
+        // A packet that is for the host already is what is wanted.
+        // SAFETY: the kernel passes a valid context.
+        let _ = unsafe { bpf_skb_change_type(self.raw, PACKET_HOST) };
+    }
+}
