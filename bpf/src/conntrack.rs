@@ -85,9 +85,9 @@ enum Plan {
     Nothing,
 }
 
-/// Judges a packet by its connection. Returns the entry's [`flag`]s; fills the report with what was judged.
+/// Judges a packet by its connection; fills the report with what was judged.
 #[inline(always)]
-pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<u16, Dropped> {
+pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<(), Dropped> {
     let (key, sender) = key_of(t.parsed);
     let pure_syn = t.parsed.is_pure_syn();
     let (table, found) = find(t, &key);
@@ -106,7 +106,8 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             if pure_syn {
                 // 12.
                 if from_initiator && table as u8 == CtTable::TcpOpening as u8 && !denied && current {
-                    return Ok(account::hit(t, entry, sender, false, report));
+                    account::hit(t, entry, sender, false, report);
+                    return Ok(());
                 }
                 sender_initiates = true;
                 plan = if from_initiator { Plan::Reset } else { Plan::Replace };
@@ -121,7 +122,8 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 if table as u8 == CtTable::TcpOpening as u8 && from_initiator && is_answered(entry, sender) {
                     promote(t, &key, entry);
                 }
-                return Ok(account::hit(t, entry, sender, !from_initiator, report));
+                account::hit(t, entry, sender, !from_initiator, report);
+                return Ok(());
             } else {
                 sender_initiates = from_initiator;
                 plan = Plan::Rejudge;
@@ -139,13 +141,17 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     judged?;
     report.reply_known(!sender_initiates);
     match plan {
-        Plan::Nothing => return Ok(t.create_flags),
+        Plan::Nothing => {
+            report.entry_flags = t.create_flags;
+            return Ok(());
+        }
         Plan::Replace => {
             if let Some(entry) = &found
                 && entry.verdict != verdict::DENY
                 && !entry::is_closing(entry)
             {
-                return Ok(entry.flags);
+                report.entry_flags = entry.flags;
+                return Ok(());
             }
         }
         Plan::Create | Plan::Reset | Plan::Rejudge => {}
@@ -172,19 +178,20 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         account::first(t, entry, sender);
     };
     report.kind = event::kind::NEW;
+    report.entry_flags = flags;
     if plan as u8 == Plan::Create as u8 {
         if t.maps.conntrack_create(target, &key, fill) {
-            return Ok(flags);
+            return Ok(());
         }
         return first_come(t, target, &key, sender, report);
     }
-    if t.maps.conntrack_write(target, &key, None, fill) { Ok(flags) } else { Err(dropped!(CtInsertFailed)) }
+    if t.maps.conntrack_write(target, &key, None, fill) { Ok(()) } else { Err(dropped!(CtInsertFailed)) }
 }
 
 /// 14: an ICMP error. `t` speaks of the connection that it quotes: the sender is the quoted destination, the receiver
 /// the quoted source, and `t.parsed` the quoted packet turned round.
 #[inline(always)]
-pub fn track_error<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<u16, Dropped> {
+pub fn track_error<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<(), Dropped> {
     let (key, sender) = key_of(t.parsed);
     let (table, found) = find(t, &key);
     let Some(entry) = &found else { return Err(dropped!(UnrelatedIcmpError)) };
@@ -195,7 +202,8 @@ pub fn track_error<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Repo
         if entry.verdict == verdict::DENY {
             return Err(Dropped::by_number(entry.reason, FILE, line!()));
         }
-        return Ok(entry.flags);
+        report.entry_flags = entry.flags;
+        return Ok(());
     }
     let judged = judge::judge(t, from_initiator, report);
     rejudged(t, table, &key, sender, entry, judged, report)
@@ -278,15 +286,15 @@ fn rejudged<M: Maps, P: Packet>(
     key: &CtKey,
     sender: u8,
     entry: &CtEntry,
-    judged: Result<u16, Dropped>,
+    judged: Result<(), Dropped>,
     report: &mut Report,
-) -> Result<u16, Dropped> {
+) -> Result<(), Dropped> {
     let judged = match judged {
-        Ok(listener) if listener != 0 && entry.listener != listener => Err(dropped!(ProxyMissing)),
+        Ok(()) if report.listener != 0 && entry.listener != report.listener => Err(dropped!(ProxyMissing)),
         other => other,
     };
     let denied = match judged {
-        Ok(_) => 0,
+        Ok(()) => 0,
         Err(dropped) => dropped.number(),
     };
     let stamps = entry::by_end(sender, t.sender.stamp, t.receiver.stamp);
@@ -312,8 +320,9 @@ fn rejudged<M: Maps, P: Packet>(
     if rule_changed || entry.verdict == verdict::DENY {
         report.kind = event::kind::NEW;
     }
+    report.entry_flags = flags;
     account::add(t, entry, sender);
-    Ok(flags)
+    Ok(())
 }
 
 /// 10.
@@ -338,14 +347,15 @@ fn first_come<M: Maps, P: Packet>(
     key: &CtKey,
     sender: u8,
     report: &mut Report,
-) -> Result<u16, Dropped> {
+) -> Result<(), Dropped> {
     report.kind = 0;
     let Some(entry) = t.maps.conntrack(table, key) else { return Err(dropped!(CtInsertFailed)) };
     if entry.verdict != verdict::ALLOW {
         return Err(Dropped::by_number(entry.reason, FILE, line!()));
     }
+    report.entry_flags = entry.flags;
     account::add(t, &entry, sender);
-    Ok(entry.flags)
+    Ok(())
 }
 
 /// Whether the other end has sent something: with this end's next packet the connection is open.

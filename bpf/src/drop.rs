@@ -3,6 +3,8 @@
 //! Numbers below 1000 are Hubble's, of the same meaning. Numbers from 1000 on are finer reasons of our own, each with
 //! the Hubble number that a stock client shows for it (datapath.md 32).
 
+use core::num::NonZeroU32;
+
 /// Declares the reasons once: variant, own number, Hubble's number, and the words that our screens print.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $hubble:literal, $words:literal;)*) => {
@@ -152,9 +154,11 @@ pub mod file {
 
 /// A drop with the place in the source that decided it, in one word: reason in the low half, then file and line.
 ///
-/// One scalar, because an error of two words that meets another in a match is what the verifier calls `!read_ok`.
+/// One scalar that is never zero, so that `Result<(), Dropped>` is one scalar too: of a result in two registers the one
+/// without meaning holds whatever was there, and the verifier refuses to see it touched (kernel 6.18). That is why no
+/// stage returns a small value beside its error; it writes it where the caller says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dropped(u32);
+pub struct Dropped(NonZeroU32);
 
 impl Dropped {
     /// Made by [`dropped!`](crate::dropped).
@@ -168,14 +172,17 @@ impl Dropped {
     #[inline(always)]
     #[must_use]
     pub const fn by_number(reason: u16, file: u8, line: u32) -> Self {
-        Self(reason as u32 | (line & 0xfff) << 16 | ((file & 0xf) as u32) << 28)
+        match NonZeroU32::new(reason as u32 | (line & 0xfff) << 16 | ((file & 0xf) as u32) << 28) {
+            Some(word) => Self(word),
+            None => Self(NonZeroU32::MIN),
+        }
     }
 
     /// The number of the reason.
     #[inline(always)]
     #[must_use]
     pub const fn number(self) -> u16 {
-        self.0 as u16
+        self.0.get() as u16
     }
 
     /// The reason; `None` for a number that no reason has.
@@ -188,7 +195,7 @@ impl Dropped {
     #[inline(always)]
     #[must_use]
     pub const fn place(self) -> u16 {
-        (self.0 >> 16) as u16
+        (self.0.get() >> 16) as u16
     }
 }
 

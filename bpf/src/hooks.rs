@@ -168,7 +168,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
 
     /// Tracks the packet between the frame's ends.
     #[inline(always)]
-    fn track(&mut self, create_flags: u16) -> Result<u16, Dropped> {
+    fn track(&mut self, create_flags: u16) -> Result<(), Dropped> {
         let Frame { parsed, report, sender, receiver, .. } = &mut *self.frame;
         let tracking = Tracking {
             maps: self.maps,
@@ -185,7 +185,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
 
     /// Tracks an ICMP error by the connection that it quotes, between the frame's ends.
     #[inline(always)]
-    fn track_quoted(&mut self) -> Result<u16, Dropped> {
+    fn track_quoted(&mut self) -> Result<(), Dropped> {
         let Frame { inner, report, sender, receiver, .. } = &mut *self.frame;
         let tracking = Tracking {
             maps: self.maps,

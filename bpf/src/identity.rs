@@ -52,7 +52,7 @@ pub enum Lookup {
     FromStack,
 }
 
-/// The identity of an address.
+/// Writes the identity of an address.
 #[inline(always)]
 pub fn resolve<M: Maps, P: Packet>(
     maps: &M,
@@ -60,9 +60,10 @@ pub fn resolve<M: Maps, P: Packet>(
     settings: &Settings,
     lookup: Lookup,
     address: &Address,
-) -> Result<u32, Dropped> {
+    identity: &mut u32,
+) -> Result<(), Dropped> {
     if let Some(entry) = maps.ipcache(address) {
-        return exact(packet, settings, lookup, address, entry);
+        return exact(packet, settings, lookup, address, entry, identity);
     }
     let may_be_host = match lookup {
         Lookup::Destination => true,
@@ -70,7 +71,8 @@ pub fn resolve<M: Maps, P: Packet>(
         Lookup::FromWire | Lookup::Known => false,
     };
     if may_be_host && is_local(packet, address) {
-        return Ok(reserved::HOST);
+        *identity = reserved::HOST;
+        return Ok(());
     }
     if let Some(range) = maps.range(address)
         && range.flags & ipcache::flag::CLUSTER_RANGE != 0
@@ -81,7 +83,8 @@ pub fn resolve<M: Maps, P: Packet>(
             dropped!(UnknownSender)
         });
     }
-    Ok(world(settings, address))
+    *identity = world(settings, address);
+    Ok(())
 }
 
 #[inline(always)]
@@ -91,15 +94,18 @@ fn exact<P: Packet>(
     lookup: Lookup,
     address: &Address,
     entry: &IpcacheEntry,
-) -> Result<u32, Dropped> {
+    identity: &mut u32,
+) -> Result<(), Dropped> {
     if entry.flags & ipcache::flag::LOCAL_NODE == 0 {
-        return Ok(entry.identity);
+        *identity = entry.identity;
+        return Ok(());
     }
     match lookup {
-        Lookup::FromStack if packet.from_device() != 0 => Ok(world(settings, address)),
-        Lookup::FromWire => Err(dropped!(SpoofedLocalSource)),
-        _ => Ok(reserved::HOST),
+        Lookup::FromStack if packet.from_device() != 0 => *identity = world(settings, address),
+        Lookup::FromWire => return Err(dropped!(SpoofedLocalSource)),
+        _ => *identity = reserved::HOST,
     }
+    Ok(())
 }
 
 #[inline(always)]

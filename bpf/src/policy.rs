@@ -87,7 +87,7 @@ impl Answer {
 
 /// Asks a table.
 #[inline(always)]
-pub fn ask<M: Maps>(maps: &M, question: &Question) -> Result<Answer, Dropped> {
+pub fn ask<M: Maps>(maps: &M, question: &Question, answer: &mut Answer) -> Result<(), Dropped> {
     // 1.
     if !maps.known(question.peer) {
         return Err(dropped!(InvalidIdentity));
@@ -113,7 +113,8 @@ pub fn ask<M: Maps>(maps: &M, question: &Question) -> Result<Answer, Dropped> {
     if let Some(entry) = maps.policy(question.slot, &key) {
         best.consider(entry, matched::IDENTITY);
     }
-    Ok(best.answer)
+    *answer = best.answer;
+    Ok(())
 }
 
 /// The best entries so far, enforced and shadow.

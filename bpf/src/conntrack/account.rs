@@ -12,7 +12,7 @@ const RESOLUTION: u64 = 1_000_000_000;
 /// TCP flags whose first appearance is an event.
 const NOTED: u64 = (tcp::FIN | tcp::SYN | tcp::RST | tcp::PSH | tcp::ACK) as u64;
 
-/// A packet of a connection whose verdict holds. Returns the entry's flags.
+/// A packet of a connection whose verdict holds.
 #[inline(always)]
 pub(super) fn hit<M: Maps, P: Packet>(
     t: &Tracking<'_, M, P>,
@@ -20,7 +20,7 @@ pub(super) fn hit<M: Maps, P: Packet>(
     sender: u8,
     reply: bool,
     report: &mut Report,
-) -> u16 {
+) {
     report.reply_known(reply);
     let (own, other) = halves(entry, sender);
     let before = own.flags.get();
@@ -43,8 +43,8 @@ pub(super) fn hit<M: Maps, P: Packet>(
         own.reported.set(t.now);
         report.stored(entry, sender);
     }
+    report.entry_flags = entry.flags;
     add(t, entry, sender);
-    entry.flags
 }
 
 /// Counts a packet.

@@ -8,7 +8,7 @@ use crate::identity::{self, Lookup};
 use crate::maps::Maps;
 use crate::packet::Packet;
 use crate::parse::{icmp, protocol};
-use crate::policy::{self, Question};
+use crate::policy::{self, Answer, Question};
 
 /// One end of a connection, as it is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,10 @@ pub struct Report {
     pub cookies: [u32; 2],
     /// Cookies of the shadow verdicts; egress, ingress.
     pub shadow_cookies: [u32; 2],
+    /// Proxy listener that the judgements demand, 0 for none.
+    pub listener: u16,
+    /// Flags of the connection's entry ([`crate::abi::conntrack::flag`]).
+    pub entry_flags: u16,
 }
 
 impl Report {
@@ -81,35 +85,39 @@ fn shadow_denies(judged: u8, verdicts: u8) -> bool {
     judged != 0 && verdicts & 0xf == verdict::ALLOW && verdicts >> 4 != verdict::ALLOW
 }
 
-/// Judges one orientation. Returns the proxy listener that the connection needs, 0 for none.
+/// Judges one orientation.
 #[inline(always)]
 pub(super) fn judge<M: Maps, P: Packet>(
     t: &Tracking<'_, M, P>,
     sender_initiates: bool,
     report: &mut Report,
-) -> Result<u16, Dropped> {
-    report.identities[0] = identify(t, t.sender)?;
-    report.identities[1] = identify(t, t.receiver)?;
+) -> Result<(), Dropped> {
+    identify(t, t.sender, &mut report.identities[0])?;
+    identify(t, t.receiver, &mut report.identities[1])?;
     let port = policy_port(t, sender_initiates);
     // The sender's side first, whichever judgement that is; then the receiver's.
-    let mut listener = 0;
     if t.sender.local {
         let side = if sender_initiates { direction::EGRESS } else { direction::INGRESS };
-        listener |= ask(t, report, t.sender, side, report.identities[1], &t.receiver.address, port)?;
+        ask(t, report, t.sender, side, report.identities[1], &t.receiver.address, port)?;
     }
     if t.receiver.local {
         let side = if sender_initiates { direction::INGRESS } else { direction::EGRESS };
-        listener |= ask(t, report, t.receiver, side, report.identities[0], &t.sender.address, port)?;
+        ask(t, report, t.receiver, side, report.identities[0], &t.sender.address, port)?;
     }
-    Ok(listener)
+    Ok(())
 }
 
 #[inline(always)]
-fn identify<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, end: &End) -> Result<u32, Dropped> {
+fn identify<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    end: &End,
+    identity: &mut u32,
+) -> Result<(), Dropped> {
     if end.lookup as u8 == Lookup::Known as u8 {
-        return Ok(end.identity);
+        *identity = end.identity;
+        return Ok(());
     }
-    identity::resolve(t.maps, t.packet, t.settings, end.lookup, &end.address)
+    identity::resolve(t.maps, t.packet, t.settings, end.lookup, &end.address, identity)
 }
 
 #[inline(always)]
@@ -121,7 +129,7 @@ fn ask<M: Maps, P: Packet>(
     peer: u32,
     address: &Address,
     port: u16,
-) -> Result<u16, Dropped> {
+) -> Result<(), Dropped> {
     let question = Question {
         slot: judge.slot,
         direction: side,
@@ -130,7 +138,8 @@ fn ask<M: Maps, P: Packet>(
         protocol: t.parsed.protocol,
         port,
     };
-    let answer = policy::ask(t.maps, &question)?;
+    let mut answer = Answer::default();
+    policy::ask(t.maps, &question, &mut answer)?;
     t.maps.count_rule(answer.cookie, t.packet.length(), t.now);
     let verdicts = answer.verdict | answer.shadow_verdict << 4;
     if side == direction::EGRESS {
@@ -146,7 +155,8 @@ fn ask<M: Maps, P: Packet>(
         report.cookies[1] = answer.cookie;
         report.shadow_cookies[1] = answer.shadow_cookie;
     }
-    if answer.allows() { Ok(answer.listener) } else { Err(answer.refusal()) }
+    report.listener |= answer.listener;
+    if answer.allows() { Ok(()) } else { Err(answer.refusal()) }
 }
 
 /// The responder's port as policy knows it: of ICMP the type of the initiator's message.

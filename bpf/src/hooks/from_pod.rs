@@ -54,17 +54,17 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
         None => run.other_end(&run.frame.parsed.destination, Lookup::Destination),
     };
     run.frame.sender = run.local_end(pod, &run.frame.parsed.source);
-    let flags = if run.frame.parsed.is_icmp_error() {
+    if run.frame.parsed.is_icmp_error() {
         run.read_quoted()?;
         // The quoted packet went to this pod; for others behind it nobody vouches.
         if run.frame.inner.source != run.frame.parsed.source {
             return Err(dropped!(UnrelatedIcmpError));
         }
-        run.track_quoted()?
+        run.track_quoted()?;
     } else {
-        run.track(0)?
-    };
-    if flags & ct_flag::VIA_STACK != 0 {
+        run.track(0)?;
+    }
+    if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }
     match destination {
