@@ -194,7 +194,7 @@ impl Parsed {
 }
 
 /// Reads link and network header. What is neither IPv4 nor IPv6 comes back with its EtherType and nothing else.
-#[inline(always)]
+#[inline(never)]
 pub fn network<P: Packet>(packet: &P, parsed: &mut Parsed) -> Result<(), Dropped> {
     let Some(link) = packet.load::<Ethernet>(0) else { return Err(dropped!(Truncated)) };
     parsed.macs = link.macs;
@@ -316,7 +316,7 @@ fn fragment_part(parsed: &mut Parsed, offset: u16, more: bool, id: u32) -> Resul
 }
 
 /// Reads the transport header, or, for a later fragment, what its first one said.
-#[inline(always)]
+#[inline(never)]
 pub fn transport<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) -> Result<(), Dropped> {
     match parsed.protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP => {}
@@ -427,7 +427,7 @@ fn fragment_key<P: Packet>(packet: &P, parsed: &Parsed) -> FragmentKey {
 
 /// Reads the packet that an ICMP error quotes: addresses, protocol and the ports in its first 8 transport bytes
 /// (RFC 792, RFC 4443 §3). Sizes of the quoted packet are not checked, since a quotation is cut.
-#[inline(always)]
+#[inline(never)]
 pub fn quoted<P: Packet>(packet: &P, error: &Parsed, inner: &mut Parsed) -> Result<(), Dropped> {
     let at = usize::from(error.transport_at) + size_of::<Icmp>();
     inner.ether_type = error.ether_type;
