@@ -43,8 +43,8 @@ impl Report {
         match self.count {
             0..=MAX_KEPT => self.problems.push(problem),
             n if n == MAX_KEPT + 1 => {
-                let message = format!("has more problems than the {MAX_KEPT} that are listed");
-                self.problems.push(Problem { path: String::new(), message, origin: problem.origin });
+                let message = format!("more is wrong than the {MAX_KEPT} problems that are listed");
+                self.problems.push(Problem { path: "document".to_owned(), message, origin: problem.origin });
             }
             _ => {}
         }
@@ -74,11 +74,13 @@ impl Report {
 pub(crate) struct Field<'n> {
     pub(crate) node: &'n Node,
     pub(crate) path: String,
+    /// Where its author looks for it: the line of its key, or of the element of a list.
+    pub(crate) line: u32,
 }
 
 impl<'n> Field<'n> {
     pub(crate) fn line(&self) -> u32 {
-        self.node.line
+        self.line
     }
 
     pub(crate) fn refuse(&self, report: &mut Report, message: impl Into<String>) {
@@ -142,7 +144,11 @@ impl<'n> Field<'n> {
                 items
                     .iter()
                     .enumerate()
-                    .map(|(index, node)| Field { node, path: format!("{}[{index}]", self.path) })
+                    .map(|(index, node)| Field {
+                        node,
+                        path: format!("{}[{index}]", self.path),
+                        line: node.line,
+                    })
                     .collect(),
             ),
             other => {
@@ -177,7 +183,8 @@ impl<'n> Field<'n> {
         };
         let mut map = BTreeMap::new();
         for entry in entries {
-            let value = Field { node: &entry.value, path: format!("{}[{}]", self.path, entry.key) };
+            let value =
+                Field { node: &entry.value, path: format!("{}[{}]", self.path, entry.key), line: entry.line };
             if let Some(text) = value.text(report) {
                 map.insert(entry.key.clone(), text.to_owned());
             }
@@ -216,8 +223,8 @@ impl<'n> Fields<'n> {
         self.known.push(name);
         let index = self.entries.iter().position(|entry| entry.key == name)?;
         self.taken[index] = true;
-        let node = &self.entries[index].value;
-        (node.value != Value::Null).then(|| Field { node, path: self.path_of(name) })
+        let Entry { value: node, line, .. } = &self.entries[index];
+        (node.value != Value::Null).then(|| Field { node, path: self.path_of(name), line: *line })
     }
 
     /// Takes a field that must be there.

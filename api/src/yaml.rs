@@ -7,6 +7,7 @@
 //! other way; `decode` reads objects from the trees.
 
 mod build;
+mod json;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,8 @@ pub use write::write;
 pub const MAX_BYTES: usize = 4 << 20;
 /// Most nodes of one document, those that aliases repeat counted each time.
 pub const MAX_NODES: usize = 200_000;
+/// Most documents of one file, and most items of a `List`.
+pub const MAX_DOCUMENTS: usize = 10_000;
 /// Most levels of nesting. The deepest path of the schemas that we read has 12.
 pub const MAX_DEPTH: usize = 64;
 
@@ -127,14 +130,22 @@ pub fn documents(text: &str) -> Vec<Result<Document, SyntaxError>> {
         return vec![Err(SyntaxError { line: 1, column: 1, message })];
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    pieces(text)
-        .into_iter()
-        .filter_map(|piece| match build::build(piece.text, piece.line) {
-            Ok(Some(root)) => Some(Ok(Document { line: root.line, root })),
-            Ok(None) => None,
-            Err(error) => Some(Err(error)),
-        })
-        .collect()
+    let mut pieces = pieces(text);
+    let surplus = pieces.get(MAX_DOCUMENTS).map(|piece| SyntaxError {
+        line: piece.line,
+        column: 1,
+        message: format!("the file has {} documents; at most {MAX_DOCUMENTS} are read", pieces.len()),
+    });
+    pieces.truncate(MAX_DOCUMENTS);
+    let read = pieces.into_iter().filter_map(|piece| {
+        let tree =
+            build::build(piece.text, piece.line).or_else(|error| match json::join_surrogates(piece.text) {
+                Some(joined) => build::build(&joined, piece.line),
+                None => Err(error),
+            });
+        Some(tree.transpose()?.map(|root| Document { line: root.line, root }))
+    });
+    read.chain(surplus.map(Err)).collect()
 }
 
 /// A stretch of the text with one document, and the line on which it begins.

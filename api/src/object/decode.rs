@@ -9,7 +9,7 @@ use super::{
 use super::{namespace, node, own, pod};
 use crate::fields::{Field, Fields, Report};
 use crate::policy;
-use crate::yaml::{self, Document, Node, Value};
+use crate::yaml::{self, Document, MAX_DOCUMENTS, Node, Value};
 
 /// Every object of a file's bytes. What is not UTF-8 is refused as a whole.
 #[must_use]
@@ -46,9 +46,19 @@ pub fn decode_text(file: &str, text: &str) -> Vec<Result<Object, Refused>> {
 /// The objects of one document: one, or those of a `List`.
 #[must_use]
 pub fn decode(file: &str, document: &Document) -> Vec<Result<Object, Refused>> {
-    let root = Field { node: &document.root, path: String::new() };
+    let root = Field { node: &document.root, path: String::new(), line: document.root.line };
     if let Some(items) = list_items(root.node) {
-        return items.iter().map(|item| one(file, &Field { node: item, path: String::new() })).collect();
+        let surplus = items.get(MAX_DOCUMENTS).map(|item| {
+            let mut report = Report::new(file);
+            let message = format!("the list has {} items; at most {MAX_DOCUMENTS} are read", items.len());
+            report.refuse("items", item.line, message);
+            Err(refused(None, item.line, report))
+        });
+        let read = items
+            .iter()
+            .take(MAX_DOCUMENTS)
+            .map(|node| one(file, &Field { node, path: String::new(), line: node.line }));
+        return read.chain(surplus).collect();
     }
     vec![one(file, &root)]
 }

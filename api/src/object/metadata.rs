@@ -39,7 +39,7 @@ pub(crate) fn metadata(
 
     let name = fields.require("name", report);
     let usable = name.as_ref().and_then(|field| usable_name(field, names::subdomain, report));
-    let namespace = fields.take("namespace");
+    let namespace = fields.take("namespace").filter(|field| field.node.as_text() != Some(""));
     let namespace = match namespace {
         Some(field) if !namespaced => {
             field.refuse(report, "objects of this kind have no namespace");

@@ -68,7 +68,7 @@ pub(super) fn annotations(
     let (mut enforcement, mut reach) = (None, WORLD);
     for (key, value) in metadata.annotations.iter().filter(|(key, _)| key.starts_with("sinew.io/")) {
         let node = Node { line: metadata.annotations_line, value: Value::Null };
-        let field = Field { node: &node, path: format!("metadata.annotations[{key}]") };
+        let field = Field { node: &node, path: format!("metadata.annotations[{key}]"), line: node.line };
         match key.as_str() {
             ENFORCEMENT_ANNOTATION if with_enforcement => {
                 enforcement = spec::enforcement(&field, value, report);
@@ -79,7 +79,12 @@ pub(super) fn annotations(
                 }
             }
             ENFORCEMENT_ANNOTATION => field.refuse(report, "is a field of this kind: write spec.enforcement"),
-            MATCH_MODE_ANNOTATION => field.refuse(report, "has no place on this kind"),
+            MATCH_MODE_ANNOTATION if !with_enforcement => {
+                field.refuse(report, "is a field of this kind: write spec.policyCIDRMatchMode");
+            }
+            MATCH_MODE_ANNOTATION => {
+                field.refuse(report, "has no place here: ipBlock matches pods and nodes anyway")
+            }
             _ => {
                 let known = format!("{ENFORCEMENT_ANNOTATION}, {MATCH_MODE_ANNOTATION}");
                 field.refuse(report, format!("unknown annotation of sinew.io (known: {known})"));

@@ -121,10 +121,8 @@ pub(super) fn read(field: &Field<'_>, keys: Keys, report: &mut Report) -> Option
     let mut written = Written::default();
     if let Some(labels) = fields.take("matchLabels") {
         for (key, value) in labels.string_map(report).unwrap_or_default() {
-            let place = Field {
-                node: labels.node.get(&key).unwrap_or(labels.node),
-                path: format!("{}[{key}]", labels.path),
-            };
+            let node = labels.node.get(&key).unwrap_or(labels.node);
+            let place = Field { node, path: format!("{}[{key}]", labels.path), line: node.line };
             let requirement = source_and_key(&key, keys, &place, report);
             if let Err(wrong) = names::label_value(&value) {
                 place.refuse(report, wrong);

@@ -61,6 +61,15 @@ pub(super) fn read(
         report.refuse(fields.path(), fields.line(), message);
     }
     let (deny_ingress, deny_egress) = default_deny(&mut fields, report);
+    for (section, switch, name) in [(&ingress, deny_ingress, "ingress"), (&egress, deny_egress, "egress")] {
+        if section.denies_only && switch.is_none() {
+            let message = format!(
+                "allows nothing: a section that only denies switches on default deny too; \
+                 enableDefaultDeny.{name}: false leaves the rest open"
+            );
+            report.warn(&fields.path_of(&format!("{name}Deny")), fields.line(), message);
+        }
+    }
     let labels = fields.list("labels", report).unwrap_or_default();
     let labels = labels.iter().filter_map(|label| policy_label(label, report)).collect();
     fields.text("description", report);
@@ -83,6 +92,8 @@ pub(super) fn read(
 struct Section {
     /// Whether either has an element, or something that cannot be read: what its author wanted closed stays closed.
     present: bool,
+    /// Whether only the deny section has elements.
+    denies_only: bool,
     rules: Vec<Rule>,
 }
 
@@ -94,13 +105,14 @@ impl Section {
         scope: Scope<'_>,
         report: &mut Report,
     ) -> Self {
-        let mut section = Self { present: false, rules: Vec::new() };
+        let mut section = Self { present: false, denies_only: false, rules: Vec::new() };
         for (name, action) in [(allow, RuleAction::Allow), (deny, RuleAction::Deny)] {
             let Some(field) = fields.take(name) else { continue };
             let Some(elements) = field.list(report) else {
                 section.present = true;
                 continue;
             };
+            section.denies_only = action == RuleAction::Deny && !section.present && !elements.is_empty();
             section.present |= !elements.is_empty();
             let rules =
                 elements.iter().filter_map(|field| element::read(field, direction, action, scope, report));
@@ -180,7 +192,7 @@ pub(super) fn match_mode(field: &Field<'_>, text: &str, reach: &mut CidrReach, r
     }
 }
 
-/// Whether a field's value is a list or mapping, for messages about objects that have nothing else.
+/// Whether a field is an empty list, which counts as absent where a section could stand.
 pub(super) fn is_empty_list(field: &Field<'_>) -> bool {
     matches!(&field.node.value, Value::Sequence(items) if items.is_empty())
 }

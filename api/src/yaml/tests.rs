@@ -1,6 +1,6 @@
 //! What files of the store look like, good and bad.
 
-use super::{Document, MAX_DEPTH, SyntaxError, Value, documents, write};
+use super::{Document, MAX_DEPTH, MAX_DOCUMENTS, SyntaxError, Value, documents, write};
 
 fn all(text: &str) -> Vec<Document> {
     documents(text).into_iter().map(|document| document.unwrap()).collect()
@@ -113,6 +113,25 @@ fn json_is_read_too() {
     let document = &all("{\n  \"a\": [1, true, null, \"x\"],\n  \"b\": {\"c\": \"0\"}\n}\n")[0];
     assert_eq!(document.root.get("b").unwrap().get("c").unwrap().value, Value::Text("0".into()));
     assert_eq!(document.root.get("b").unwrap().line, 3);
+}
+
+#[test]
+fn json_may_be_indented_with_tabs_and_escape_what_it_likes() {
+    let document = &all("{\n\t\"a\": \"x\\/y\",\n\t\"b\": \"\\ud83d\\ude00 \\u00e9 \\\\ud83d\"\n}\n")[0];
+    assert_eq!(document.root.get("a").unwrap().as_text(), Some("x/y"));
+    assert_eq!(document.root.get("b").unwrap().as_text(), Some("\u{1f600} \u{e9} \\ud83d"));
+    assert!(error("{\"a\": \"\\ud83d\"}").message.contains("Unicode"), "half a pair is no character");
+}
+
+#[test]
+fn a_file_cannot_hold_documents_without_bound() {
+    let documents = documents(&"---\na\n".repeat(MAX_DOCUMENTS + 5));
+    assert_eq!(documents.len(), MAX_DOCUMENTS + 1);
+    let wrong = documents[MAX_DOCUMENTS].as_ref().unwrap_err();
+    assert_eq!(
+        wrong.to_string(),
+        "line 20001, column 1: the file has 10005 documents; at most 10000 are read"
+    );
 }
 
 #[test]
