@@ -41,7 +41,9 @@ impl Folder {
         let mut read = Self::default();
         for file in files {
             let bytes = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-            read.add(&file.display().to_string(), &bytes);
+            // `.` as a folder should not show in every place.
+            let shown = file.strip_prefix(".").unwrap_or(&file);
+            read.add(&shown.display().to_string(), &bytes);
         }
         Ok(read.without_duplicates())
     }

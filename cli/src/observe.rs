@@ -1,0 +1,135 @@
+//! `sinew observe`: flows of a node or a cluster, past and coming, with Hubble's flags, defaults and lines.
+//!
+//! `flags.rs` has the command line, `filters.rs` turns its filters into FlowFilters, `request.rs` the rest into a
+//! request, `server.rs` finds whom to ask, `input.rs` reads a file instead, `print.rs` writes what comes. The flows are
+//! made by the agent and filtered by `sinew_observer`, on whichever side they are.
+
+mod explain;
+mod filters;
+mod flags;
+mod input;
+mod moment;
+mod print;
+mod request;
+mod server;
+
+use std::io::IsTerminal;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use futures_util::StreamExt;
+use sinew_api::proto::observer::observer_client::ObserverClient;
+use tonic::transport::Channel;
+
+use crate::agent;
+use crate::failure::Failure;
+
+use flags::{EventArgs, FlowArgs};
+use print::Printer;
+
+/// Largest answer that is read, in bytes: a flow with every field is ≈ 2 KiB.
+const LARGEST_ANSWER: usize = 16 << 20;
+
+/// The command line of `sinew observe`.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ObserveArgs {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    flows: FlowArgs,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Flows, as without this word
+    Flows(FlowArgs),
+    /// What happened in the agent: policies, endpoints and addresses that came, changed or went
+    AgentEvents(EventArgs),
+    /// Debug messages of the datapath
+    DebugEvents(EventArgs),
+}
+
+/// Asks, and prints what comes.
+pub(crate) async fn run(args: &ObserveArgs) -> Result<()> {
+    match &args.what {
+        None => flows(&args.flows).await,
+        Some(What::Flows(args)) => flows(args).await,
+        Some(What::AgentEvents(args)) => agent_events(args).await,
+        Some(What::DebugEvents(args)) => debug_events(args).await,
+    }
+}
+
+async fn flows(args: &FlowArgs) -> Result<()> {
+    let request = request::flows(args, SystemTime::now())?;
+    if args.other.print_raw_filters {
+        return print::raw_filters(&request);
+    }
+    let mut printer = Printer::new(&args.format, &args.flow_format, args.other.silent_errors)?;
+    if let Some(path) = &args.other.input_file {
+        for response in input::read(path, &request)? {
+            printer.flow(&response?)?;
+        }
+        return printer.finish();
+    }
+    let (mut client, server) = connect(&args.server).await?;
+    let mut explain = args.other.explain.then(|| explain::Explainer::new(&server));
+    let mut stream = client.get_flows(request).await.map_err(|status| refused(&status))?.into_inner();
+    while let Some(response) = stream.next().await {
+        let response = response.map_err(|status| refused(&status))?;
+        printer.flow(&response)?;
+        if let Some(explain) = &mut explain {
+            printer.note(&explain.of(&response).await)?;
+        }
+    }
+    printer.finish()
+}
+
+async fn agent_events(args: &EventArgs) -> Result<()> {
+    let request = request::agent_events(args, SystemTime::now())?;
+    let mut printer = Printer::for_events(&args.format)?;
+    let (mut client, _) = connect(&args.server).await?;
+    let mut stream = client.get_agent_events(request).await.map_err(|status| refused(&status))?.into_inner();
+    while let Some(response) = stream.next().await {
+        printer.agent_event(&response.map_err(|status| refused(&status))?)?;
+    }
+    printer.finish()
+}
+
+async fn debug_events(args: &EventArgs) -> Result<()> {
+    let request = request::debug_events(args, SystemTime::now())?;
+    let mut printer = Printer::for_events(&args.format)?;
+    let (mut client, _) = connect(&args.server).await?;
+    let mut stream = client.get_debug_events(request).await.map_err(|status| refused(&status))?.into_inner();
+    while let Some(response) = stream.next().await {
+        printer.debug_event(&response.map_err(|status| refused(&status))?)?;
+    }
+    printer.finish()
+}
+
+async fn connect(args: &flags::ServerArgs) -> Result<(ObserverClient<Channel>, server::Address), Failure> {
+    let (channel, address) = server::connect(args).await?;
+    Ok((ObserverClient::new(channel).max_decoding_message_size(LARGEST_ANSWER), address))
+}
+
+/// A server's refusal: what is wrong with a filter is the command line's fault, the rest as for every command.
+fn refused(status: &tonic::Status) -> Failure {
+    match status.code() {
+        tonic::Code::InvalidArgument => Failure::usage(format!("the server refuses the request: {}", status.message())),
+        _ => agent::refused(status),
+    }
+}
+
+/// Whether stdout shows to a person.
+fn stdout_is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// A message as proto3 JSON with the names of the schema, one line.
+fn json<M: prost::Message>(full_name: &str, message: &M) -> Result<String> {
+    let descriptor = print::json::POOL
+        .get_message_by_name(full_name)
+        .with_context(|| format!("the built-in schema has no message {full_name}"))?;
+    print::json::line(descriptor, message)
+}

@@ -1,0 +1,118 @@
+//! Flows from a file or stdin instead of a server: what `-o json` wrote, filtered here as a server would.
+//!
+//! Flows come in the order of the file. A line that is no answer is told on stderr with its number and passed over; a
+//! field that this version does not know is ignored.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use prost::Message;
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor};
+use prost_types::Timestamp;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use sinew_api::proto::observer::{GetFlowsRequest, GetFlowsResponse};
+use sinew_observer::filter::FilterSet;
+use sinew_observer::query::compare;
+
+use super::print::json::POOL;
+use crate::failure::Failure;
+
+/// Most flows that `--last` keeps in memory.
+const MOST_LAST: u64 = 1_000_000;
+
+/// The answers of a file to a request.
+pub(super) fn read(
+    path: &Path,
+    request: &GetFlowsRequest,
+) -> Result<Box<dyn Iterator<Item = Result<GetFlowsResponse>>>> {
+    if request.follow {
+        return Err(Failure::usage("--follow and --input-file can't be combined: a file has an end").into());
+    }
+    let filters = FilterSet::new(&request.whitelist, &request.blacklist)
+        .map_err(|error| Failure::usage(format!("a filter has no meaning: {error}")))?;
+    let reader: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(BufReader::new(io::stdin()))
+    } else {
+        Box::new(BufReader::new(File::open(path).with_context(|| format!("open {}", path.display()))?))
+    };
+    let descriptor = POOL
+        .get_message_by_name("observer.GetFlowsResponse")
+        .expect("the built-in schema has observer.GetFlowsResponse");
+    let (since, until) = (request.since, request.until);
+    let wanted = move |answer: &GetFlowsResponse| {
+        in_time(answer.time.as_ref(), since.as_ref(), until.as_ref())
+            && match &answer.response_types {
+                Some(ResponseTypes::Flow(flow)) => filters.matches(flow),
+                Some(ResponseTypes::NodeStatus(_) | ResponseTypes::LostEvents(_)) => true,
+                None => false,
+            }
+    };
+    let name = path.display().to_string();
+    let answers = reader
+        .lines()
+        .enumerate()
+        .filter_map(move |(index, line)| match line {
+            Ok(line) => answer(&line, &descriptor, &name, index + 1).map(Ok),
+            Err(error) => Some(Err(anyhow::Error::from(error).context(format!("read line {} of {name}", index + 1)))),
+        })
+        .filter(move |answer| answer.as_ref().is_ok_and(&wanted) || answer.is_err());
+    select(answers, request)
+}
+
+fn select(
+    answers: impl Iterator<Item = Result<GetFlowsResponse>> + 'static,
+    request: &GetFlowsRequest,
+) -> Result<Box<dyn Iterator<Item = Result<GetFlowsResponse>>>> {
+    let number = request.number;
+    let count = usize::try_from(number).unwrap_or(usize::MAX);
+    if number == 0 || number == u64::MAX {
+        return Ok(Box::new(answers));
+    }
+    if request.first {
+        return Ok(Box::new(answers.take(count)));
+    }
+    if number > MOST_LAST {
+        return Err(Failure::usage(format!("--last takes at most {MOST_LAST} with --input-file, not {number}")).into());
+    }
+    let mut last = VecDeque::new();
+    for answer in answers {
+        if last.len() == count {
+            last.pop_front();
+        }
+        last.push_back(answer);
+    }
+    Ok(Box::new(last.into_iter()))
+}
+
+#[allow(clippy::print_stderr, reason = "a line that can't be read is told and passed over")]
+fn answer(line: &str, descriptor: &MessageDescriptor, name: &str, number: usize) -> Option<GetFlowsResponse> {
+    if line.trim().is_empty() {
+        return None;
+    }
+    match parse(line, descriptor) {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            eprintln!("sinew: {name}:{number}: not a flow: {error:#}");
+            None
+        }
+    }
+}
+
+fn parse(line: &str, descriptor: &MessageDescriptor) -> Result<GetFlowsResponse> {
+    let mut deserializer = serde_json::Deserializer::from_str(line);
+    let options = DeserializeOptions::new().deny_unknown_fields(false);
+    let dynamic = DynamicMessage::deserialize_with_options(descriptor.clone(), &mut deserializer, &options)?;
+    deserializer.end()?;
+    Ok(GetFlowsResponse::decode(dynamic.encode_to_vec().as_slice())?)
+}
+
+fn in_time(time: Option<&Timestamp>, since: Option<&Timestamp>, until: Option<&Timestamp>) -> bool {
+    let Some(time) = time else { return true };
+    since.is_none_or(|since| compare(time, since).is_ge()) && until.is_none_or(|until| compare(time, until).is_le())
+}
+
+#[cfg(test)]
+mod tests;

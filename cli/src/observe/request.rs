@@ -1,0 +1,156 @@
+//! Requests from the command line: selectors, filters and field mask, with Hubble's defaults.
+
+use std::time::SystemTime;
+
+use prost::Message;
+use prost_reflect::DynamicMessage;
+use prost_types::{FieldMask, Timestamp};
+use sinew_api::proto::flow::FlowFilter;
+use sinew_api::proto::observer::{GetAgentEventsRequest, GetDebugEventsRequest, GetFlowsRequest};
+
+use super::flags::{EventArgs, FlowArgs, OutputForm, SelectorArgs};
+use super::print::json::POOL;
+use super::{filters, moment};
+use crate::failure::Failure;
+
+/// Flows shown when nothing says how many.
+const DEFAULT_COUNT: u64 = 20;
+
+/// The fields that compact, dict and table show: Hubble's, and those of policies and drops, without which its own client
+/// can't show the direction of a verdict or the names of policies.
+const SHOWN_FIELDS: [&str; 29] = [
+    "time",
+    "uuid",
+    "verdict",
+    "drop_reason_desc",
+    "auth_type",
+    "ethernet",
+    "IP",
+    "l4",
+    "source.identity",
+    "source.namespace",
+    "source.pod_name",
+    "destination.identity",
+    "destination.namespace",
+    "destination.pod_name",
+    "Type",
+    "node_name",
+    "l7",
+    "event_type",
+    "source_service",
+    "destination_service",
+    "is_reply",
+    "Summary",
+    "ip_trace_id",
+    "traffic_direction",
+    "policy_match_type",
+    "egress_allowed_by",
+    "ingress_allowed_by",
+    "egress_denied_by",
+    "ingress_denied_by",
+];
+/// Shown where they are set; kept apart so that the list above reads as Hubble's plus ours.
+const SHOWN_SOMETIMES: [&str; 5] =
+    ["source_names", "destination_names", "sock_xlate_point", "debug_capture_point", "extensions"];
+
+/// The request for flows.
+pub(super) fn flows(args: &FlowArgs, now: SystemTime) -> Result<GetFlowsRequest, Failure> {
+    let from_file = args.other.input_file.is_some();
+    let Selected { number, first, since, until } = select(&args.selectors, from_file, now)?;
+    let lists = filters::lists(&args.filters.given).map_err(Failure::usage)?;
+    let (mut whitelist, mut blacklist) = (lists.allow, lists.deny);
+    whitelist.extend(raw("allowlist", &args.raw.allowlist)?);
+    blacklist.extend(raw("denylist", &args.raw.denylist)?);
+    Ok(GetFlowsRequest {
+        number,
+        first,
+        follow: args.selectors.follow,
+        blacklist,
+        whitelist,
+        since,
+        until,
+        field_mask: mask(args)?,
+        experimental: None,
+        extensions: None,
+    })
+}
+
+/// The request for events of the agent.
+pub(super) fn agent_events(args: &EventArgs, now: SystemTime) -> Result<GetAgentEventsRequest, Failure> {
+    let Selected { number, first, since, until } = select(&args.selectors, false, now)?;
+    Ok(GetAgentEventsRequest { number, first, follow: args.selectors.follow, since, until })
+}
+
+/// The request for debug messages.
+pub(super) fn debug_events(args: &EventArgs, now: SystemTime) -> Result<GetDebugEventsRequest, Failure> {
+    let Selected { number, first, since, until } = select(&args.selectors, false, now)?;
+    Ok(GetDebugEventsRequest { number, first, follow: args.selectors.follow, since, until })
+}
+
+struct Selected {
+    number: u64,
+    first: bool,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+fn select(args: &SelectorArgs, from_file: bool, now: SystemTime) -> Result<Selected, Failure> {
+    let (first, last) = (args.first.filter(|count| *count > 0), args.last.filter(|count| *count > 0));
+    let clash = match (first.is_some(), last.is_some()) {
+        (true, true) => Some("--first and --last"),
+        (true, _) if args.all => Some("--first and --all"),
+        (true, _) if args.follow => Some("--first and --follow"),
+        (_, true) if args.all => Some("--last and --all"),
+        _ => None,
+    };
+    if let Some(pair) = clash {
+        return Err(Failure::usage(format!("{pair} can't be combined")));
+    }
+    let time = |flag: &str, text: &Option<String>| {
+        let time = text.as_deref().map(|text| moment::parse(text, now)).transpose();
+        time.map_err(|problem| Failure::usage(format!("--{flag} {problem}")))
+    };
+    let since = time("since", &args.since)?;
+    // With --follow the answer has no end, as in Hubble.
+    let until = if args.follow { None } else { time("until", &args.until)? };
+    let number = match first.or(last) {
+        Some(count) => count,
+        None if since.is_some() || until.is_some() => 0,
+        None if args.all => u64::MAX,
+        None if args.follow || from_file => 0,
+        None => DEFAULT_COUNT,
+    };
+    Ok(Selected { number, first: first.is_some(), since, until })
+}
+
+fn mask(args: &FlowArgs) -> Result<Option<FieldMask>, Failure> {
+    let is_json = matches!(args.format.output, OutputForm::Json | OutputForm::Jsonpb);
+    if !args.other.field_mask.is_empty() {
+        if !is_json {
+            return Err(Failure::usage("--field-mask goes with JSON output only: -o json"));
+        }
+        return Ok(Some(FieldMask { paths: args.other.field_mask.clone() }));
+    }
+    let shown = SHOWN_FIELDS.iter().chain(&SHOWN_SOMETIMES).map(|path| (*path).to_owned());
+    Ok((!is_json && args.other.use_default_field_masks).then(|| FieldMask { paths: shown.collect() }))
+}
+
+/// FlowFilters as JSON, any number of them in each text.
+fn raw(flag: &str, texts: &[String]) -> Result<Vec<FlowFilter>, Failure> {
+    let descriptor = POOL.get_message_by_name("flow.FlowFilter").expect("the built-in schema has flow.FlowFilter");
+    let mut made = Vec::new();
+    for text in texts {
+        let problem = |error: &dyn std::fmt::Display| Failure::usage(format!("--{flag} {text}: {error}"));
+        let values = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>();
+        for value in values {
+            let value = value.map_err(|error| problem(&error))?;
+            let dynamic = DynamicMessage::deserialize(descriptor.clone(), value).map_err(|error| problem(&error))?;
+            let filter = FlowFilter::decode(dynamic.encode_to_vec().as_slice()).map_err(|error| problem(&error))?;
+            made.push(filter);
+        }
+    }
+    Ok(made)
+}
+
+#[cfg(test)]
+mod tests;
