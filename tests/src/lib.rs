@@ -1,1 +1,4 @@
 //! What needs more than one package or more than a user: the lab, agreement and verifier tests.
+
+pub mod lab;
+pub mod probe;

@@ -1,0 +1,134 @@
+//! `sinew-probe`: traffic for the lab, from and to pods. What it does is in `sinew_tests::probe`.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use sinew_tests::probe::dial::{self, Target};
+use sinew_tests::probe::report::Outcome;
+use sinew_tests::probe::stream::{self, Direction};
+use sinew_tests::probe::{self, Transport, serve, watch};
+
+/// Traffic for the lab. Every command but `serve` prints one line of JSON and exits 0 when it was answered.
+#[derive(Parser)]
+#[command(name = "sinew-probe")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer on these ports until ended; `curl` is answered too.
+    Serve {
+        /// What to call oneself in answers to HTTP.
+        #[arg(long, default_value = "a pod")]
+        name: String,
+        #[arg(long)]
+        tcp: Vec<u16>,
+        #[arg(long)]
+        udp: Vec<u16>,
+    },
+    /// One attempt.
+    Dial(DialArguments),
+    /// Ask over one connection until standard input closes.
+    Hold {
+        #[command(flatten)]
+        dial: DialArguments,
+        /// Milliseconds between requests.
+        #[arg(long, default_value_t = 20)]
+        every: u64,
+    },
+    /// A new attempt every so often until standard input closes.
+    Redial {
+        #[command(flatten)]
+        dial: DialArguments,
+        /// Milliseconds between attempts.
+        #[arg(long, default_value_t = 20)]
+        every: u64,
+    },
+    /// Many bytes over one TCP connection, every one verified.
+    Stream {
+        #[command(flatten)]
+        dial: DialArguments,
+        #[arg(long, default_value = "up")]
+        direction: Direction,
+        /// How many bytes to move.
+        #[arg(long, default_value_t = 16 << 20)]
+        total: u64,
+        /// Bytes of each write.
+        #[arg(long, default_value_t = serve::PIECE_BYTES)]
+        piece: usize,
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+#[derive(Args)]
+struct DialArguments {
+    transport: Transport,
+    /// An address or a name of /etc/hosts.
+    host: String,
+    #[arg(default_value_t = 0)]
+    port: u16,
+    /// 4 or 6, for a name that has both.
+    #[arg(long)]
+    family: Option<u8>,
+    /// Local port; any if 0.
+    #[arg(long, default_value_t = 0)]
+    source_port: u16,
+    /// Bytes of a request.
+    #[arg(long, default_value_t = 32)]
+    bytes: usize,
+    /// Milliseconds for an attempt.
+    #[arg(long, default_value_t = 1000)]
+    timeout: u64,
+}
+
+impl DialArguments {
+    fn target(&self) -> Result<Target> {
+        Ok(Target {
+            transport: self.transport,
+            address: SocketAddr::new(probe::resolve(&self.host, self.family)?, self.port),
+            source_port: self.source_port,
+            bytes: self.bytes,
+            timeout: Duration::from_millis(self.timeout),
+        })
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Serve { name, tcp, udp } => {
+            serve::serve(name.leak(), &tcp, &udp)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Dial(arguments) => {
+            let attempt = dial::dial(&arguments.target()?);
+            print(&attempt, attempt.outcome == Outcome::Answered)
+        }
+        Command::Hold { dial, every } => {
+            let watched = watch::hold(&dial.target()?, Duration::from_millis(every));
+            print(&watched, watched.failed.is_empty())
+        }
+        Command::Redial { dial, every } => {
+            let watched = watch::redial(&dial.target()?, Duration::from_millis(every));
+            print(&watched, watched.failed.is_empty())
+        }
+        Command::Stream { dial, direction, total, piece, seed } => {
+            let target = dial.target()?;
+            let streamed = stream::stream(target.address, direction, total, piece, seed, target.timeout);
+            print(&streamed, streamed.outcome == Outcome::Answered)
+        }
+    }
+}
+
+fn print(report: &impl Serialize, good: bool) -> Result<ExitCode> {
+    let line = serde_json::to_string(report).context("the report as JSON")?;
+    writeln!(io::stdout(), "{line}").context("printing the report")?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

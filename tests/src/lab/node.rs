@@ -1,0 +1,358 @@
+//! A node: its place, its agent's process and directories, and its pods.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+
+use super::cni::{Answer, Call};
+use super::netns::Netns;
+use super::pod::{Pod, PodRecord};
+use super::process::{self, Running, output_with, wait_until};
+use super::store::{PodObject, Store};
+use super::topology::{CLUSTER_CIDRS, Topology, UNDERLAY};
+use super::{Family, Place, Plan, Routing, binaries, pins_of};
+
+/// Where a node's agent keeps things.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    /// `--run-dir`.
+    pub run: PathBuf,
+    /// `--state-dir`.
+    pub state: PathBuf,
+    /// `--bpf-root`.
+    pub bpf_root: PathBuf,
+    /// Logs, and what the lab itself notes of the node.
+    pub notes: PathBuf,
+}
+
+/// A node of the lab.
+#[derive(Debug)]
+pub struct Node {
+    place: Place,
+    number: u8,
+    lab: String,
+    plan: Plan,
+    store: Store,
+    directories: Directories,
+    agent: Mutex<Option<Running>>,
+    pods: Mutex<BTreeMap<String, Arc<Pod>>>,
+}
+
+impl Node {
+    pub(super) fn new(lab: &str, number: u8, plan: &Plan, folder: &Path, store: Store) -> Self {
+        let name = char::from(b'a' + number).to_string();
+        let addresses = plan.topology.node(number);
+        let own = folder.join(&name);
+        let directories = Directories {
+            run: own.join("run"),
+            state: own.join("state"),
+            bpf_root: pins_of(lab),
+            notes: own.join("notes"),
+        };
+        Self {
+            place: Place::new(&name, Netns::named(lab, &name), addresses.v4, addresses.v6),
+            number,
+            lab: lab.to_owned(),
+            plan: plan.clone(),
+            store,
+            directories,
+            agent: Mutex::new(None),
+            pods: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// 0 for node `a`, 1 for `b`, …
+    #[must_use]
+    pub fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// Its agent's directories.
+    #[must_use]
+    pub fn directories(&self) -> &Directories {
+        &self.directories
+    }
+
+    /// Starts its agent and does not wait for it.
+    ///
+    /// # Errors
+    /// It runs already, or cannot be started.
+    pub fn start_agent(&self) -> Result<()> {
+        self.start_agent_from(&binaries::find("sinew-agent")?)
+    }
+
+    /// Starts another build of the agent.
+    ///
+    /// # Errors
+    /// As [`Node::start_agent`].
+    pub fn start_agent_from(&self, program: &Path) -> Result<()> {
+        let mut agent = self.lock_agent();
+        ensure!(agent.is_none(), "the agent of node {} runs already", self.name());
+        for folder in [&self.directories.run, &self.directories.state, &self.directories.notes] {
+            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        }
+        let running = Running::start(&mut self.agent_command(program), &self.agent_log())?;
+        fs::write(self.directories.notes.join("agent.pid"), running.pid().to_string())
+            .context("noting the agent's process id")?;
+        *agent = Some(running);
+        Ok(())
+    }
+
+    /// The agent's command line.
+    #[must_use]
+    pub fn agent_command(&self, program: &Path) -> Command {
+        let mut command = self.place.netns().command(program);
+        command.args(["--node-name", self.name(), "--cluster-name", "lab"]);
+        command.arg("--store").arg(format!("folder:{}", self.store.folder().display()));
+        command.arg("--state-dir").arg(&self.directories.state);
+        command.arg("--run-dir").arg(&self.directories.run);
+        command.arg("--bpf-root").arg(&self.directories.bpf_root);
+        for (family, cluster) in Family::BOTH.into_iter().zip(CLUSTER_CIDRS) {
+            if self.plan.families.contains(&family) {
+                command.args(["--pod-cidr", &Topology::pool(self.number, family), "--cluster-cidr", cluster]);
+            }
+            command.args(["--node-ip", &self.address(family).to_string()]);
+        }
+        let routing = match self.plan.routing {
+            Routing::Native => "native",
+            Routing::Vxlan => "vxlan",
+        };
+        command.args(["--underlay", UNDERLAY, "--routing", routing]).args(&self.plan.agent_arguments);
+        command
+    }
+
+    /// Waits until the agent says that it can serve an ADD.
+    ///
+    /// # Errors
+    /// It died, or the time is over; the error ends with its log.
+    pub fn wait_ready(&self, limit: Duration) -> Result<()> {
+        wait_until(&format!("the agent of node {}", self.name()), limit, || {
+            let mut agent = self.lock_agent();
+            ensure!(
+                agent.as_mut().is_none_or(|agent| agent.is_running().unwrap_or(false)),
+                "the agent of node {} ended by itself",
+                self.name()
+            );
+            drop(agent);
+            Ok(self.cni(&Call::new("STATUS", "", self.place.netns()))?.success)
+        })
+        .with_context(|| format!("its log ends with:\n{}", process::tail(&self.agent_log(), 30)))
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn kill_agent(&self) -> Result<()> {
+        let mut agent = self.lock_agent();
+        agent.as_mut().with_context(|| format!("no agent runs on node {}", self.name()))?.kill()?;
+        *agent = None;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits for its end.
+    ///
+    /// # Errors
+    /// It does not run, or not end.
+    pub fn stop_agent(&self) -> Result<()> {
+        let mut agent = self.lock_agent();
+        let running = agent.as_mut().with_context(|| format!("no agent runs on node {}", self.name()))?;
+        running.signal(Signal::SIGTERM)?;
+        running.wait(Duration::from_secs(10))?;
+        *agent = None;
+        Ok(())
+    }
+
+    /// Sends the agent a signal.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal_agent(&self, signal: Signal) -> Result<()> {
+        self.lock_agent()
+            .as_ref()
+            .with_context(|| format!("no agent runs on node {}", self.name()))?
+            .signal(signal)
+    }
+
+    /// The agent's process id, if it runs.
+    #[must_use]
+    pub fn agent_pid(&self) -> Option<u32> {
+        self.lock_agent().as_ref().map(Running::pid)
+    }
+
+    /// Kills the agent, starts it again and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn restart_agent(&self) -> Result<()> {
+        self.kill_agent()?;
+        self.start_agent()?;
+        self.wait_ready(Duration::from_secs(30))
+    }
+
+    /// The agent's log.
+    #[must_use]
+    pub fn agent_log(&self) -> PathBuf {
+        self.directories.notes.join("agent.log")
+    }
+
+    /// Calls the CNI plugin on this node.
+    ///
+    /// # Errors
+    /// The plugin cannot be started or says no JSON.
+    pub fn cni(&self, call: &Call) -> Result<Answer> {
+        call.make(self.place.netns(), &self.directories)
+    }
+
+    /// Runs `sinew` against this node's agent.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn sinew(&self, words: &[&str]) -> Result<Output> {
+        output_with(&mut self.sinew_command(words)?, b"")
+    }
+
+    /// `sinew` against this node's agent, to be started.
+    ///
+    /// # Errors
+    /// It was not built.
+    pub fn sinew_command(&self, words: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binaries::find("sinew")?);
+        command.args(words).env("SINEW_AGENT_SOCKET", self.directories.run.join("agent.sock"));
+        Ok(command)
+    }
+
+    /// Waits until this node, and every other that lives, enforces what the store holds.
+    ///
+    /// # Errors
+    /// Something was refused, or the time is over.
+    pub fn wait_enforced(&self, limit: Duration) -> Result<()> {
+        let limit = format!("{}ms", limit.as_millis());
+        process::run(&mut self.sinew_command(&["policy", "wait", "--timeout", &limit])?).map(drop)
+    }
+
+    /// Makes a pod of namespace `default` and waits until it is connected.
+    ///
+    /// # Errors
+    /// The store or the CNI plugin refused it.
+    pub fn pod(&self, name: &str, labels: &[(&str, &str)]) -> Result<Arc<Pod>> {
+        let labels = labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        self.pod_of(&PodObject {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+            uid: format!("{}-{}", self.lab, name),
+            labels,
+            node: self.name().to_owned(),
+            ports: Vec::new(),
+        })
+    }
+
+    /// Makes the pod of an object.
+    ///
+    /// # Errors
+    /// As [`Node::pod`].
+    pub fn pod_of(&self, object: &PodObject) -> Result<Arc<Pod>> {
+        self.store.write_pod(object)?;
+        let pod = Arc::new(Pod::add(&self.lab, self, object)?);
+        fs::write(self.pod_note(pod.name()), serde_json::to_string(pod.record()).context("a pod as JSON")?)
+            .context("noting the pod")?;
+        self.lock_pods().insert(pod.name().to_owned(), Arc::clone(&pod));
+        Ok(pod)
+    }
+
+    /// Removes a pod: DEL, then its namespace and its object.
+    ///
+    /// # Errors
+    /// DEL failed.
+    pub fn remove_pod(&self, name: &str) -> Result<()> {
+        let pod = self
+            .lock_pods()
+            .remove(name)
+            .with_context(|| format!("node {} has no pod {name}", self.name()))?;
+        pod.delete(self)?;
+        fs::remove_file(self.pod_note(name)).context("forgetting the pod")?;
+        self.store.remove_pod(&pod.record().namespace, &pod.record().pod_name)
+    }
+
+    /// Its pods, by name.
+    #[must_use]
+    pub fn pods(&self) -> Vec<Arc<Pod>> {
+        self.lock_pods().values().cloned().collect()
+    }
+
+    /// The folder of objects.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Finds the agent and the pods that another process has made.
+    pub(super) fn attach(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.directories.notes).context("reading the node's notes")?.flatten() {
+            if let Some(name) = entry.file_name().to_str().and_then(|name| name.strip_prefix("pod-")) {
+                let record: PodRecord =
+                    serde_json::from_slice(&fs::read(entry.path())?).context("a pod's note")?;
+                let pod = Pod::of_record(&self.lab, record);
+                self.lock_pods().insert(name.trim_end_matches(".json").to_owned(), Arc::new(pod));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends what runs on behalf of this process; the sweep ends the rest.
+    pub(super) fn forget_processes(&self) {
+        drop(self.lock_agent().take());
+        self.place.end_servers();
+        for pod in self.pods() {
+            pod.end_servers();
+        }
+    }
+
+    /// Leaves the agent running when this value is dropped.
+    pub fn release_agent(&self) {
+        if let Some(agent) = self.lock_agent().take() {
+            agent.release();
+        }
+    }
+
+    /// Kills an agent that another process has started.
+    ///
+    /// # Errors
+    /// There is no note of it.
+    pub fn kill_noted_agent(&self) -> Result<()> {
+        let note = self.directories.notes.join("agent.pid");
+        let pid: u32 = fs::read_to_string(&note)
+            .with_context(|| format!("reading {}", note.display()))?
+            .trim()
+            .parse()
+            .context("the agent's process id")?;
+        kill(process::pid(pid)?, Signal::SIGKILL).with_context(|| format!("killing process {pid}"))
+    }
+
+    fn pod_note(&self, name: &str) -> PathBuf {
+        self.directories.notes.join(format!("pod-{name}.json"))
+    }
+
+    fn lock_agent(&self) -> MutexGuard<'_, Option<Running>> {
+        self.agent.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn lock_pods(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Pod>>> {
+        self.pods.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+impl Deref for Node {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}

@@ -1,0 +1,167 @@
+//! Removing labs: the own one at its end, and those whose process died without that chance.
+//!
+//! A lab's folder names its owner by process id and start time, since ids are used again. Everything else is found by
+//! the lab's id: processes by the namespace that they are in, namespaces and pins by name.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{LABS, folder_of, netns, pins_of};
+
+const OWNER: &str = "owner";
+
+/// The process that a lab belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pid: u32,
+    started: String,
+}
+
+impl Owner {
+    /// This process.
+    ///
+    /// # Errors
+    /// /proc is not mounted.
+    pub fn this_process() -> Result<Self> {
+        Self::of(std::process::id()).context("/proc has no entry for this process")
+    }
+
+    /// Writes it into a lab's folder.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        fs::write(folder.join(OWNER), format!("{} {}", self.pid, self.started))
+            .context("writing the lab's owner")
+    }
+
+    fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may hold spaces; the start time is the 20th field after it (proc(5)).
+        let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned();
+        Some(Self { pid, started })
+    }
+
+    fn read(folder: &Path) -> Option<Self> {
+        let text = fs::read_to_string(folder.join(OWNER)).ok()?;
+        let (pid, started) = text.split_once(' ')?;
+        Some(Self { pid: pid.parse().ok()?, started: started.to_owned() })
+    }
+
+    fn lives(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+}
+
+/// Says that a lab belongs to no process: only `down` removes it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn disown(id: &str) -> Result<()> {
+    fs::write(folder_of(id).join(OWNER), "nobody").context("writing the lab's owner")
+}
+
+/// Removes every lab whose owner is dead.
+///
+/// # Errors
+/// One cannot be removed.
+pub fn stale() -> Result<()> {
+    let Ok(entries) = fs::read_dir(LABS) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let owner = Owner::read(&entry.path());
+        if owner.is_some_and(|owner| !owner.lives()) {
+            remove(&entry.file_name().to_string_lossy())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes everything that a lab has made, whatever of it is there.
+///
+/// # Errors
+/// Something is there and cannot be removed; the rest is.
+pub fn remove(id: &str) -> Result<()> {
+    let names = namespaces(id);
+    end_processes(&names)?;
+    let mut result = Ok(());
+    for name in &names {
+        result = result.and(netns::Netns::named(id, &name[netns::prefix(id).len()..]).remove());
+    }
+    // Pins keep programs and their links alive; they go last, so that no packet of a living pod is left unjudged.
+    result = result.and(remove_folder(&pins_of(id)));
+    result.and(remove_folder(&folder_of(id)))
+}
+
+/// Names of the namespaces of a lab.
+fn namespaces(id: &str) -> Vec<String> {
+    let prefix = netns::prefix(id);
+    let Ok(entries) = fs::read_dir("/run/netns") else { return Vec::new() };
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(&prefix)).collect()
+}
+
+/// Kills what runs in these namespaces and waits until it is gone.
+fn end_processes(names: &[String]) -> Result<()> {
+    let inodes: Vec<(u64, u64)> = names
+        .iter()
+        .filter_map(|name| fs::metadata(Path::new("/run/netns").join(name)).ok())
+        .map(|metadata| (metadata.dev(), metadata.ino()))
+        .collect();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let inside = processes_in(&inodes);
+        if inside.is_empty() {
+            return Ok(());
+        }
+        for &pid in &inside {
+            match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error).with_context(|| format!("killing process {pid} of a lab")),
+            }
+        }
+        anyhow::ensure!(Instant::now() < deadline, "processes {inside:?} of a lab do not die");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn processes_in(inodes: &[(u64, u64)]) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let inside = |pid: &i32| {
+        // A zombie has no namespace any more, and its metadata cannot be read.
+        fs::metadata(format!("/proc/{pid}/ns/net"))
+            .is_ok_and(|found| inodes.contains(&(found.dev(), found.ino())))
+    };
+    pids.filter(inside).collect()
+}
+
+fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            // A container runtime of a test mounts below its folder.
+            unmount_below(folder)?;
+            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))
+        }
+        Err(error) => Err(error).with_context(|| format!("removing {}", folder.display())),
+    }
+}
+
+fn unmount_below(folder: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("reading the list of mounts")?;
+    let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(1));
+    for point in points.filter(|point| Path::new(point).starts_with(folder)) {
+        umount2(point, MntFlags::MNT_DETACH).with_context(|| format!("unmounting {point}"))?;
+    }
+    Ok(())
+}
