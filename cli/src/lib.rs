@@ -16,6 +16,7 @@ mod identity;
 mod map;
 mod monitor;
 mod names;
+mod observe;
 mod output;
 mod policy;
 mod status;
@@ -71,6 +72,8 @@ enum Command {
     Map(map::MapCommand),
     /// Raw events of the kernel as they come, without names
     Monitor(monitor::MonitorArgs),
+    /// Flows, live and past: who talked to whom, what became of it, and which policy decided
+    Observe(Box<observe::ObserveArgs>),
     /// Versions of this command and of the agent
     Version(version::VersionArgs),
     /// Completion script for a shell
@@ -169,6 +172,7 @@ fn execute(command: Command) -> Result<()> {
             Command::Conntrack(command) => conntrack::run(&command).await,
             Command::Map(command) => map::run(&command).await,
             Command::Monitor(args) => monitor::run(&args).await,
+            Command::Observe(args) => observe::run(&args).await,
             Command::Version(args) => version::run(&args).await,
             Command::Completion(_) => unreachable!("answered without a runtime above"),
         }

@@ -116,7 +116,9 @@ async fn connect(args: &flags::ServerArgs) -> Result<(ObserverClient<Channel>, s
 /// A server's refusal: what is wrong with a filter is the command line's fault, the rest as for every command.
 fn refused(status: &tonic::Status) -> Failure {
     match status.code() {
-        tonic::Code::InvalidArgument => Failure::usage(format!("the server refuses the request: {}", status.message())),
+        tonic::Code::InvalidArgument => {
+            Failure::usage(format!("the server refuses the request: {}", status.message()))
+        }
         _ => agent::refused(status),
     }
 }

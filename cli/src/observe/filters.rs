@@ -15,7 +15,16 @@ use super::flags::GivenFilter;
 
 /// Flags that can't be given together, group by group: any two of one group contradict each other.
 const CONFLICTS: &[&[&str]] = &[
-    &["from-fqdn", "from-ip", "ip", "fqdn", "from-namespace", "namespace", "from-all-namespaces", "all-namespaces"],
+    &[
+        "from-fqdn",
+        "from-ip",
+        "ip",
+        "fqdn",
+        "from-namespace",
+        "namespace",
+        "from-all-namespaces",
+        "all-namespaces",
+    ],
     &["from-fqdn", "from-ip", "ip", "fqdn", "from-pod", "pod"],
     &["to-fqdn", "to-ip", "ip", "fqdn", "to-namespace", "namespace", "to-all-namespaces", "all-namespaces"],
     &["to-fqdn", "to-ip", "ip", "fqdn", "to-pod", "pod"],
@@ -51,7 +60,8 @@ pub(super) fn lists(given: &[GivenFilter]) -> Result<FilterLists, String> {
         if filter.name == "not" {
             if value::boolean("not", &filter.value)? {
                 if negated {
-                    return Err("--not stands before another --not; it turns the one filter behind it round".to_owned());
+                    return Err("--not stands before another --not; it turns the one filter behind it round"
+                        .to_owned());
                 }
                 negated = true;
             }
@@ -156,12 +166,15 @@ impl Pair {
             for (pods, services, of_end) in ends {
                 for name in pods.iter().chain(services) {
                     let Some((own, _)) = name.split_once('/') else { continue };
-                    let other = self.namespaces.iter().chain(of_end).find(|wanted| *wanted != own && !own.is_empty());
+                    let other =
+                        self.namespaces.iter().chain(of_end).find(|wanted| *wanted != own && !own.is_empty());
                     if let Some(wanted) = other {
                         return Err(format!("{name:?} is not in namespace {wanted:?}"));
                     }
                 }
-                for (pod, service) in pods.iter().flat_map(|pod| services.iter().map(move |service| (pod, service))) {
+                for (pod, service) in
+                    pods.iter().flat_map(|pod| services.iter().map(move |service| (pod, service)))
+                {
                     let (pod_namespace, service_namespace) = (namespace_of(pod), namespace_of(service));
                     if !pod_namespace.is_empty() && pod_namespace != service_namespace {
                         return Err(format!("service {service:?} is not in the namespace of pod {pod:?}"));

@@ -259,7 +259,11 @@ const FILTERS: &[FilterFlag] = &[
     flag("from-ip", "ADDRESS", "Source address, or a prefix of it"),
     flag("from-label", "SELECTOR", "Source has these labels (app=web, reserved:world)"),
     flag("from-namespace", "NAMESPACE", "Source in this namespace"),
-    flag("from-pod", "[NAMESPACE/]POD", "Source is a pod whose name begins so; without a namespace in default"),
+    flag(
+        "from-pod",
+        "[NAMESPACE/]POD",
+        "Source is a pod whose name begins so; without a namespace in default",
+    ),
     flag("from-port", "PORT", "Source port"),
     flag("from-service", "[NAMESPACE/]NAME", "Source address belongs to a service whose name begins so"),
     flag("from-workload", "[KIND/]NAME", "Source is owned by this controller"),
@@ -300,7 +304,12 @@ const FILTERS: &[FilterFlag] = &[
     flag("to-workload", "[KIND/]NAME", "Destination is owned by this controller"),
     flag("trace-id", "ID", "Part of this distributed trace"),
     flag("traffic-direction", "DIRECTION", "ingress or egress"),
-    short("type", 't', "TYPE[:SUBTYPE]", "capture, drop, l7, policy-verdict, trace[:POINT], trace-sock; a POINT is to-endpoint, from-overlay, …"),
+    short(
+        "type",
+        't',
+        "TYPE[:SUBTYPE]",
+        "capture, drop, l7, policy-verdict, trace[:POINT], trace-sock; a POINT is to-endpoint, from-overlay, …",
+    ),
     flag("unencrypted", "", "Not encrypted between nodes"),
     flag("uuid", "UUID", "This flow"),
     flag("verdict", "VERDICT", "FORWARDED, DROPPED, AUDIT, REDIRECTED, ERROR, TRACED or TRANSLATED"),
@@ -319,7 +328,10 @@ impl Args for FilterArgs {
                 arg = arg.short(letter);
             }
             arg = if filter.value.is_empty() {
-                arg.num_args(0..=1).require_equals(true).default_missing_value("true").hide_default_value(true)
+                arg.num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("true")
+                    .hide_default_value(true)
             } else {
                 arg.value_name(filter.value).allow_hyphen_values(true)
             };
@@ -338,9 +350,11 @@ impl FromArgMatches for FilterArgs {
         for filter in FILTERS {
             let values = matches.get_many::<String>(filter.name).into_iter().flatten();
             let places = matches.indices_of(filter.name).into_iter().flatten();
-            given.extend(places.zip(values).map(|(place, value)| {
-                (place, GivenFilter { name: filter.name, value: value.clone() })
-            }));
+            given.extend(
+                places
+                    .zip(values)
+                    .map(|(place, value)| (place, GivenFilter { name: filter.name, value: value.clone() })),
+            );
         }
         given.sort_by_key(|(place, _)| *place);
         Ok(Self { given: given.into_iter().map(|(_, filter)| filter).collect() })

@@ -56,7 +56,9 @@ pub(super) fn read(
         .enumerate()
         .filter_map(move |(index, line)| match line {
             Ok(line) => answer(&line, &descriptor, &name, index + 1).map(Ok),
-            Err(error) => Some(Err(anyhow::Error::from(error).context(format!("read line {} of {name}", index + 1)))),
+            Err(error) => {
+                Some(Err(anyhow::Error::from(error).context(format!("read line {} of {name}", index + 1))))
+            }
         })
         .filter(move |answer| answer.as_ref().is_ok_and(&wanted) || answer.is_err());
     select(answers, request)
@@ -75,7 +77,10 @@ fn select(
         return Ok(Box::new(answers.take(count)));
     }
     if number > MOST_LAST {
-        return Err(Failure::usage(format!("--last takes at most {MOST_LAST} with --input-file, not {number}")).into());
+        return Err(Failure::usage(format!(
+            "--last takes at most {MOST_LAST} with --input-file, not {number}"
+        ))
+        .into());
     }
     let mut last = VecDeque::new();
     for answer in answers {
@@ -111,7 +116,8 @@ fn parse(line: &str, descriptor: &MessageDescriptor) -> Result<GetFlowsResponse>
 
 fn in_time(time: Option<&Timestamp>, since: Option<&Timestamp>, until: Option<&Timestamp>) -> bool {
     let Some(time) = time else { return true };
-    since.is_none_or(|since| compare(time, since).is_ge()) && until.is_none_or(|until| compare(time, until).is_le())
+    since.is_none_or(|since| compare(time, since).is_ge())
+        && until.is_none_or(|until| compare(time, until).is_le())
 }
 
 #[cfg(test)]

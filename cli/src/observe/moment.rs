@@ -33,7 +33,8 @@ fn length(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
         let (number, behind) = rest.split_at(end);
-        let unit_end = behind.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(behind.len());
+        let unit_end =
+            behind.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(behind.len());
         let (unit, behind) = behind.split_at(unit_end);
         let seconds = match unit {
             "ns" => 1e-9,

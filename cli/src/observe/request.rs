@@ -137,15 +137,18 @@ fn mask(args: &FlowArgs) -> Result<Option<FieldMask>, Failure> {
 
 /// FlowFilters as JSON, any number of them in each text.
 fn raw(flag: &str, texts: &[String]) -> Result<Vec<FlowFilter>, Failure> {
-    let descriptor = POOL.get_message_by_name("flow.FlowFilter").expect("the built-in schema has flow.FlowFilter");
+    let descriptor =
+        POOL.get_message_by_name("flow.FlowFilter").expect("the built-in schema has flow.FlowFilter");
     let mut made = Vec::new();
     for text in texts {
         let problem = |error: &dyn std::fmt::Display| Failure::usage(format!("--{flag} {text}: {error}"));
         let values = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>();
         for value in values {
             let value = value.map_err(|error| problem(&error))?;
-            let dynamic = DynamicMessage::deserialize(descriptor.clone(), value).map_err(|error| problem(&error))?;
-            let filter = FlowFilter::decode(dynamic.encode_to_vec().as_slice()).map_err(|error| problem(&error))?;
+            let dynamic =
+                DynamicMessage::deserialize(descriptor.clone(), value).map_err(|error| problem(&error))?;
+            let filter =
+                FlowFilter::decode(dynamic.encode_to_vec().as_slice()).map_err(|error| problem(&error))?;
             made.push(filter);
         }
     }

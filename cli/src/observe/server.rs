@@ -73,7 +73,9 @@ fn parse(text: &str, why: &str) -> Result<Address, Failure> {
     }
     let address = text.strip_prefix("tcp://").unwrap_or(text);
     match address.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(Address::Plain(address.to_owned())),
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+            Ok(Address::Plain(address.to_owned()))
+        }
         _ => Err(Failure::usage(format!("{why} {text:?} is no address: host:port or unix:///path"))),
     }
 }
@@ -114,8 +116,9 @@ mod tests {
     }
 
     fn chosen(server: Option<&str>, variables: &[(&str, &str)]) -> Vec<String> {
-        let variable =
-            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
         let found = candidates(&args(server), variable).expect("addresses");
         found.into_iter().map(|(address, why)| format!("{address} {why}")).collect()
     }
@@ -133,7 +136,9 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused_by_its_source() {
-        for (text, part) in [("localhost", "is no address"), ("host:99999", "is no address"), ("tls://h:443", "no TLS")] {
+        for (text, part) in
+            [("localhost", "is no address"), ("host:99999", "is no address"), ("tls://h:443", "no TLS")]
+        {
             let failure = candidates(&args(Some(text)), |_| None).expect_err("refused");
             assert_eq!(failure.code, Code::TimedOut, "a usage error");
             assert!(failure.message.contains(part) && failure.message.contains("--server"), "{failure}");

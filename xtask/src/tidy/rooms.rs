@@ -11,14 +11,17 @@ use serde_json::Value;
 use super::source::Source;
 use crate::{paths, process};
 
-/// A package and the packages of ours that it may depend on. `sinew-tests` may depend on any.
+/// Packages of tests may depend on any.
+const TESTS: [&str; 2] = ["sinew-tests", "sinew-fuzz"];
+
+/// A package and the packages of ours that it may depend on.
 const EDGES: &[(&str, &[&str])] = &[
     ("sinew-bpf", &[]),
     ("sinew-api", &[]),
     ("sinew-engine", &["sinew-api", "sinew-bpf"]),
     ("sinew-observer", &["sinew-api"]),
     ("sinew-agent", &["sinew-engine", "sinew-api", "sinew-bpf", "sinew-observer"]),
-    ("sinew-cli", &["sinew-engine", "sinew-api", "sinew-bpf"]),
+    ("sinew-cli", &["sinew-engine", "sinew-api", "sinew-bpf", "sinew-observer"]),
     ("xtask", &[]),
 ];
 
@@ -41,7 +44,7 @@ pub(super) fn edges(metadata: &Value) -> Result<Vec<String>> {
             continue;
         }
         let name = package["name"].as_str().context("a package without a name")?;
-        if name == "sinew-tests" {
+        if TESTS.contains(&name) {
             continue;
         }
         let Some((_, allowed)) = EDGES.iter().find(|(row, _)| *row == name) else {

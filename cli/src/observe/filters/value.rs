@@ -24,13 +24,16 @@ pub(super) fn workload(value: &str) -> Workload {
 }
 
 pub(super) fn drop_reason(value: &str) -> Result<DropReason, String> {
-    DropReason::from_str_name(&value.to_ascii_uppercase())
-        .ok_or_else(|| format!("--drop-reason-desc {value:?} is no drop reason; it is a name such as POLICY_DENIED"))
+    DropReason::from_str_name(&value.to_ascii_uppercase()).ok_or_else(|| {
+        format!("--drop-reason-desc {value:?} is no drop reason; it is a name such as POLICY_DENIED")
+    })
 }
 
 pub(super) fn verdict(value: &str) -> Result<Verdict, String> {
     Verdict::from_str_name(&value.to_ascii_uppercase()).ok_or_else(|| {
-        format!("--verdict {value:?} is none of FORWARDED, DROPPED, AUDIT, REDIRECTED, ERROR, TRACED, TRANSLATED")
+        format!(
+            "--verdict {value:?} is none of FORWARDED, DROPPED, AUDIT, REDIRECTED, ERROR, TRACED, TRANSLATED"
+        )
     })
 }
 
@@ -88,7 +91,9 @@ pub(super) fn event_type(value: &str) -> Result<EventTypeFilter, String> {
                 .then(|| words::trace_point(sub_name))
                 .flatten()
                 .or_else(|| number(sub_name))
-                .ok_or_else(|| format!("--type {value:?}: {sub_name:?} is no sub type of {name}, and no number"))?,
+                .ok_or_else(|| {
+                    format!("--type {value:?}: {sub_name:?} is no sub type of {name}, and no number")
+                })?,
         ),
     };
     Ok(EventTypeFilter { r#type, match_sub_type: sub_type.is_some(), sub_type: sub_type.unwrap_or(0) })
@@ -100,12 +105,15 @@ fn number(text: &str) -> Option<i32> {
 
 /// A CEL expression for a policy as `name`, `namespace/name`, `kind/name` or `kind/namespace/name`, kinds in short form.
 pub(super) fn policy_expression(value: &str) -> Result<String, String> {
-    let sound = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    let sound = |part: &&str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
+    };
     let parts: Vec<&str> = value.split('/').collect();
     if !parts.iter().all(sound) {
         return Err(format!("--policy {value:?} is not NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME"));
     }
-    let kind_of = |short: &str| words::POLICY_KINDS.iter().find(|(known, _)| *known == short).map(|(_, kind)| *kind);
+    let kind_of =
+        |short: &str| words::POLICY_KINDS.iter().find(|(known, _)| *known == short).map(|(_, kind)| *kind);
     let mut tests = Vec::new();
     match parts.as_slice() {
         [name] => tests.push(format!("p.name == '{name}'")),
@@ -117,7 +125,8 @@ pub(super) fn policy_expression(value: &str) -> Result<String, String> {
             }
         }
         [short, namespace, name] => {
-            let kind = kind_of(short).ok_or_else(|| format!("--policy {value:?}: {short:?} is no kind of policy"))?;
+            let kind = kind_of(short)
+                .ok_or_else(|| format!("--policy {value:?}: {short:?} is no kind of policy"))?;
             tests.push(format!("p.name == '{name}' && p.namespace == '{namespace}' && p.kind == '{kind}'"));
         }
         _ => return Err(format!("--policy {value:?} has more than two slashes")),

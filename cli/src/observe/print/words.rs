@@ -67,7 +67,10 @@ pub(in crate::observe) const POLICY_KINDS: [(&str, &str); 5] = [
 
 /// The number of a reserved name that a filter may ask for.
 pub(in crate::observe) fn reserved_identity(name: &str) -> Option<u32> {
-    RESERVED_IDENTITIES.iter().find(|(number, known)| *number != 0 && *known == name).map(|(number, _)| *number)
+    RESERVED_IDENTITIES
+        .iter()
+        .find(|(number, known)| *number != 0 && *known == name)
+        .map(|(number, _)| *number)
 }
 
 /// The number of a kind of record.
@@ -96,7 +99,9 @@ pub(super) fn flow_type(flow: &Flow) -> String {
     let Some(event) = &flow.event_type else { return "UNKNOWN".to_owned() };
     let sub_type = u8::try_from(event.sub_type & 0xff).unwrap_or(0);
     match event.r#type {
-        TYPE_TRACE => TRACE_POINTS.get(usize::from(sub_type)).map_or_else(|| sub_type.to_string(), |it| (*it).to_owned()),
+        TYPE_TRACE => TRACE_POINTS
+            .get(usize::from(sub_type))
+            .map_or_else(|| sub_type.to_string(), |it| (*it).to_owned()),
         TYPE_DROP => drop_reason(sub_type).map_or_else(|| format!("{sub_type}, 0"), str::to_owned),
         TYPE_POLICY_VERDICT => {
             let index = usize::try_from(flow.policy_match_type).unwrap_or(usize::MAX);

@@ -1,0 +1,184 @@
+//! `--explain`: behind a verdict, the rule that decided and where it stands, or the nearest rule and what failed.
+//!
+//! What the flow carries is enough for a rule that decided. For a default deny the node's agent is asked, if it is the
+//! one that sent the flow: only it has the rules. Its answer is about now; the line says so when the revision moved.
+
+use std::time::Duration;
+
+use sinew_api::extensions::{DecidingRule, Extensions};
+use sinew_api::proto::agent::agent_client::AgentClient;
+use sinew_api::proto::agent::party::By;
+use sinew_api::proto::agent::{ExplainRequest, ExplainResponse, NearMiss, Party};
+use sinew_api::proto::flow::{Endpoint, Flow, Policy, TrafficDirection, Verdict, layer4};
+use sinew_api::proto::observer::GetFlowsResponse;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use tonic::transport::Channel;
+
+use super::print::words;
+use super::server::Address;
+
+/// How long the agent may take for one answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Explains flows of one server.
+pub(super) struct Explainer {
+    socket: Option<String>,
+    agent: Option<AgentClient<Channel>>,
+}
+
+impl Explainer {
+    pub(super) fn new(server: &Address) -> Self {
+        let socket = match server {
+            Address::Socket(path) => Some(path.clone()),
+            Address::Plain(_) => None,
+        };
+        Self { socket, agent: None }
+    }
+
+    /// Lines for an answer; none for what is no verdict.
+    pub(super) async fn of(&mut self, answer: &GetFlowsResponse) -> Vec<String> {
+        let Some(ResponseTypes::Flow(flow)) = &answer.response_types else { return Vec::new() };
+        let is_verdict =
+            flow.event_type.as_ref().is_some_and(|event| event.r#type == words::TYPE_POLICY_VERDICT);
+        if !is_verdict && flow.verdict() != Verdict::Dropped {
+            return Vec::new();
+        }
+        let known = Extensions::of(flow);
+        let mut lines = carried(flow, &known);
+        if known.default_deny && is_verdict {
+            match self.ask(flow).await {
+                Ok(Some(answer)) => lines.extend(nearest(&answer, flow.traffic_direction())),
+                Ok(None) => {}
+                Err(problem) => lines.push(format!("nearest rule unknown: {problem}")),
+            }
+        }
+        lines
+    }
+
+    async fn ask(&mut self, flow: &Flow) -> Result<Option<ExplainResponse>, String> {
+        let Some(socket) = &self.socket else {
+            return Err("only the node's own agent has the rules; ask it through its socket".to_owned());
+        };
+        let Some(request) = question(flow) else { return Ok(None) };
+        if self.agent.is_none() {
+            let endpoint = tonic::transport::Endpoint::from_shared(format!("unix:{socket}"));
+            let channel = endpoint.map_err(|error| error.to_string())?.connect_lazy();
+            self.agent = Some(AgentClient::new(channel));
+        }
+        let Some(agent) = &mut self.agent else { return Ok(None) };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(PATIENCE);
+        agent
+            .explain(request)
+            .await
+            .map(|answer| Some(answer.into_inner()))
+            .map_err(|status| status.message().to_owned())
+    }
+}
+
+/// What the flow itself says.
+fn carried(flow: &Flow, known: &Extensions) -> Vec<String> {
+    let mut lines = Vec::new();
+    if known.reason != 0 {
+        lines.push(format!("reason {}: {}", known.reason, known.reason_text));
+    }
+    let rules = known.rules.iter().map(|rule| rule_line(rule, known.default_deny && !rule.shadow));
+    lines.extend(rules);
+    if known.rules.is_empty() {
+        let denied = [&flow.egress_denied_by, &flow.ingress_denied_by].into_iter().flatten();
+        lines.extend(denied.map(|policy| format!("denied by {}", policy_name(policy))));
+        let allowed = [&flow.egress_allowed_by, &flow.ingress_allowed_by].into_iter().flatten();
+        lines.extend(allowed.map(|policy| format!("allowed by {}", policy_name(policy))));
+    }
+    lines
+}
+
+fn rule_line(rule: &DecidingRule, default_deny: bool) -> String {
+    let direction = match rule.direction {
+        TrafficDirection::Ingress => "ingress",
+        TrafficDirection::Egress => "egress",
+        TrafficDirection::Unknown => "both ways",
+    };
+    let did = match (default_deny, rule.shadow, rule.deny) {
+        (true, ..) => "default deny by",
+        (_, true, true) => "audit: would be denied by",
+        (_, true, false) => "audit: would be allowed by",
+        (_, _, true) => "denied by",
+        (..) => "allowed by",
+    };
+    let path = match (rule.path.is_empty(), rule.refused) {
+        (true, _) => String::new(),
+        (false, true) => format!(", refused: {}", rule.path),
+        (false, false) => format!(" {}", rule.path),
+    };
+    format!("{direction} {did} {}{path}{}", rule.policy, place(&rule.file, rule.line))
+}
+
+fn nearest(answer: &ExplainResponse, direction: TrafficDirection) -> Vec<String> {
+    let of_direction = answer.directions.iter().filter(|it| it.direction() == direction);
+    of_direction.flat_map(|it| it.near_misses.iter().take(1)).map(near_miss).collect()
+}
+
+fn near_miss(miss: &NearMiss) -> String {
+    let rule = miss.rule.clone().unwrap_or_default();
+    format!(
+        "nearest: {} {}{}: {} wants {}, this has {}",
+        rule.policy,
+        rule.path,
+        place(&rule.file, rule.line),
+        miss.field,
+        miss.wanted,
+        miss.found
+    )
+}
+
+fn place(file: &str, line: u32) -> String {
+    match (file, line) {
+        ("", _) => String::new(),
+        (file, 0) => format!(" ({file})"),
+        (file, line) => format!(" ({file}:{line})"),
+    }
+}
+
+fn policy_name(policy: &Policy) -> String {
+    let short = words::POLICY_KINDS
+        .iter()
+        .find(|(_, kind)| *kind == policy.kind)
+        .map_or("policy", |(short, _)| *short);
+    if policy.namespace.is_empty() {
+        format!("{short}/{}", policy.name)
+    } else {
+        format!("{short}/{}/{}", policy.namespace, policy.name)
+    }
+}
+
+/// The flow's connection as a question; the opener asks. `None` where it can't be asked about.
+fn question(flow: &Flow) -> Option<ExplainRequest> {
+    let ip = flow.ip.as_ref()?;
+    let (port, protocol) = match flow.l4.as_ref()?.protocol.as_ref()? {
+        layer4::Protocol::Tcp(it) => (it.destination_port, "TCP"),
+        layer4::Protocol::Udp(it) => (it.destination_port, "UDP"),
+        layer4::Protocol::Sctp(it) => (it.destination_port, "SCTP"),
+        layer4::Protocol::IcmPv4(it) => (it.r#type, "ICMP"),
+        layer4::Protocol::IcmPv6(it) => (it.r#type, "ICMPv6"),
+        layer4::Protocol::Vrrp(_) | layer4::Protocol::Igmp(_) => return None,
+    };
+    Some(ExplainRequest {
+        from: Some(party(flow.source.as_ref(), &ip.source)),
+        to: Some(party(flow.destination.as_ref(), &ip.destination)),
+        port: Some(port),
+        protocol: protocol.to_owned(),
+    })
+}
+
+fn party(endpoint: Option<&Endpoint>, address: &str) -> Party {
+    let pod = endpoint.filter(|it| !it.pod_name.is_empty() && !it.namespace.is_empty());
+    let by = match pod {
+        Some(it) => By::Pod(format!("{}/{}", it.namespace, it.pod_name)),
+        None => By::Address(address.to_owned()),
+    };
+    Party { by: Some(by) }
+}
+
+#[cfg(test)]
+mod tests;
