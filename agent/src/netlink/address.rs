@@ -1,0 +1,164 @@
+//! Addresses and neighbour entries on a link, and hardware addresses that follow from a name.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope};
+use sha2::{Digest, Sha256};
+
+use super::{Netlink, NetlinkError, refused};
+
+/// The IPv4 gateway of every pod, on the host side of its pair.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The IPv6 gateway of every pod, on the host side of its pair.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The gateway of an address's family.
+#[must_use]
+pub fn gateway(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => GATEWAY_V4.into(),
+        IpAddr::V6(_) => GATEWAY_V6.into(),
+    }
+}
+
+/// The prefix that holds one address only.
+#[must_use]
+pub fn host_prefix(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}
+
+/// A hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// A locally administered unicast address (IEEE 802-2014 §8.4) that follows from `parts`, so that it is the same
+    /// after a restart and on every node that knows the parts.
+    #[must_use]
+    pub fn derive(parts: &[&str]) -> Self {
+        let digest = digest(parts);
+        let mut mac = [0; 6];
+        mac.copy_from_slice(&digest[..6]);
+        mac[0] = mac[0] & 0xfc | 0x02;
+        Self(mac)
+    }
+
+    /// The link-local address that belongs to it (RFC 4291, appendix A).
+    #[must_use]
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// Reads the bytes of a link's address.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// SHA-256 over the parts, each ended by a zero byte, which none of them can hold.
+pub(crate) fn digest(parts: &[&str]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().into()
+}
+
+impl Netlink {
+    /// Adds an address without duplicate address detection; one that is there already is as good as added.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn add_address(
+        &self,
+        index: u32,
+        address: IpNet,
+        scope: AddressScope,
+    ) -> Result<(), NetlinkError> {
+        let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
+        let message = request.message_mut();
+        message.header.scope = scope;
+        if address.addr().is_ipv6() {
+            message.header.flags |= AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        match request.execute().await.map_err(|error| refused(format!("add address {address}"), error)) {
+            Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// The addresses on a link.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn addresses(&self, index: u32) -> Result<Vec<IpNet>, NetlinkError> {
+        let messages: Vec<_> = self
+            .handle
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|error| refused("list addresses".into(), error))?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| {
+                let address = message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                })?;
+                IpNet::new(address, message.header.prefix_len).ok()
+            })
+            .collect())
+    }
+
+    /// Writes a permanent neighbour entry: nobody is ever asked for this address (datapath.md 23).
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn set_neighbour(&self, index: u32, address: IpAddr, mac: Mac) -> Result<(), NetlinkError> {
+        self.handle
+            .neighbours()
+            .add(index, address)
+            .link_layer_address(&mac.0)
+            .replace()
+            .execute()
+            .await
+            .map_err(|error| refused(format!("set the neighbour entry of {address}"), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derived_mac_is_local_unicast_and_stable() {
+        let mac = Mac::derive(&["c1", "eth0", "pod"]);
+        assert_eq!(mac.0[0] & 0x03, 0x02, "locally administered, not multicast");
+        assert_eq!(mac, Mac::derive(&["c1", "eth0", "pod"]));
+        assert_ne!(mac, Mac::derive(&["c1e", "th0", "pod"]), "parts don't run into each other");
+    }
+
+    #[test]
+    fn link_local_follows_rfc_4291() {
+        // The example of RFC 4291, appendix A: 34-56-78-9A-BC-DE becomes 3656:78ff:fe9a:bcde.
+        let mac = Mac([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde]);
+        assert_eq!(mac.link_local().to_string(), "fe80::3656:78ff:fe9a:bcde");
+    }
+}

@@ -1,0 +1,127 @@
+//! What a node's namespace needs before its first pod: forwarding, the overlay's device, and the MTU of a path.
+//!
+//! Neighbours: `crate::control` calls at start; [`super::route`] points routes at the device.
+
+use std::net::IpAddr;
+
+use netlink_packet_route::link::{InfoVxlan, LinkAttribute};
+use rtnetlink::{LinkMessageBuilder, LinkVxlan};
+
+use super::address::Mac;
+use super::sysctl::{self, Family};
+use super::{Link, Netlink, NetlinkError, refused};
+
+/// Name of the overlay's device.
+pub const OVERLAY_LINK: &str = "sinew_vxlan";
+
+/// Bytes that VXLAN puts in front of a pod's packet: outer IPv4 20 or IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14
+/// (RFC 7348 §5).
+#[must_use]
+pub fn overlay_overhead(node_addresses: &[IpAddr]) -> u32 {
+    // Where a node has both families either may carry the tunnel, so the larger header counts.
+    if node_addresses.iter().any(IpAddr::is_ipv6) { 70 } else { 50 }
+}
+
+/// The MTU that a pod's packets have on every path: the underlay's, less what the overlay adds.
+#[must_use]
+pub fn path_mtu(underlay_mtu: u32, overlay: bool, node_addresses: &[IpAddr]) -> u32 {
+    if overlay { underlay_mtu.saturating_sub(overlay_overhead(node_addresses)) } else { underlay_mtu }
+}
+
+/// Hardware address of a node's overlay device. It follows from the node's name, so that other nodes know it.
+#[must_use]
+pub fn overlay_mac(cluster: &str, node: &str) -> Mac {
+    Mac::derive(&[cluster, node, OVERLAY_LINK])
+}
+
+/// Makes the node forward, and keeps router advertisements working on the underlay, which forwarding would end
+/// (Documentation/networking/ip-sysctl.rst, `accept_ra`: 2 overrules forwarding).
+///
+/// # Errors
+/// [`NetlinkError::Sysctl`].
+pub fn enable_forwarding(underlay: &[String], v6: bool) -> Result<(), NetlinkError> {
+    sysctl::set(Family::V4, "all", "forwarding", "1")?;
+    if v6 && sysctl::has_v6() {
+        for interface in underlay {
+            if sysctl::get(Family::V6, interface, "accept_ra").is_some_and(|value| value == "1") {
+                sysctl::set(Family::V6, interface, "accept_ra", "2")?;
+            }
+        }
+        sysctl::set(Family::V6, "all", "forwarding", "1")?;
+    }
+    Ok(())
+}
+
+/// Makes the overlay's device, up, or brings one that stands there to what it should be. A device with another port is
+/// made anew, since the port can't be changed.
+///
+/// # Errors
+/// Any [`NetlinkError`].
+pub async fn ensure_overlay(netlink: &Netlink, port: u16, mtu: u32, mac: Mac) -> Result<Link, NetlinkError> {
+    if let Some(present) = netlink.link(OVERLAY_LINK).await? {
+        let as_wanted = netlink.overlay_port(present.index).await? == Some(port) && present.mac == mac.0;
+        if as_wanted && present.mtu == mtu && present.up {
+            return Ok(present);
+        }
+        netlink.delete_link(OVERLAY_LINK).await?;
+    }
+    // Port 0 of an IPv6 UDP checksum: allowed for tunnels by RFC 6935, and what other VXLAN stacks send.
+    let device = LinkMessageBuilder::<LinkVxlan>::new(OVERLAY_LINK)
+        .collect_metadata(true)
+        .port(port)
+        .learning(false)
+        .udp_zero_csum6_rx(true)
+        .append_extra_attribute(LinkAttribute::Address(mac.0.to_vec()))
+        .append_extra_attribute(LinkAttribute::Mtu(mtu))
+        .build();
+    let request = netlink.handle.link().add(device);
+    request.execute().await.map_err(|error| {
+        refused(format!("make the overlay device {OVERLAY_LINK} on UDP port {port}"), error)
+    })?;
+    sysctl::set(Family::V4, OVERLAY_LINK, "rp_filter", "2")?;
+    if sysctl::has_v6() {
+        sysctl::set(Family::V6, OVERLAY_LINK, "accept_ra", "0")?;
+    }
+    let link = netlink.require_link(OVERLAY_LINK).await?;
+    netlink.set_up(&link).await?;
+    Ok(Link { up: true, ..link })
+}
+
+impl Netlink {
+    /// UDP port of a VXLAN device; none for any other device.
+    async fn overlay_port(&self, index: u32) -> Result<Option<u16>, NetlinkError> {
+        use futures_util::TryStreamExt;
+        use netlink_packet_route::link::{InfoData, LinkInfo};
+        let mut answer = self.handle.link().get().match_index(index).execute();
+        let message =
+            answer.try_next().await.map_err(|error| refused(format!("look up {OVERLAY_LINK}"), error))?;
+        let attributes = message.map(|message| message.attributes).unwrap_or_default();
+        let settings = attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(elements) => elements.iter().find_map(|element| match element {
+                LinkInfo::Data(InfoData::Vxlan(settings)) => Some(settings),
+                _ => None,
+            }),
+            _ => None,
+        });
+        Ok(settings.and_then(|settings| {
+            settings.iter().find_map(|setting| match setting {
+                InfoVxlan::Port(port) => Some(*port),
+                _ => None,
+            })
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_overlay_takes_its_headers_from_the_mtu() {
+        let v4 = ["192.0.2.1".parse().unwrap()];
+        let both = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        assert_eq!(path_mtu(1500, false, &both), 1500);
+        assert_eq!(path_mtu(1500, true, &v4), 1450);
+        assert_eq!(path_mtu(1500, true, &both), 1430);
+    }
+}

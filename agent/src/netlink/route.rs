@@ -1,0 +1,209 @@
+//! Routes of ours, told by their protocol number: to pods on this node, and to the pods of other nodes.
+//!
+//! Routes are level-triggered: [`sync_node_routes`] compares what the kernel has with what should be and writes the
+//! difference, so that the route to a node that left goes, whoever made it.
+//!
+//! Neighbours: [`super::veth`] writes the routes of one pod; `crate::control` names the nodes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope, RouteType,
+};
+
+use super::{Netlink, NetlinkError, ROUTE_PROTOCOL, refused};
+
+/// One route of the main table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub destination: IpNet,
+    /// Next hop, taken to be on the link; none for what is on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// Index of the interface.
+    pub interface: u32,
+    /// Source address that the node prefers.
+    pub source: Option<IpAddr>,
+    /// Path MTU, bytes.
+    pub mtu: Option<u32>,
+}
+
+/// What [`sync_node_routes`] did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct RouteChanges {
+    /// Destinations that got a route or another one.
+    pub written: Vec<IpNet>,
+    /// Destinations whose route is gone.
+    pub removed: Vec<IpNet>,
+    /// Destinations whose route the kernel refused, with its reason.
+    pub refused: Vec<(IpNet, String)>,
+}
+
+/// Makes the routes of ours that go through `interfaces` equal to `wanted`.
+///
+/// # Errors
+/// [`NetlinkError::Request`] if routes can't be listed; one that is refused is among the changes.
+pub async fn sync_node_routes(
+    netlink: &Netlink,
+    interfaces: &[u32],
+    wanted: &[Route],
+) -> Result<RouteChanges, NetlinkError> {
+    let mut changes = RouteChanges::default();
+    let wanted: BTreeMap<IpNet, &Route> = wanted.iter().map(|route| (route.destination, route)).collect();
+    let present: Vec<Route> = netlink
+        .routes(Some(ROUTE_PROTOCOL))
+        .await?
+        .into_iter()
+        .filter(|route| interfaces.contains(&route.interface))
+        .collect();
+    for route in &present {
+        if !wanted.contains_key(&route.destination) {
+            match netlink.delete_route(route).await {
+                Ok(()) => changes.removed.push(route.destination),
+                Err(error) => changes.refused.push((route.destination, error.to_string())),
+            }
+        }
+    }
+    for (destination, route) in wanted {
+        if present.contains(route) {
+            continue;
+        }
+        match netlink.set_route(route).await {
+            Ok(()) => changes.written.push(destination),
+            Err(error) => changes.refused.push((destination, error.to_string())),
+        }
+    }
+    Ok(changes)
+}
+
+impl Netlink {
+    /// Writes a route, in place of one with the same destination.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn set_route(&self, route: &Route) -> Result<(), NetlinkError> {
+        let request = self.handle.route().add(route.to_message()).replace();
+        request
+            .execute()
+            .await
+            .map_err(|error| refused(format!("write the route to {}", route.destination), error))
+    }
+
+    /// Deletes a route; one that is gone already is as good as deleted.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn delete_route(&self, route: &Route) -> Result<(), NetlinkError> {
+        let outcome = self.handle.route().del(route.to_message()).execute().await;
+        match outcome.map_err(|error| refused(format!("delete the route to {}", route.destination), error)) {
+            Err(error) if error.errno() == Some(libc::ESRCH) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// The unicast routes of the main table, of one protocol number or of all.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn routes(&self, protocol: Option<u8>) -> Result<Vec<Route>, NetlinkError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut filter = RouteMessage::default();
+            filter.header.address_family = family;
+            let mut answer = self.handle.route().get(filter).execute();
+            while let Some(message) =
+                answer.try_next().await.map_err(|error| refused("list routes".into(), error))?
+            {
+                let ours = protocol.is_none_or(|number| u8::from(message.header.protocol) == number);
+                if ours && message.header.kind == RouteType::Unicast && in_main_table(&message) {
+                    routes.extend(Route::from_message(&message));
+                }
+            }
+        }
+        Ok(routes)
+    }
+}
+
+impl Route {
+    fn to_message(&self) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        let header = &mut message.header;
+        header.table = RouteHeader::RT_TABLE_MAIN;
+        header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+        header.kind = RouteType::Unicast;
+        header.address_family = match self.destination {
+            IpNet::V4(_) => AddressFamily::Inet,
+            IpNet::V6(_) => AddressFamily::Inet6,
+        };
+        header.destination_prefix_length = self.destination.prefix_len();
+        header.scope = match (self.destination, self.gateway) {
+            // IPv6 has no scopes of routes; the kernel lists all as universe.
+            (IpNet::V4(_), None) => RouteScope::Link,
+            _ => RouteScope::Universe,
+        };
+        let attributes = &mut message.attributes;
+        if self.destination.prefix_len() > 0 {
+            attributes.push(RouteAttribute::Destination(self.destination.addr().into()));
+        }
+        attributes.push(RouteAttribute::Oif(self.interface));
+        if let Some(gateway) = self.gateway {
+            header.flags.insert(RouteFlags::Onlink);
+            attributes.push(RouteAttribute::Gateway(gateway.into()));
+        }
+        if let Some(source) = self.source {
+            attributes.push(RouteAttribute::PrefSource(source.into()));
+        }
+        if let Some(mtu) = self.mtu {
+            attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+        }
+        message
+    }
+
+    fn from_message(message: &RouteMessage) -> Option<Self> {
+        let any = match message.header.address_family {
+            AddressFamily::Inet => IpNet::from(ipnet::Ipv4Net::default()),
+            AddressFamily::Inet6 => IpNet::from(ipnet::Ipv6Net::default()),
+            _ => return None,
+        };
+        let mut route = Self { destination: any, gateway: None, interface: 0, source: None, mtu: None };
+        for attribute in &message.attributes {
+            if let RouteAttribute::Destination(address) = attribute {
+                let prefix_len = message.header.destination_prefix_length;
+                route.destination = IpNet::new(address_of(address)?, prefix_len).ok()?;
+            } else if let RouteAttribute::Gateway(address) = attribute {
+                route.gateway = address_of(address);
+            } else if let RouteAttribute::PrefSource(address) = attribute {
+                route.source = address_of(address);
+            } else if let RouteAttribute::Oif(index) = attribute {
+                route.interface = *index;
+            } else if let RouteAttribute::Metrics(metrics) = attribute {
+                route.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+        }
+        Some(route)
+    }
+}
+
+fn in_main_table(message: &RouteMessage) -> bool {
+    let named = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    named.unwrap_or(u32::from(message.header.table)) == u32::from(RouteHeader::RT_TABLE_MAIN)
+}
+
+fn address_of(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}

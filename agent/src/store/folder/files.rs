@@ -1,0 +1,225 @@
+//! Files of the folder as documents, whatever somebody puts there: huge and unreadable files, pipes, loops of links.
+//!
+//! A file's path, relative to the folder, says what it may hold: people's files have policies, groups, pods and
+//! namespaces; each of the agents' folders has its own kind, under the name that the path says.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use sinew_api::object::{Object, ObjectKind, Origin, Problem, Refused, decode_bytes};
+use sinew_api::yaml;
+
+use super::index::Documents;
+use super::{area, is_hidden, is_object_file};
+
+/// Levels of folders that are read. Deeper ones are reported and passed over.
+const MAX_DEPTH: usize = 16;
+/// Files that are read: those of 10,000 pods with their endpoints and identities three times over.
+pub(super) const MAX_FILES: usize = 100_000;
+
+/// What tells one content of a file from another without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A file as it is now.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// There is no such file, or nothing that may hold objects.
+    Gone,
+    /// Its documents.
+    Documents(Fingerprint, Documents),
+}
+
+/// Everything below the folder that may hold objects, and the folders to watch; relative paths.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) files: Vec<String>,
+    pub(super) folders: Vec<String>,
+    /// What could not be listed, and why.
+    pub(super) trouble: Option<String>,
+}
+
+/// Lists a folder and what is below it. `start` is relative, empty for the whole store.
+pub(super) fn list(root: &Path, start: &str) -> Listing {
+    let mut listing = Listing::default();
+    let mut open = vec![start.to_owned()];
+    while let Some(folder) = open.pop() {
+        if folder.split('/').count() > MAX_DEPTH {
+            listing.trouble = Some(format!("{folder} is more than {MAX_DEPTH} folders deep and is not read"));
+            continue;
+        }
+        match entries(root, &folder) {
+            Ok(entries) => {
+                listing.folders.push(folder.clone());
+                for (path, is_folder) in entries {
+                    if is_folder {
+                        open.push(path);
+                    } else if listing.files.len() < MAX_FILES {
+                        listing.files.push(path);
+                    } else {
+                        listing.trouble =
+                            Some(format!("the folder has more than {MAX_FILES} files; {path} is not read"));
+                    }
+                }
+            }
+            // It went away between two looks.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {}
+            Err(error) => listing.trouble = Some(format!("folder {folder:?} of the store: {error}")),
+        }
+    }
+    listing
+}
+
+/// The files and folders directly in a folder, hidden ones and others' kinds of file left out.
+fn entries(root: &Path, folder: &str) -> io::Result<Vec<(String, bool)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        // Paths are printed, compared and written into statuses; a name that is no text is passed over.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            if reads_folder(&path) {
+                found.push((path, true));
+            }
+        } else if reads_file(&path) {
+            found.push((path, false));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether objects are read below this folder.
+pub(super) fn reads_folder(path: &str) -> bool {
+    match path.split('/').next().unwrap_or_default() {
+        area::NODES | area::IDENTITIES => !path.contains('/'),
+        area::ENDPOINTS => path.split('/').count() <= 2,
+        _ => !path.split('/').any(is_hidden),
+    }
+}
+
+/// Whether this file may hold objects.
+pub(super) fn reads_file(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    is_object_file(Path::new(name)) && !is_hidden(name) && (folder.is_empty() || reads_folder(folder))
+}
+
+/// The fingerprint of a file, if it is there.
+pub(super) fn fingerprint(root: &Path, path: &str) -> Option<Fingerprint> {
+    fs::metadata(root.join(path)).ok().map(|metadata| Fingerprint::of(&metadata))
+}
+
+/// Reads one file. Symbolic links to files are followed, as mounted ConfigMaps need it; links to folders are not.
+pub(super) fn read(root: &Path, path: &str) -> Reading {
+    if !reads_file(path) {
+        return Reading::Gone;
+    }
+    let full = root.join(path);
+    // Non-blocking: the name may be a pipe's.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&full) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&full).is_err() => {
+            return Reading::Gone;
+        }
+        Err(error) => return unreadable(path, format!("the file cannot be read: {error}")),
+    };
+    let metadata = match file.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) => return unreadable(path, format!("the file cannot be read: {error}")),
+    };
+    if metadata.is_dir() {
+        return Reading::Gone;
+    }
+    if !metadata.is_file() {
+        return unreadable(path, "this is neither a file nor a folder".into());
+    }
+    let mut bytes = Vec::new();
+    let limit = yaml::MAX_BYTES as u64;
+    if let Err(error) = file.take(limit + 1).read_to_end(&mut bytes) {
+        return unreadable(path, format!("the file cannot be read: {error}"));
+    }
+    if bytes.len() as u64 > limit {
+        return unreadable(path, format!("the file is larger than {limit} bytes: split it"));
+    }
+    if bytes.is_empty() {
+        // What a writer that truncates first leaves for a moment; nobody says "no policy" this way.
+        let message = "the file is empty; what it held stays in force: delete the file to remove that";
+        return unreadable(path, message.into());
+    }
+    let documents = decode_bytes(path, &bytes).into_iter().map(|document| admit(path, document)).collect();
+    Reading::Documents(Fingerprint::of(&metadata), documents)
+}
+
+impl Fingerprint {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// A whole file that stands for one document of which nothing can be read.
+fn unreadable(path: &str, message: String) -> Reading {
+    let nothing = Fingerprint { device: 0, inode: 0, bytes: 0, modified: (0, 0), changed: (0, 0) };
+    Reading::Documents(nothing, vec![Err(refused(path, Origin { file: path.into(), line: 0 }, message))])
+}
+
+fn refused(path: &str, origin: Origin, message: String) -> Refused {
+    Refused {
+        name: None,
+        origin: origin.clone(),
+        problems: vec![Problem { path: path.to_owned(), message, origin }],
+    }
+}
+
+/// Refuses an object that does not belong where it stands.
+fn admit(path: &str, document: Result<Object, Refused>) -> Result<Object, Refused> {
+    let object = document?;
+    let origin = super::index::origin(&object).clone();
+    let wrong = |field: &str, message: String| {
+        let problem = Problem { path: field.to_owned(), message, origin: origin.clone() };
+        Err(Refused { name: Some(object.name()), origin: origin.clone(), problems: vec![problem] })
+    };
+    let mut parts = path.split('/');
+    let area = parts.next().unwrap_or_default();
+    let stem = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map_or("", |(stem, _)| stem);
+    let name = object.name();
+    match (area, name.kind) {
+        (area::NODES, ObjectKind::Node)
+        | (area::IDENTITIES, ObjectKind::Identity)
+        | (area::ENDPOINTS, ObjectKind::Endpoint) => {}
+        (area::NODES | area::IDENTITIES | area::ENDPOINTS, _) => {
+            return wrong("kind", format!("agents keep no {} under {area}", name.kind.kind()));
+        }
+        (_, ObjectKind::Node | ObjectKind::Identity | ObjectKind::Endpoint) => {
+            return wrong(
+                "kind",
+                format!("{} is written by agents only, under a dotted folder", name.kind.kind()),
+            );
+        }
+        _ => return Ok(object),
+    }
+    if name.name != stem {
+        return wrong("metadata.name", format!("the file's name says {stem:?}"));
+    }
+    if let (Object::Endpoint(endpoint), Some(node)) = (&object, parts.next())
+        && endpoint.node != node
+    {
+        return wrong("spec.node", format!("the folder says that it is on {node:?}"));
+    }
+    Ok(object)
+}

@@ -1,0 +1,378 @@
+//! The loop of the store's thread: look at what may have changed, tell the control loop, write what it says.
+//!
+//! Everything is level-triggered: a hint makes it read a file, and what it read is compared with what it had. Besides the
+//! hints it looks at all files from time to time, which costs a `stat` each, so that nothing is missed for long where
+//! inotify says nothing (network file systems) or has no watch left.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_api::object::{AllocatedIdentity, Object, ObjectKind};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
+
+use super::files::{self, Fingerprint, Reading};
+use super::index::Index;
+use super::watch::{Hints, Watch, Watching};
+use super::write::Folders;
+use super::{FolderConfig, identities};
+use crate::store::{Batch, StoreChange, StoreWrite};
+
+/// Time between two looks at every file.
+const FULL_LOOK: Duration = Duration::from_secs(10);
+/// The same where watching fails.
+const FULL_LOOK_UNWATCHED: Duration = Duration::from_secs(1);
+
+/// What the thread begins with.
+pub(super) struct Task {
+    config: FolderConfig,
+    folders: Folders,
+    watch: Watch,
+    batches: mpsc::Sender<Batch>,
+    writes: mpsc::Receiver<StoreWrite>,
+}
+
+/// The loop's state.
+struct Running {
+    root: PathBuf,
+    folders: Folders,
+    watch: Watching,
+    batches: mpsc::Sender<Batch>,
+    writes: mpsc::Receiver<StoreWrite>,
+    index: Index,
+    fingerprints: HashMap<String, Fingerprint>,
+    /// Numbers by label set, as the folder has them; the lowest where there are several.
+    numbers: BTreeMap<Labels, Identity>,
+    by_number: BTreeMap<Identity, Labels>,
+    hints: Hints,
+    /// Whether the kernel has ended the watch.
+    deaf: bool,
+    pending: Batch,
+    trouble: Troubles,
+}
+
+/// What keeps the store from working, by cause.
+#[derive(Default)]
+struct Troubles {
+    listing: Option<String>,
+    watching: Option<String>,
+    writing: Option<String>,
+    told: Option<String>,
+}
+
+impl Troubles {
+    fn text(&self) -> String {
+        [&self.listing, &self.watching, &self.writing]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+}
+
+/// What woke the loop.
+enum Step {
+    /// The control loop takes the batch that waits.
+    Told,
+    Write(StoreWrite),
+    Hints(io::Result<()>),
+    Ripe,
+    FullLook,
+    /// The agent has let go of the store.
+    End,
+}
+
+impl Task {
+    pub(super) fn new(
+        config: FolderConfig,
+        folders: Folders,
+        watch: Watch,
+        batches: mpsc::Sender<Batch>,
+        writes: mpsc::Receiver<StoreWrite>,
+    ) -> Self {
+        Self { config, folders, watch, batches, writes }
+    }
+
+    pub(super) fn run(self) {
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(self.serve()),
+            Err(error) => tracing::error!(%error, "the store's thread cannot run"),
+        }
+    }
+
+    async fn serve(self) {
+        let watch = match self.watch.begin() {
+            Ok(watch) => watch,
+            Err(error) => {
+                tracing::error!(%error, "the store cannot watch its folder");
+                return;
+            }
+        };
+        let mut running = Running {
+            root: self.config.path,
+            folders: self.folders,
+            watch,
+            batches: self.batches,
+            writes: self.writes,
+            index: Index::restored(self.config.kept),
+            fingerprints: HashMap::new(),
+            numbers: BTreeMap::new(),
+            by_number: BTreeMap::new(),
+            hints: Hints::default(),
+            deaf: false,
+            pending: Batch::default(),
+            trouble: Troubles::default(),
+        };
+        running.look_at_everything();
+        running.settle();
+        running.pending.synced = true;
+        running.serve().await;
+    }
+}
+
+impl Running {
+    async fn serve(&mut self) {
+        let mut full_look = interval(FULL_LOOK);
+        full_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        full_look.tick().await;
+        loop {
+            let period = if self.trouble.watching.is_some() { FULL_LOOK_UNWATCHED } else { FULL_LOOK };
+            if full_look.period() != period {
+                full_look = interval(period);
+                full_look.tick().await;
+            }
+            match self.step(&mut full_look).await {
+                Step::Told => {}
+                Step::Write(write) => self.write(write),
+                Step::Hints(Ok(())) | Step::Ripe => self.follow_hints(),
+                Step::Hints(Err(error)) => {
+                    self.deaf = true;
+                    self.trouble.watching =
+                        Some(format!("inotify: {error}; files are looked at every second"));
+                }
+                Step::FullLook => self.look_at_everything(),
+                Step::End => {
+                    // What the agent said before it let go is still written.
+                    while let Ok(write) = self.writes.try_recv() {
+                        self.write(write);
+                    }
+                    return;
+                }
+            }
+            self.settle();
+        }
+    }
+
+    async fn step(&mut self, full_look: &mut Interval) -> Step {
+        let ripe_at = self.hints.next_ripe();
+        let waits = self.pending != Batch::default();
+        tokio::select! {
+            permit = self.batches.reserve(), if waits => match permit {
+                Ok(permit) => {
+                    permit.send(std::mem::take(&mut self.pending));
+                    Step::Told
+                }
+                Err(_) => Step::End,
+            },
+            write = self.writes.recv() => write.map_or(Step::End, Step::Write),
+            outcome = self.watch.wait(&mut self.hints), if !self.deaf => Step::Hints(outcome),
+            () = ripen(ripe_at) => Step::Ripe,
+            _ = full_look.tick() => Step::FullLook,
+        }
+    }
+
+    fn follow_hints(&mut self) {
+        let ripe = self.hints.take_ripe(Instant::now());
+        for path in ripe {
+            self.look_at(&path);
+        }
+        for folder in std::mem::take(&mut self.hints.folders) {
+            if files::reads_folder(&folder) {
+                self.look_below(&folder);
+            }
+        }
+        if std::mem::take(&mut self.hints.everything) {
+            self.look_at_everything();
+        }
+    }
+
+    /// Watches and reads a folder that appeared.
+    fn look_below(&mut self, folder: &str) {
+        let listing = files::list(&self.root, folder);
+        self.watch_folders(&listing.folders);
+        // Once more: a file that appeared before its folder was watched made no event.
+        for path in files::list(&self.root, folder).files {
+            self.look_at(&path);
+        }
+    }
+
+    /// Reads what differs from the last look, and forgets what is gone.
+    fn look_at_everything(&mut self) {
+        let agents = [super::area::NODES, super::area::ENDPOINTS, super::area::IDENTITIES];
+        let mut files = BTreeSet::new();
+        let mut trouble = None;
+        for start in [""].into_iter().chain(agents) {
+            // Watched before it is read: what appears in between makes an event.
+            self.watch_folders(&files::list(&self.root, start).folders);
+            let listing = files::list(&self.root, start);
+            files.extend(listing.files);
+            trouble = trouble.or(listing.trouble);
+        }
+        let unlistable = trouble.is_some();
+        self.trouble.listing = trouble;
+        for path in &files {
+            let present = self.fingerprints.get(path);
+            if present.is_none() || present.copied() != files::fingerprint(&self.root, path) {
+                self.look_at(path);
+            }
+        }
+        if unlistable {
+            // A folder that can't be listed for now says nothing about what it held.
+            return;
+        }
+        let gone: Vec<String> =
+            self.index.paths().filter(|path| !files.contains(*path)).map(str::to_owned).collect();
+        for path in gone {
+            self.look_at(&path);
+        }
+    }
+
+    fn look_at(&mut self, path: &str) {
+        if !files::reads_file(path) {
+            return;
+        }
+        match files::read(&self.root, path) {
+            Reading::Gone => {
+                self.fingerprints.remove(path);
+                self.index.set_file(path, None);
+            }
+            Reading::Documents(fingerprint, documents) => {
+                self.fingerprints.insert(path.to_owned(), fingerprint);
+                self.index.set_file(path, Some(documents));
+            }
+        }
+    }
+
+    fn watch_folders(&mut self, folders: &[String]) {
+        let mut failure = None;
+        for folder in folders {
+            if let Err(error) = self.watch.add(&self.root, folder)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                failure = Some(format!(
+                    "folder {folder:?} cannot be watched ({error}), so files are looked at every second"
+                ));
+            }
+        }
+        if !folders.is_empty() && !self.deaf {
+            self.trouble.watching = failure;
+        }
+    }
+
+    /// Puts what follows from the last look into the batch that waits.
+    fn settle(&mut self) {
+        for change in self.index.settle() {
+            self.note_identity(&change);
+            self.put(change);
+        }
+        if let Some(refused) = self.index.take_refusals() {
+            self.pending.refused = Some(refused);
+        }
+        let trouble = self.trouble.text();
+        if self.trouble.told.as_deref().unwrap_or_default() != trouble {
+            self.trouble.told = Some(trouble.clone());
+            self.pending.trouble = Some(trouble);
+        }
+    }
+
+    /// A later change of an object takes the place of an earlier one that nobody has seen.
+    fn put(&mut self, change: StoreChange) {
+        let name = |change: &StoreChange| match change {
+            StoreChange::Set(object) => object.name(),
+            StoreChange::Removed(name) => name.clone(),
+        };
+        let wanted = name(&change);
+        self.pending.changes.retain(|waiting| name(waiting) != wanted);
+        self.pending.changes.push(change);
+    }
+
+    fn note_identity(&mut self, change: &StoreChange) {
+        match change {
+            StoreChange::Set(object) => {
+                let Object::Identity(AllocatedIdentity { identity, labels, .. }) = &**object else { return };
+                self.forget_number(*identity);
+                self.by_number.insert(*identity, labels.clone());
+                let number = self.numbers.entry(labels.clone()).or_insert(*identity);
+                *number = (*number).min(*identity);
+            }
+            StoreChange::Removed(name) if name.kind == ObjectKind::Identity => {
+                if let Ok(number) = name.name.parse() {
+                    self.forget_number(Identity(number));
+                }
+            }
+            StoreChange::Removed(_) => {}
+        }
+    }
+
+    fn forget_number(&mut self, identity: Identity) {
+        if let Some(labels) = self.by_number.remove(&identity)
+            && self.numbers.get(&labels) == Some(&identity)
+        {
+            let other =
+                self.by_number.iter().find(|(_, present)| **present == labels).map(|(other, _)| *other);
+            match other {
+                Some(other) => self.numbers.insert(labels, other),
+                None => self.numbers.remove(&labels),
+            };
+        }
+    }
+
+    fn write(&mut self, write: StoreWrite) {
+        let outcome = match write {
+            StoreWrite::Node(node) => self.folders.write_node(&node),
+            StoreWrite::Endpoint(endpoint) => self.folders.write_endpoint(&endpoint),
+            StoreWrite::EndpointGone(name) => self.folders.remove_endpoint(&name),
+            StoreWrite::Status(status) => self.folders.write_status(&status),
+            StoreWrite::StatusGone(name) => self.folders.remove_status(&name),
+            StoreWrite::ReleaseIdentity(identity) => {
+                let outcome = identities::release(&self.root, identity);
+                self.look_at(&identities::path(identity));
+                outcome
+            }
+            StoreWrite::ForgetNode(node) => self.folders.forget_node(&node),
+            StoreWrite::AllocateIdentity(labels) => {
+                match identities::allocate(&self.root, &self.numbers, &labels) {
+                    Ok(allocated) => {
+                        // Read at once, so that a release right after it is noticed.
+                        self.look_at(&identities::path(allocated.identity));
+                        let change = StoreChange::Set(Box::new(Object::Identity(allocated)));
+                        self.note_identity(&change);
+                        self.put(change);
+                        Ok(())
+                    }
+                    Err(error) => Err(io::Error::other(error)),
+                }
+            }
+        };
+        match outcome {
+            Ok(()) => self.trouble.writing = None,
+            Err(error) => {
+                tracing::warn!(%error, "the store cannot be written");
+                self.trouble.writing = Some(format!("cannot write: {error}"));
+            }
+        }
+    }
+}
+
+/// Waits until a file is ripe; for ever if none is ripening.
+async fn ripen(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

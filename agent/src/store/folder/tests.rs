@@ -1,0 +1,266 @@
+//! The store over a real folder: what people and other agents write is told, within the promised time.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use sinew_api::object::{Node, NodeStatus, ObjectKind, ObjectName, Origin, Routing};
+
+use super::*;
+use crate::store::{ObjectStatus, StoreChange};
+
+struct Folder {
+    folder: tempfile::TempDir,
+    store: FolderStore,
+}
+
+impl Folder {
+    fn open() -> Self {
+        Self::open_in(tempfile::tempdir().unwrap())
+    }
+
+    fn open_in(folder: tempfile::TempDir) -> Self {
+        let config = FolderConfig { path: folder.path().into(), node: "a".into(), kept: Vec::new() };
+        Self { store: FolderStore::open(config).unwrap(), folder }
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// The next batch, which must come within two seconds.
+    async fn batch(&mut self) -> Batch {
+        tokio::time::timeout(Duration::from_secs(2), self.store.next())
+            .await
+            .expect("a batch in time")
+            .unwrap()
+    }
+
+    /// Batches until one sets an object of that name.
+    async fn until_set(&mut self, name: &str) -> Object {
+        loop {
+            for change in self.batch().await.changes {
+                if let StoreChange::Set(object) = change
+                    && object.name().name == name
+                {
+                    return *object;
+                }
+            }
+        }
+    }
+}
+
+fn namespace(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")
+}
+
+fn names(batch: &Batch) -> Vec<String> {
+    batch
+        .changes
+        .iter()
+        .map(|change| match change {
+            StoreChange::Set(object) => format!("+{}", object.name()),
+            StoreChange::Removed(name) => format!("-{name}"),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_first_batch_is_the_whole_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("deep")).unwrap();
+    fs::write(folder.path().join("deep/x.yml"), namespace("one") + "---\n" + &namespace("two")).unwrap();
+    fs::write(
+        folder.path().join("y.json"),
+        r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"three"}}"#,
+    )
+    .unwrap();
+    fs::write(folder.path().join("notes.txt"), namespace("four")).unwrap();
+    fs::write(folder.path().join(".x.yaml.swp.yaml"), namespace("five")).unwrap();
+    let mut folder = Folder::open_in(folder);
+    let batch = folder.batch().await;
+    assert!(batch.synced);
+    let mut names = names(&batch);
+    names.sort();
+    assert_eq!(names, ["+Namespace/one", "+Namespace/three", "+Namespace/two"]);
+}
+
+#[tokio::test]
+async fn a_change_is_seen_within_100_ms() {
+    let mut folder = Folder::open();
+    assert!(folder.batch().await.synced);
+    for round in 0..20 {
+        let name = format!("n{round}");
+        let start = Instant::now();
+        // Every second file is in a new folder, every third is written in two steps.
+        let path = if round % 2 == 0 { format!("d{round}/x.yaml") } else { format!("x{round}.yaml") };
+        folder.write(&path, &namespace(&name));
+        folder.until_set(&name).await;
+        assert!(start.elapsed() < Duration::from_millis(100), "{name} took {:?}", start.elapsed());
+    }
+    let start = Instant::now();
+    fs::remove_file(folder.folder.path().join("x1.yaml")).unwrap();
+    assert_eq!(names(&folder.batch().await), ["-Namespace/n1"]);
+    assert!(start.elapsed() < Duration::from_millis(100), "removal took {:?}", start.elapsed());
+    fs::remove_dir_all(folder.folder.path().join("d0")).unwrap();
+    assert_eq!(names(&folder.batch().await), ["-Namespace/n0"]);
+}
+
+#[tokio::test]
+async fn a_folder_moved_in_and_out_takes_its_objects_along() {
+    let mut folder = Folder::open();
+    folder.batch().await;
+    let outside = tempfile::tempdir().unwrap();
+    let (here, there) = (folder.folder.path().join("team"), outside.path().join("team"));
+    fs::create_dir_all(there.join("inner")).unwrap();
+    fs::write(there.join("inner/x.yaml"), namespace("one")).unwrap();
+    fs::rename(&there, &here).unwrap();
+    folder.until_set("one").await;
+    fs::rename(&here, &there).unwrap();
+    assert_eq!(names(&folder.batch().await), ["-Namespace/one"]);
+}
+
+#[tokio::test]
+async fn what_is_no_readable_file_is_refused_and_keeps_what_it_held() {
+    let mut folder = Folder::open();
+    folder.batch().await;
+    folder.write("x.yaml", &namespace("one"));
+    folder.until_set("one").await;
+
+    let problem = async |folder: &mut Folder| loop {
+        let batch = folder.batch().await;
+        assert!(!names(&batch).contains(&"-Namespace/one".to_owned()), "what it held stays in force");
+        if let Some(refused) = batch.refused.as_ref().and_then(|refused| refused.first()) {
+            return refused.problems[0].message.clone();
+        }
+    };
+    folder.write("x.yaml", "");
+    assert!(problem(&mut folder).await.contains("the file is empty"));
+    folder.write("x.yaml", &"#".repeat(sinew_api::yaml::MAX_BYTES + 1));
+    assert!(problem(&mut folder).await.contains("larger than"));
+    fs::remove_file(folder.folder.path().join("x.yaml")).unwrap();
+    folder.batch().await;
+    nix::unistd::mkfifo(&folder.folder.path().join("pipe.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(problem(&mut folder).await.contains("neither a file nor a folder"));
+    symlink("loop.yaml", folder.folder.path().join("loop.yaml")).unwrap();
+    loop {
+        let refused = folder.batch().await.refused.unwrap_or_default();
+        if refused.iter().any(|refused| refused.origin.file == "loop.yaml") {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn links_to_folders_are_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    symlink(folder.path(), folder.path().join("again")).unwrap();
+    fs::write(folder.path().join("x.yaml"), namespace("one")).unwrap();
+    symlink("x.yaml", folder.path().join("y.yaml")).unwrap();
+    let mut folder = Folder::open_in(folder);
+    let batch = folder.batch().await;
+    assert_eq!(names(&batch), ["+Namespace/one"]);
+    let refused = batch.refused.unwrap();
+    assert_eq!(refused.len(), 1, "a link to a file is read, and is a second claim to the name: {refused:?}");
+}
+
+#[tokio::test]
+async fn agents_objects_are_admitted_only_where_they_belong() {
+    let mut folder = Folder::open();
+    folder.batch().await;
+    let mut node = Node { routing: Routing::Vxlan, ..node("b") };
+    folder.write(".nodes/b.yaml", &node.to_yaml());
+    folder.until_set("b").await;
+    for (path, name, message) in [
+        (".nodes/c.yaml", "d", "the file's name says"),
+        ("c.yaml", "c", "written by agents only"),
+        (".identities/c.yaml", "c", "agents keep no SinewNode under .identities"),
+    ] {
+        node.name = name.into();
+        folder.write(path, &node.to_yaml());
+        let refused = loop {
+            if let Some(refused) = folder.batch().await.refused {
+                break refused;
+            }
+        };
+        let lines: Vec<String> = refused.iter().map(|refused| refused.problems[0].message.clone()).collect();
+        assert!(lines.iter().any(|line| line.contains(message)), "{path}: {lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_agent_writes_is_read_by_others_and_itself() {
+    let mut folder = Folder::open();
+    folder.batch().await;
+    folder.store.write(StoreWrite::Node(node("a"))).await;
+    folder.until_set("a").await;
+
+    let mut labels = sinew_api::labels::Labels::new();
+    labels.insert("k8s", "app", "web");
+    folder.store.write(StoreWrite::AllocateIdentity(labels.clone())).await;
+    let change = loop {
+        if let Some(change) = folder.batch().await.changes.pop() {
+            break change;
+        }
+    };
+    let StoreChange::Set(object) = change else { panic!("{change:?}") };
+    let Object::Identity(one) = *object else { panic!("{object:?}") };
+    assert_eq!(one.labels, labels);
+    folder.store.write(StoreWrite::ReleaseIdentity(one.identity)).await;
+    loop {
+        if names(&folder.batch().await).contains(&format!("-SinewIdentity/{}", one.identity)) {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn statuses_of_two_nodes_stand_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores: Vec<FolderStore> = ["a", "b"]
+        .into_iter()
+        .map(|node| {
+            let config = FolderConfig { path: folder.path().into(), node: node.into(), kept: Vec::new() };
+            FolderStore::open(config).unwrap()
+        })
+        .collect();
+    assert_ne!(stores[0].node_number(), stores[1].node_number());
+    let name = ObjectName {
+        kind: ObjectKind::Policy(sinew_api::object::PolicyKind::CiliumNetworkPolicy),
+        namespace: "default".into(),
+        name: "web".into(),
+    };
+    for (store, node_name) in stores.iter().zip(["a", "b"]) {
+        store.write(StoreWrite::Node(node(node_name))).await;
+        let status = ObjectStatus {
+            name: name.clone(),
+            state: format!("state-of-{node_name}"),
+            message: String::new(),
+            generation: 7,
+            running_generation: 7,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            addresses: Vec::new(),
+        };
+        store.write(StoreWrite::Status(status)).await;
+    }
+    drop(stores);
+    let text =
+        fs::read_to_string(folder.path().join(".status/CiliumNetworkPolicy/default/web.yaml")).unwrap();
+    assert!(text.contains("state-of-a") && text.contains("state-of-b"), "{text}");
+}
+
+fn node(name: &str) -> Node {
+    Node {
+        name: name.into(),
+        cluster: "default".into(),
+        id: 1,
+        addresses: Vec::new(),
+        pod_cidrs: Vec::new(),
+        routing: Routing::Native,
+        status: NodeStatus::default(),
+        origin: Origin::default(),
+    }
+}

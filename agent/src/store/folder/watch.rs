@@ -1,0 +1,150 @@
+//! Says which paths of the folder may have changed: one inotify watch for each folder that is read.
+//!
+//! An event is a hint to look, never the truth. A file whose writer has closed it, or that was moved into place, is ripe
+//! at once; one that is only being written is ripe after a short quiet, so that its first half is not taken for the whole.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
+
+/// How long a file that is still open for writing must be left alone before it is read. Changes are to be seen within
+/// 100 ms; a writer that takes longer between two writes has its unfinished text refused and the last good version kept.
+const QUIET: Duration = Duration::from_millis(40);
+/// Room for about 60 events with names of usual length.
+const BUFFER_BYTES: usize = 4096;
+/// Events that are noted before the files are looked at; a folder that never comes to rest must not keep the store busy
+/// with its events alone.
+const AT_ONCE: usize = 4096;
+
+/// The watches. Opened outside a runtime, so that a failure is the opener's to tell; waited for inside one.
+#[derive(Debug)]
+pub(super) struct Watch {
+    inotify: Inotify,
+}
+
+/// The watches inside the store's runtime.
+pub(super) struct Watching {
+    events: EventStream<[u8; BUFFER_BYTES]>,
+    folders: HashMap<WatchDescriptor, String>,
+}
+
+/// Paths to look at.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    /// Files whose content is complete, as far as their writers say, or that are gone.
+    ripe: BTreeSet<String>,
+    /// Files that are being written, and since when they have been quiet.
+    unripe: HashMap<String, Instant>,
+    /// Folders that appeared: to be watched and listed.
+    pub(super) folders: BTreeSet<String>,
+    /// Events were lost, or a watched folder is gone: look at everything.
+    pub(super) everything: bool,
+}
+
+impl Watch {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self { inotify: Inotify::init()? })
+    }
+
+    pub(super) fn begin(self) -> io::Result<Watching> {
+        let events = self.inotify.into_event_stream([0; BUFFER_BYTES])?;
+        Ok(Watching { events, folders: HashMap::new() })
+    }
+}
+
+impl Watching {
+    /// Watches a folder. Watching it again is the same watch.
+    pub(super) fn add(&mut self, root: &Path, folder: &str) -> io::Result<()> {
+        let mask = WatchMask::CREATE
+            | WatchMask::MODIFY
+            | WatchMask::CLOSE_WRITE
+            | WatchMask::ATTRIB
+            | WatchMask::MOVED_FROM
+            | WatchMask::MOVED_TO
+            | WatchMask::DELETE
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR;
+        let descriptor = self.events.watches().add(root.join(folder), mask)?;
+        self.folders.insert(descriptor, folder.to_owned());
+        Ok(())
+    }
+
+    /// Waits for an event and adds what it and those behind it say to the hints. Cancel-safe: an event is taken from
+    /// the stream and noted in one step.
+    pub(super) async fn wait(&mut self, hints: &mut Hints) -> io::Result<()> {
+        let mut event = self.events.next().await;
+        for _ in 0..AT_ONCE {
+            let Some(present) = event else { return Err(io::Error::other("the kernel ended the watch")) };
+            let present = present?;
+            hints.add(
+                self.folders.get(&present.wd).map(String::as_str),
+                present.mask,
+                present.name.as_deref(),
+            );
+            if present.mask.contains(EventMask::IGNORED) {
+                self.folders.remove(&present.wd);
+            }
+            event = match self.events.next().now_or_never() {
+                Some(next) => next,
+                None => return Ok(()),
+            };
+        }
+        // The event behind the last one is still to be noted; look at everything rather than lose it.
+        hints.everything = true;
+        Ok(())
+    }
+}
+
+impl Hints {
+    /// When the first of the unripe files will be ripe.
+    pub(super) fn next_ripe(&self) -> Option<Instant> {
+        self.unripe.values().min().map(|since| *since + QUIET)
+    }
+
+    /// The files to look at now.
+    pub(super) fn take_ripe(&mut self, now: Instant) -> BTreeSet<String> {
+        let quiet: Vec<String> = self
+            .unripe
+            .iter()
+            .filter(|(_, since)| now.duration_since(**since) >= QUIET)
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in quiet {
+            self.unripe.remove(&path);
+            self.ripe.insert(path);
+        }
+        std::mem::take(&mut self.ripe)
+    }
+
+    fn add(&mut self, folder: Option<&str>, mask: EventMask, name: Option<&OsStr>) {
+        if mask.contains(EventMask::Q_OVERFLOW)
+            || mask.intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF)
+        {
+            self.everything = true;
+        }
+        let (Some(folder), Some(name)) = (folder, name.and_then(OsStr::to_str)) else { return };
+        let path = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+        if mask.contains(EventMask::ISDIR) {
+            if mask.intersects(EventMask::CREATE | EventMask::MOVED_TO) {
+                self.folders.insert(path);
+            } else if mask.contains(EventMask::MOVED_FROM) {
+                self.everything = true;
+            }
+        } else if mask.intersects(EventMask::CREATE | EventMask::MODIFY) {
+            self.unripe.insert(path, Instant::now());
+        } else {
+            self.unripe.remove(&path);
+            // The link `..data` of a mounted ConfigMap turns to another folder: every file beside it has changed.
+            if name == "..data" {
+                self.everything = true;
+            }
+            self.ripe.insert(path);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Netlink against the kernel: a node and a pod are two fresh network namespaces of this process. Needs root.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use nix::sched::{CloneFlags, unshare};
+use sinew_agent::netlink::address::Mac;
+use sinew_agent::netlink::namespace::{NamespaceError, PodNamespace};
+use sinew_agent::netlink::route::{Route, sync_node_routes};
+use sinew_agent::netlink::veth::{self, PodLink};
+use sinew_agent::netlink::{Netlink, NetlinkError, node};
+
+/// Runs `scenario` on a thread in a network namespace of its own: the node.
+fn on_a_node(scenario: impl AsyncFnOnce(Netlink) + Send + 'static) {
+    std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("root makes network namespaces");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { scenario(Netlink::open().unwrap()).await });
+    })
+    .join()
+    .unwrap();
+}
+
+/// A fresh namespace that lives as long as the file is open, and a path to it.
+fn pod_namespace() -> (File, PathBuf) {
+    use std::os::fd::AsRawFd;
+    let file = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        File::open("/proc/thread-self/ns/net").unwrap()
+    })
+    .join()
+    .unwrap();
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    (file, path)
+}
+
+fn pod_link(container_id: &str, addresses: &[&str]) -> PodLink {
+    let (host_mac, pod_mac) = veth::macs(container_id, "eth0");
+    PodLink {
+        host_name: veth::host_link_name(container_id, "eth0"),
+        pod_name: "eth0".into(),
+        host_mac,
+        pod_mac,
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        device_mtu: 1500,
+        route_mtu: 1450,
+        node_addresses: Vec::new(),
+        alias: "default/web".into(),
+    }
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_pod_is_wired_checked_and_removed() {
+    on_a_node(async |netlink| {
+        let (_file, path) = pod_namespace();
+        let pod = PodNamespace::open(&path).unwrap();
+        let wanted = pod_link("c1", &["10.1.0.5", "fd00:1::5"]);
+        node::enable_forwarding(&[], true).unwrap();
+
+        let host = veth::create(&netlink, &pod, &wanted).await.unwrap();
+        assert!(!host.up, "no packet passes before programs are attached");
+        veth::open_host_side(&netlink, &host, &wanted).await.unwrap();
+        assert_eq!(veth::check(&netlink, &pod, &wanted).await.unwrap(), Vec::<String>::new());
+
+        // The node reaches the pod at once: nothing is tentative, nobody is asked for an address.
+        for address in ["10.1.0.5", "fd00:1::5"] {
+            let address: IpAddr = address.parse().unwrap();
+            let (_held, listener) = (pod.visit(async move |_inside| {
+                let listener = std::net::TcpListener::bind((address, 80)).unwrap();
+                Ok(listener)
+            }))
+            .await
+            .map(|listener| (address, listener))
+            .unwrap();
+            let answer = std::net::TcpStream::connect_timeout(
+                &(address, 80).into(),
+                std::time::Duration::from_secs(2),
+            );
+            answer.unwrap_or_else(|error| panic!("{address}: {error}"));
+            drop(listener);
+        }
+
+        let mut other = wanted.clone();
+        other.addresses = vec!["10.1.0.6".parse().unwrap()];
+        let differences = veth::check(&netlink, &pod, &other).await.unwrap();
+        assert!(differences.iter().any(|line| line.contains("lacks address 10.1.0.6")), "{differences:?}");
+
+        assert_eq!(netlink.pod_links().await.unwrap().len(), 1);
+        assert!(netlink.delete_link(&wanted.host_name).await.unwrap());
+        assert!(!netlink.delete_link(&wanted.host_name).await.unwrap(), "a second time there is nothing");
+        assert!(netlink.routes(Some(83)).await.unwrap().is_empty(), "its routes went with it");
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_taken_name_in_the_pod_leaves_nothing_behind() {
+    on_a_node(async |netlink| {
+        let (_file, path) = pod_namespace();
+        let pod = PodNamespace::open(&path).unwrap();
+        veth::create(&netlink, &pod, &pod_link("c1", &["10.1.0.5"])).await.unwrap();
+        let error = veth::create(&netlink, &pod, &pod_link("c2", &["10.1.0.6"])).await.unwrap_err();
+        assert_eq!(error.errno(), Some(libc::EEXIST), "{error}");
+        assert_eq!(netlink.pod_links().await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn what_is_no_pod_namespace_is_refused() {
+    on_a_node(async |_netlink| {
+        let gone = PodNamespace::open("/run/netns/sinew-no-such-thing".as_ref()).unwrap_err();
+        assert!(matches!(gone, NamespaceError::Gone { .. }), "{gone}");
+        let file = PodNamespace::open("/etc/passwd".as_ref()).unwrap_err();
+        assert!(matches!(file, NamespaceError::NotANamespace(_)), "{file}");
+        let own = PodNamespace::open("/proc/thread-self/ns/net".as_ref()).unwrap_err();
+        assert!(matches!(own, NamespaceError::Own(_)), "{own}");
+        // A namespace of another type is found out when it is entered.
+        let mount = PodNamespace::open("/proc/self/ns/mnt".as_ref()).unwrap();
+        let error = mount.visit(async |_inside| Ok(())).await.unwrap_err();
+        assert!(matches!(error, NetlinkError::Namespace(NamespaceError::NotANamespace(_))), "{error}");
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn routes_to_other_nodes_follow_what_is_wanted() {
+    on_a_node(async |netlink| {
+        // Without any IPv4 address the kernel takes every gateway for a broadcast address.
+        let loopback = netlink.require_link("lo").await.unwrap();
+        netlink.set_up(&loopback).await.unwrap();
+        let mac = node::overlay_mac("default", "a");
+        let overlay = node::ensure_overlay(&netlink, 8472, 1500, mac).await.unwrap();
+        assert_eq!(overlay.mac, mac.0);
+        let again = node::ensure_overlay(&netlink, 8472, 1500, mac).await.unwrap();
+        assert_eq!(again.index, overlay.index, "a device that is right is kept");
+        let moved = node::ensure_overlay(&netlink, 4789, 1500, mac).await.unwrap();
+        assert_ne!(moved.index, overlay.index, "another port needs another device");
+
+        let peer: Mac = node::overlay_mac("default", "b");
+        let route = |destination: &str, gateway: IpAddr| Route {
+            destination: destination.parse().unwrap(),
+            gateway: Some(gateway),
+            interface: moved.index,
+            source: None,
+            mtu: Some(1450),
+        };
+        let v4 = route("10.2.0.0/24", "192.0.2.2".parse().unwrap());
+        let v6 = route("fd00:2::/64", peer.link_local().into());
+        let changes = sync_node_routes(&netlink, &[moved.index], &[v4.clone(), v6.clone()]).await.unwrap();
+        assert_eq!(changes.written, vec![v4.destination, v6.destination], "{changes:?}");
+        assert!(changes.refused.is_empty(), "{changes:?}");
+        let changes = sync_node_routes(&netlink, &[moved.index], &[v4.clone(), v6.clone()]).await.unwrap();
+        assert_eq!(changes, Default::default(), "what is right is not written again");
+        let changes = sync_node_routes(&netlink, &[moved.index], std::slice::from_ref(&v4)).await.unwrap();
+        assert_eq!(changes.removed, vec![v6.destination], "a node that left takes its route along");
+        netlink.set_neighbour(moved.index, "192.0.2.2".parse().unwrap(), peer).await.unwrap();
+    });
+}
