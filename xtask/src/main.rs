@@ -7,6 +7,7 @@
 
 mod build;
 mod codegen;
+mod fuzz;
 mod lab;
 mod paths;
 mod privilege;

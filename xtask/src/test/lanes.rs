@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::Tally;
-use crate::{paths, process, tidy, verifier};
+use crate::{fuzz, paths, process, tidy, verifier};
 
 /// A group of tests that is run by name.
 pub(super) struct Lane {
@@ -48,6 +48,12 @@ pub(super) const LANES: &[Lane] = &[
         steps: &[Step::Own(tidy::run)],
     },
     Lane { name: "unit", about: "tests beside the code", needs: Needs::Nothing, steps: &[Step::Units] },
+    Lane {
+        name: "fuzz",
+        about: "inputs that once broke something, and a bounded search for new ones",
+        needs: Needs::Nothing,
+        steps: &[Step::Own(fuzz::run)],
+    },
     Lane {
         name: "verifier",
         about: "every program loads, on this kernel and on the oldest one",

@@ -60,7 +60,7 @@ fn dependency_lines(manifest: &Source) -> impl Iterator<Item = (usize, &str)> {
 }
 
 /// Licences that Apache-2.0 code may be shipped with. The same list as in deny.toml.
-const LICENCES: [&str; 9] = [
+const LICENCES: [&str; 10] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -68,6 +68,7 @@ const LICENCES: [&str; 9] = [
     "BSD-3-Clause",
     "ISC",
     "MIT",
+    "NCSA",
     "Unicode-3.0",
     "Zlib",
 ];
