@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use crate::names;
 use crate::object::{Origin, Problem};
 use crate::yaml::{Entry, Node, Value};
 
@@ -79,16 +80,17 @@ pub(crate) struct Field<'n> {
 }
 
 impl<'n> Field<'n> {
-    pub(crate) fn line(&self) -> u32 {
-        self.line
+    /// A whole document.
+    pub(crate) fn root(node: &'n Node) -> Self {
+        Self { node, path: String::new(), line: node.line }
     }
 
     pub(crate) fn refuse(&self, report: &mut Report, message: impl Into<String>) {
-        report.refuse(&self.path, self.line(), message);
+        report.refuse(&self.path, self.line, message);
     }
 
     pub(crate) fn warn(&self, report: &mut Report, message: impl Into<String>) {
-        report.warn(&self.path, self.line(), message);
+        report.warn(&self.path, self.line, message);
     }
 
     /// Text. A number gets the hint that is missing most often in policies: the quotes around a port.
@@ -163,7 +165,7 @@ impl<'n> Field<'n> {
         match &self.node.value {
             Value::Mapping(entries) => Some(Fields {
                 path: self.path.clone(),
-                line: self.line(),
+                line: self.line,
                 entries,
                 taken: vec![false; entries.len()],
                 known: Vec::new(),
@@ -175,21 +177,24 @@ impl<'n> Field<'n> {
         }
     }
 
-    /// A mapping from text to text. Keys and values are not judged.
-    pub(crate) fn string_map(&self, report: &mut Report) -> Option<BTreeMap<String, String>> {
+    /// The values of a mapping whose keys are its author's, each under `path[key]`.
+    pub(crate) fn entries(&self, report: &mut Report) -> Option<Vec<(&'n str, Field<'n>)>> {
         let Value::Mapping(entries) = &self.node.value else {
             self.refuse(report, format!("must be a mapping, not {}", self.node.value.type_name()));
             return None;
         };
-        let mut map = BTreeMap::new();
-        for entry in entries {
-            let value =
-                Field { node: &entry.value, path: format!("{}[{}]", self.path, entry.key), line: entry.line };
-            if let Some(text) = value.text(report) {
-                map.insert(entry.key.clone(), text.to_owned());
-            }
-        }
-        Some(map)
+        let field = |entry: &'n Entry| {
+            let path = format!("{}[{}]", self.path, names::shown_key(&entry.key));
+            (entry.key.as_str(), Field { node: &entry.value, path, line: entry.line })
+        };
+        Some(entries.iter().map(field).collect())
+    }
+
+    /// A mapping from text to text. Keys and values are not judged.
+    pub(crate) fn string_map(&self, report: &mut Report) -> Option<BTreeMap<String, String>> {
+        let entries = self.entries(report)?;
+        let text = |(key, field): (&str, Field<'_>)| Some((key.to_owned(), field.text(report)?.to_owned()));
+        Some(entries.into_iter().filter_map(text).collect())
     }
 }
 

@@ -118,7 +118,16 @@ fn is_label_text(text: &str) -> bool {
 
 /// As much of a text as a message should carry.
 pub(crate) fn shown(text: &str) -> &str {
-    match text.char_indices().nth(80) {
+    up_to(text, 80)
+}
+
+/// As much of a key as a path should carry: the longest label key whole.
+pub(crate) fn shown_key(key: &str) -> &str {
+    up_to(key, 320)
+}
+
+fn up_to(text: &str, characters: usize) -> &str {
+    match text.char_indices().nth(characters) {
         Some((end, _)) => &text[..end],
         None => text,
     }

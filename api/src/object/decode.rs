@@ -46,7 +46,7 @@ pub fn decode_text(file: &str, text: &str) -> Vec<Result<Object, Refused>> {
 /// The objects of one document: one, or those of a `List`.
 #[must_use]
 pub fn decode(file: &str, document: &Document) -> Vec<Result<Object, Refused>> {
-    let root = Field { node: &document.root, path: String::new(), line: document.root.line };
+    let root = Field::root(&document.root);
     if let Some(items) = list_items(root.node) {
         let surplus = items.get(MAX_DOCUMENTS).map(|item| {
             let mut report = Report::new(file);
@@ -54,10 +54,7 @@ pub fn decode(file: &str, document: &Document) -> Vec<Result<Object, Refused>> {
             report.refuse("items", item.line, message);
             Err(refused(None, item.line, report))
         });
-        let read = items
-            .iter()
-            .take(MAX_DOCUMENTS)
-            .map(|node| one(file, &Field { node, path: String::new(), line: node.line }));
+        let read = items.iter().take(MAX_DOCUMENTS).map(|node| one(file, &Field::root(node)));
         return read.chain(surplus).collect();
     }
     vec![one(file, &root)]
@@ -75,10 +72,10 @@ fn list_items(root: &Node) -> Option<&[Node]> {
 fn one(file: &str, field: &Field<'_>) -> Result<Object, Refused> {
     let mut report = Report::new(file);
     let Some(mut document) = field.fields(&mut report) else {
-        return Err(refused(None, field.line(), report));
+        return Err(refused(None, field.line, report));
     };
     let Some(kind) = kind(&mut document, &mut report) else {
-        return Err(refused(None, field.line(), report));
+        return Err(refused(None, field.line, report));
     };
     object(kind, field.node, &mut document, report)
 }
@@ -100,7 +97,7 @@ fn kind(document: &mut Fields<'_>, report: &mut Report) -> Option<ObjectKind> {
     };
     if !kind.api_versions().contains(&version) {
         let wanted = kind.api_versions().join(" or ");
-        report.refuse("apiVersion", field.line(), format!("{name} is of {wanted}, not of {version:?}"));
+        report.refuse("apiVersion", field.line, format!("{name} is of {wanted}, not of {version:?}"));
         return None;
     }
     Some(kind)

@@ -56,7 +56,7 @@ pub(crate) fn metadata(
         metadata.labels = labels(&field, report);
     }
     if let Some(field) = fields.take("annotations") {
-        metadata.annotations_line = field.line();
+        metadata.annotations_line = field.line;
         metadata.annotations = field.string_map(report).unwrap_or_default();
     }
     metadata.deleting = fields.take("deletionTimestamp").is_some();
@@ -100,12 +100,13 @@ fn usable_name(
 
 /// `metadata.labels`, each judged.
 pub(crate) fn labels(field: &Field<'_>, report: &mut Report) -> BTreeMap<String, String> {
-    let labels = field.string_map(report).unwrap_or_default();
-    for (key, value) in &labels {
-        let path = format!("{}[{key}]", field.path);
+    let mut labels = BTreeMap::new();
+    for (key, place) in field.entries(report).unwrap_or_default() {
+        let Some(value) = place.text(report) else { continue };
         if let Err(wrong) = names::label_key(key).and_then(|()| names::label_value(value)) {
-            report.refuse(&path, field.line(), wrong);
+            place.refuse(report, wrong);
         }
+        labels.insert(key.to_owned(), value.to_owned());
     }
     labels
 }

@@ -47,7 +47,7 @@ pub(super) fn read(
         match &said {
             Some((first, path)) if *first != read.enforcement => {
                 let message = format!("differs from {path}; an object is enforced or audited as a whole");
-                report.refuse(&format!("{}.enforcement", place.path), place.line(), message);
+                report.refuse(&format!("{}.enforcement", place.path), place.line, message);
             }
             Some(_) => {}
             None => said = Some((read.enforcement, place.path.clone())),

@@ -42,7 +42,7 @@ pub(super) fn read(
         peers,
         ports: matches,
         path: field.path.clone(),
-        origin: report.origin(field.line()),
+        origin: report.origin(field.line),
     })
 }
 

@@ -133,7 +133,7 @@ fn rule(field: &Field<'_>, peers_name: &'static str, namespace: &str, report: &m
         peers: if peers.is_empty() { Peers::Any } else { Peers::OneOf(found) },
         ports,
         path: field.path.clone(),
-        origin: report.origin(field.line()),
+        origin: report.origin(field.line),
     })
 }
 

@@ -120,19 +120,8 @@ pub(super) fn read(field: &Field<'_>, keys: Keys, report: &mut Report) -> Option
     let mut fields = field.fields(report)?;
     let mut written = Written::default();
     if let Some(labels) = fields.take("matchLabels") {
-        for (key, value) in labels.string_map(report).unwrap_or_default() {
-            let node = labels.node.get(&key).unwrap_or(labels.node);
-            let place = Field { node, path: format!("{}[{key}]", labels.path), line: node.line };
-            let requirement = source_and_key(&key, keys, &place, report);
-            if let Err(wrong) = names::label_value(&value) {
-                place.refuse(report, wrong);
-            }
-            if let Some((source, key)) = requirement {
-                if source == "reserved" && !value.is_empty() {
-                    place.warn(report, "matches nothing: reserved labels have an empty value");
-                }
-                written.labels.push(Requirement { source, key, operator: Operator::In(vec![value]) });
-            }
+        for (key, place) in labels.entries(report).unwrap_or_default() {
+            written.labels.extend(label(key, &place, keys, report));
         }
     }
     for expression in fields.list("matchExpressions", report).unwrap_or_default() {
@@ -140,6 +129,20 @@ pub(super) fn read(field: &Field<'_>, keys: Keys, report: &mut Report) -> Option
     }
     fields.finish(report);
     (report.count() == before).then_some(written)
+}
+
+/// A requirement of `matchLabels`.
+fn label(key: &str, place: &Field<'_>, keys: Keys, report: &mut Report) -> Option<Requirement> {
+    let requirement = source_and_key(key, keys, place, report);
+    let value = place.text(report)?;
+    if let Err(wrong) = names::label_value(value) {
+        place.refuse(report, wrong);
+    }
+    let (source, key) = requirement?;
+    if source == "reserved" && !value.is_empty() {
+        place.warn(report, "matches nothing: reserved labels have an empty value");
+    }
+    Some(Requirement { source, key, operator: Operator::In(vec![value.to_owned()]) })
 }
 
 fn expression_of(field: &Field<'_>, keys: Keys, report: &mut Report) -> Option<Requirement> {
@@ -161,7 +164,7 @@ fn expression_of(field: &Field<'_>, keys: Keys, report: &mut Report) -> Option<R
     let operator = operator?;
     let name = operator.text(report)?;
     let values_path = format!("{}.values", field.path);
-    let line = values.as_ref().map_or(field.line(), Field::line);
+    let line = values.as_ref().map_or(field.line, |values| values.line);
     match name {
         "In" | "NotIn" if texts.is_empty() => {
             report.refuse(&values_path, line, format!("operator {name} needs at least one value"));

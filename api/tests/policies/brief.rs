@@ -130,6 +130,7 @@ pub(crate) fn selector(selector: &Selector) -> String {
         .map(requirement)
         .partition(|text| text == "ns" || text.starts_with("ns=") || text.starts_with("ns "));
     others.sort();
+    namespace.sort();
     others.append(&mut namespace);
     if others.is_empty() { "*".to_owned() } else { others.join(" & ") }
 }

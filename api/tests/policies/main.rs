@@ -7,6 +7,10 @@
 //! path and how the message begins.
 
 mod brief;
+mod forms;
+mod refusals;
+mod remains;
+mod scopes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
