@@ -35,7 +35,7 @@ mod account;
 mod entry;
 mod judge;
 
-pub use entry::{key_of, timeout};
+pub use entry::{is_expired, key_of, timeout};
 pub use judge::{End, Report};
 
 use crate::abi::conntrack::{flag, half_flag, verdict};

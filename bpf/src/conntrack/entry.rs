@@ -55,7 +55,7 @@ pub(super) fn by_end(sender: u8, own: u32, other: u32) -> [u32; 2] {
 
 /// Whether the connection's time is up.
 #[inline(always)]
-pub(super) fn is_expired(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> bool {
+pub fn is_expired(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> bool {
     let mut last = entry.created;
     let seen = entry.halves[0].last.get();
     if seen > last {

@@ -1,0 +1,394 @@
+//! The kernel side of a node: programs, maps, links, and the words that switch endpoints between tables.
+//!
+//! Everything that must outlive the agent is pinned under `<bpf root>/<node>/v<layout>`; [`Datapath::open`] adopts
+//! what an earlier agent left, so that a restart writes nothing that is already so. One owner, the control loop, calls
+//! this; all calls are synchronous. Only this folder names aya's types.
+//!
+//! Neighbours: `sinew_engine` says what to write ([`Change`]); `control.rs` calls; `flow.rs` reads [`EventRings`].
+//! Inside: `pins.rs` finds and checks what is there, `links.rs` attaches, `tables.rs` owns the slots, `words.rs` the
+//! state words, `addresses.rs` what addresses resolve to, `connections.rs` and `counters.rs` read what packets wrote.
+
+#![allow(unsafe_code, reason = "map memory and bpf(2)")]
+
+pub mod object;
+
+mod abi;
+mod addresses;
+mod connections;
+mod counters;
+mod events;
+mod grace;
+mod links;
+mod pins;
+mod tables;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use aya::maps::{HashMap, MapData};
+use sinew_api::identity::Identity;
+use sinew_bpf::abi::{Address, EndpointEntry, StateWord};
+use sinew_bpf::settings::Settings;
+use sinew_engine::PolicyTable;
+use sinew_engine::{Change, EndpointId};
+
+pub use connections::{Connection, ConnectionFilter};
+pub use counters::{DropTotal, MapFill, RuleHits};
+pub use events::EventRings;
+pub use grace::grace;
+
+use abi::Abi;
+use addresses::Addresses;
+use links::Links;
+use tables::Tables;
+use words::Words;
+
+/// What a node's programs are loaded with.
+#[derive(Clone, Debug)]
+pub struct DatapathConfig {
+    /// Where this node's pins go: `<bpf root>/<node name>`.
+    pub folder: PathBuf,
+    /// Constants of the programs.
+    pub settings: Settings,
+    /// Bytes of each CPU's event ring, a power of two and a multiple of the page size.
+    pub ring_bytes: u32,
+}
+
+/// What went wrong between the agent and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// Another layout is pinned.
+    #[error(
+        "{} holds the maps of layout {found}, and this agent's is {ours}: drain the node and run `sinew-agent cleanup`, \
+         or start the agent of that layout",
+        folder.display()
+    )]
+    OtherLayout {
+        /// The node's pin folder.
+        folder: PathBuf,
+        /// Layout that is there.
+        found: String,
+        /// Layout of this binary.
+        ours: u32,
+    },
+    /// A pinned map is not the one that the programs need.
+    #[error("{} is not the map that the programs need ({detail}): run `sinew-agent cleanup`", path.display())]
+    OtherMap {
+        /// The pin.
+        path: PathBuf,
+        /// What differs.
+        detail: String,
+    },
+    /// No more room for tables.
+    #[error("all {capacity} policy table slots are taken")]
+    NoSlot {
+        /// How many there are.
+        capacity: u32,
+    },
+    /// A table is larger than a slot takes.
+    #[error("a policy table of {entries} entries does not fit a slot of {capacity}")]
+    TableTooLarge {
+        /// Its entries.
+        entries: usize,
+        /// What fits.
+        capacity: u32,
+    },
+    /// The kernel refused something.
+    #[error("{attempt}: {reason}")]
+    Kernel {
+        /// What was attempted.
+        attempt: String,
+        /// What the kernel, or aya, said.
+        reason: String,
+    },
+}
+
+impl DatapathError {
+    fn kernel(attempt: impl Into<String>, reason: impl std::fmt::Display) -> Self {
+        Self::Kernel { attempt: attempt.into(), reason: reason.to_string() }
+    }
+}
+
+/// The programs and maps of one node.
+pub struct Datapath {
+    links: Links,
+    words: Words,
+    tables: Tables,
+    addresses: Addresses,
+    endpoints: HashMap<MapData, Abi<Address>, Abi<EndpointEntry>>,
+    interfaces: HashMap<MapData, u32, Abi<EndpointEntry>>,
+    connections: connections::Connections,
+    counters: counters::Counters,
+    events: Option<EventRings>,
+    entries: BTreeMap<EndpointId, EndpointEntry>,
+    /// Endpoints whose identity was rewritten since the last grace period. A program that had read the old entry may
+    /// have stamped a connection with the new epoch; one more epoch after the grace period makes that stale.
+    unconfirmed: BTreeSet<EndpointId>,
+}
+
+impl Datapath {
+    /// Loads the programs over the pinned maps, or over new ones, and moves every pinned link to the new programs.
+    ///
+    /// # Errors
+    ///
+    /// What is pinned is of another layout, or the kernel refuses.
+    pub fn open(config: &DatapathConfig, object: &[u8]) -> Result<Self, DatapathError> {
+        let pins = pins::Pins::open(&config.folder)?;
+        let mut loaded = pins.load(object, &config.settings)?;
+        let words = Words::open(pins.take(&mut loaded, "WORDS")?)?;
+        let interfaces: HashMap<_, u32, Abi<EndpointEntry>> =
+            pins::typed(pins.take(&mut loaded, "INTERFACES")?, "INTERFACES")?;
+        let mut entries = BTreeMap::new();
+        for row in interfaces.iter() {
+            let (_, Abi(entry)) =
+                row.map_err(|e| DatapathError::kernel("reading the pinned endpoints", e))?;
+            entries.insert(EndpointId(entry.id as u16), entry);
+        }
+        let tables = Tables::open(pins.take(&mut loaded, "POLICY")?, &words)?;
+        let addresses = Addresses::open(&pins, &mut loaded)?;
+        let endpoints = pins::typed(pins.take(&mut loaded, "ENDPOINTS")?, "ENDPOINTS")?;
+        let connections = connections::Connections::open(&pins, &mut loaded)?;
+        let events = EventRings::open(pins.take(&mut loaded, "EVENTS")?, config.ring_bytes)?;
+        let counters = counters::Counters::open(&pins, &mut loaded)?;
+        let links = Links::open(loaded, pins.links_folder())?;
+        Ok(Self {
+            links,
+            words,
+            tables,
+            addresses,
+            endpoints,
+            interfaces,
+            connections,
+            counters,
+            events: Some(events),
+            entries,
+            unconfirmed: BTreeSet::new(),
+        })
+    }
+
+    /// Attaches `from_net` and `to_net` to an underlay device, or moves the links that are there to these programs.
+    ///
+    /// # Errors
+    ///
+    /// The interface is gone, or the kernel refuses.
+    pub fn attach_underlay(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        self.links.attach(ifindex, "from_net", "to_net")
+    }
+
+    /// Attaches `from_overlay` and `to_overlay` to the VXLAN device.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::attach_underlay`].
+    pub fn attach_overlay(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        self.links.attach(ifindex, "from_overlay", "to_overlay")
+    }
+
+    /// Attaches `from_pod` and `to_pod` to the host side of a pod's pair. The endpoint's maps come first: a pod whose
+    /// endpoint is not there drops everything.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::attach_underlay`].
+    pub fn attach_pod(&mut self, ifindex: u32) -> Result<(), DatapathError> {
+        self.links.attach(ifindex, "from_pod", "to_pod")
+    }
+
+    /// Removes pinned links whose interface is gone; returns their names.
+    pub fn sweep_links(&mut self) -> Vec<String> {
+        self.links.sweep()
+    }
+
+    /// The endpoints that are pinned, for reconciliation at start.
+    #[must_use]
+    pub fn endpoints(&self) -> &BTreeMap<EndpointId, EndpointEntry> {
+        &self.entries
+    }
+
+    /// Writes an endpoint. Its table comes by [`Change::Endpoint`]; until then it is in the drop slot.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses.
+    pub fn endpoint_write(&mut self, id: EndpointId, entry: EndpointEntry) -> Result<(), DatapathError> {
+        let attempt = || format!("writing endpoint {}", id.0);
+        for address in [entry.v4, entry.v6] {
+            if !address.is_none() {
+                self.endpoints
+                    .insert(Abi(address), Abi(entry), 0)
+                    .map_err(|e| DatapathError::kernel(attempt(), e))?;
+            }
+        }
+        self.interfaces
+            .insert(entry.ifindex, Abi(entry), 0)
+            .map_err(|e| DatapathError::kernel(attempt(), e))?;
+        self.entries.insert(id, entry);
+        Ok(())
+    }
+
+    /// Takes an endpoint out of the maps. [`Change::EndpointClosed`] has put it into the drop slot before.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses for another reason than that the entry is gone.
+    pub fn endpoint_delete(&mut self, id: EndpointId) -> Result<(), DatapathError> {
+        let Some(entry) = self.entries.remove(&id) else { return Ok(()) };
+        for address in [entry.v4, entry.v6] {
+            if !address.is_none() {
+                abi::absent_is_fine(self.endpoints.remove(&Abi(address)), "removing an endpoint's address")?;
+            }
+        }
+        abi::absent_is_fine(self.interfaces.remove(&entry.ifindex), "removing an endpoint's interface")
+    }
+
+    /// What an endpoint's word says now.
+    #[must_use]
+    pub fn word(&self, id: EndpointId) -> StateWord {
+        self.words.get(u32::from(id.0))
+    }
+
+    /// The table in an endpoint's slot.
+    #[must_use]
+    pub fn table(&self, id: EndpointId) -> Option<&PolicyTable> {
+        self.tables.table(self.word(id).slot())
+    }
+
+    /// Carries changes out in their order. Those that write objects or files are the control loop's, and passed over.
+    ///
+    /// # Errors
+    ///
+    /// The first change that failed; those before it are written. Applying the batch again is safe.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
+        for change in changes {
+            match change {
+                Change::EndpointClosed(id) => self.close(*id),
+                Change::Endpoint { endpoint, identity, table } => {
+                    self.enforce(*endpoint, *identity, table)?
+                }
+                Change::Grace => self.settle(),
+                Change::ClassSet(prefix, class) => self.addresses.class_set(*prefix, class.0)?,
+                Change::ClassDelete(prefix) => self.addresses.class_delete(*prefix)?,
+                Change::KnownAdd(identity) => self.addresses.known_add(identity.0)?,
+                Change::KnownDelete(identity) => self.addresses.known_delete(identity.0)?,
+                Change::IpcacheSet(address, entry) => self.addresses.set(*address, *entry)?,
+                Change::IpcacheDelete(address) => self.addresses.delete(*address)?,
+                Change::RangeSet(prefix, entry) => self.addresses.range_set(*prefix, *entry)?,
+                Change::RangeDelete(prefix) => self.addresses.range_delete(*prefix)?,
+                Change::Generation => self.words.raise_generation(),
+                Change::Revision(revision) => {
+                    self.settle();
+                    self.words.set_revision(*revision);
+                }
+                Change::Remember(_)
+                | Change::PolicyValid(_)
+                | Change::PolicyGone(_)
+                | Change::AllocateIdentity(_)
+                | Change::Announce { .. } => {}
+            }
+        }
+        if !self.unconfirmed.is_empty() {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, id: EndpointId) {
+        let slot = self.word(id).slot();
+        self.words.set_endpoint(id, StateWord::DROP_SLOT);
+        self.tables.release(slot);
+    }
+
+    /// Data first, word last (datapath.md 7). What is already so costs no epoch.
+    fn enforce(
+        &mut self,
+        id: EndpointId,
+        identity: Identity,
+        table: &std::sync::Arc<PolicyTable>,
+    ) -> Result<(), DatapathError> {
+        let same_identity = self.entries.get(&id).is_none_or(|entry| entry.identity == identity.0);
+        let old = self.word(id).slot();
+        if same_identity && self.tables.table(old).is_some_and(|now| now == &**table) {
+            return Ok(());
+        }
+        let slot = self.tables.take(table)?;
+        if !same_identity && let Some(mut entry) = self.entries.get(&id).copied() {
+            entry.identity = identity.0;
+            self.endpoint_write(id, entry)?;
+            self.unconfirmed.insert(id);
+        }
+        self.words.set_endpoint(id, slot);
+        self.tables.release(old);
+        Ok(())
+    }
+
+    /// One grace period: slots that nobody is in may be filled again, and rewritten identities are confirmed.
+    fn settle(&mut self) {
+        grace();
+        self.tables.clear_retired();
+        for id in std::mem::take(&mut self.unconfirmed) {
+            let slot = self.word(id).slot();
+            self.words.set_endpoint(id, slot);
+        }
+    }
+
+    /// The rings, once: the flow task owns them.
+    pub fn take_events(&mut self) -> Option<EventRings> {
+        self.events.take()
+    }
+
+    /// Entries and capacity of every table.
+    #[must_use]
+    pub fn map_fill(&self) -> Vec<MapFill> {
+        let mut fill = self.counters.fill(&self.addresses, &self.connections);
+        fill.push(MapFill {
+            name: "ENDPOINTS",
+            kind: "hash",
+            entries: counters::count(self.endpoints.keys()),
+            capacity: 8192,
+        });
+        fill.push(MapFill {
+            name: "POLICY",
+            kind: "array of tries",
+            entries: self.tables.in_use(),
+            capacity: tables::SLOTS - 1,
+        });
+        fill
+    }
+
+    /// The tracked connections, expired ones left out.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to read on.
+    pub fn connections(&self, filter: &ConnectionFilter) -> Result<Vec<Connection>, DatapathError> {
+        self.connections.list(filter)
+    }
+
+    /// Forgets connections; returns how many. Their next packets are judged as if they were the first.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to read on.
+    pub fn connections_flush(&mut self, filter: &ConnectionFilter) -> Result<usize, DatapathError> {
+        self.connections.flush(filter)
+    }
+
+    /// Judgements by rule cookie.
+    #[must_use]
+    pub fn rule_hits(&self) -> BTreeMap<u32, RuleHits> {
+        self.counters.rules()
+    }
+
+    /// Drops by reason.
+    #[must_use]
+    pub fn drops(&self) -> Vec<DropTotal> {
+        self.counters.drops()
+    }
+
+    /// Records that were due and records lost, since the maps were made, over all CPUs.
+    #[must_use]
+    pub fn ring_totals(&self) -> (u64, u64) {
+        self.counters.rings()
+    }
+}

@@ -1,0 +1,32 @@
+//! The bpf library's types as aya's keys and values.
+
+use aya::Pod;
+use aya::maps::MapError;
+use sinew_bpf::abi::{Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey};
+use sinew_bpf::maps::{DropCount, RingCount, RuleCount};
+use sinew_bpf::settings::Settings;
+
+use super::DatapathError;
+
+/// A value of a map.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Abi<T: Copy + 'static>(pub(super) T);
+
+macro_rules! pod {
+    ($($kind:ty),*) => {
+        // SAFETY: `repr(C)` structs of integers without padding, which their size assertions in the bpf library hold.
+        $(unsafe impl Pod for Abi<$kind> {})*
+    };
+}
+
+pod!(Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey, DropCount, RingCount, RuleCount, Settings);
+
+/// A removal of what is not there has done its work.
+pub(super) fn absent_is_fine(result: Result<(), MapError>, attempt: &str) -> Result<(), DatapathError> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(DatapathError::kernel(attempt, error)),
+    }
+}

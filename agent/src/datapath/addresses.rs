@@ -1,0 +1,92 @@
+//! What addresses resolve to: the exact ipcache, ranges, policy classes, and the identities that tables know.
+
+use std::net::IpAddr;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, MapData};
+use ipnet::IpNet;
+use sinew_bpf::abi::{Address, IpcacheEntry};
+
+use super::DatapathError;
+use super::abi::{Abi, absent_is_fine};
+use super::counters::{MapFill, count};
+use super::pins::{Pins, typed};
+
+/// The maps by address and identity.
+pub(super) struct Addresses {
+    ipcache: HashMap<MapData, Abi<Address>, Abi<IpcacheEntry>>,
+    ranges: LpmTrie<MapData, Abi<Address>, Abi<IpcacheEntry>>,
+    classes: LpmTrie<MapData, Abi<Address>, u32>,
+    known: HashMap<MapData, u32, u32>,
+}
+
+impl Addresses {
+    pub(super) fn open(pins: &Pins, loaded: &mut Ebpf) -> Result<Self, DatapathError> {
+        Ok(Self {
+            ipcache: typed(pins.take(loaded, "IPCACHE")?, "IPCACHE")?,
+            ranges: typed(pins.take(loaded, "RANGES")?, "RANGES")?,
+            classes: typed(pins.take(loaded, "CLASSES")?, "CLASSES")?,
+            known: typed(pins.take(loaded, "KNOWN")?, "KNOWN")?,
+        })
+    }
+
+    pub(super) fn set(&mut self, address: IpAddr, entry: IpcacheEntry) -> Result<(), DatapathError> {
+        self.ipcache
+            .insert(Abi(Address::from(address)), Abi(entry), 0)
+            .map_err(|e| DatapathError::kernel(format!("writing {address} to the ipcache"), e))
+    }
+
+    pub(super) fn delete(&mut self, address: IpAddr) -> Result<(), DatapathError> {
+        absent_is_fine(
+            self.ipcache.remove(&Abi(Address::from(address))),
+            "removing an address from the ipcache",
+        )
+    }
+
+    pub(super) fn range_set(&mut self, prefix: IpNet, entry: IpcacheEntry) -> Result<(), DatapathError> {
+        self.ranges
+            .insert(&key(prefix), Abi(entry), 0)
+            .map_err(|e| DatapathError::kernel(format!("writing range {prefix}"), e))
+    }
+
+    pub(super) fn range_delete(&mut self, prefix: IpNet) -> Result<(), DatapathError> {
+        absent_is_fine(self.ranges.remove(&key(prefix)), "removing a range")
+    }
+
+    pub(super) fn class_set(&mut self, prefix: IpNet, class: u32) -> Result<(), DatapathError> {
+        self.classes
+            .insert(&key(prefix), class, 0)
+            .map_err(|e| DatapathError::kernel(format!("writing the class of {prefix}"), e))
+    }
+
+    pub(super) fn class_delete(&mut self, prefix: IpNet) -> Result<(), DatapathError> {
+        absent_is_fine(self.classes.remove(&key(prefix)), "removing the class of a prefix")
+    }
+
+    pub(super) fn known_add(&mut self, identity: u32) -> Result<(), DatapathError> {
+        self.known
+            .insert(identity, 1, 0)
+            .map_err(|e| DatapathError::kernel(format!("making identity {identity} known"), e))
+    }
+
+    pub(super) fn known_delete(&mut self, identity: u32) -> Result<(), DatapathError> {
+        absent_is_fine(self.known.remove(&identity), "making an identity unknown")
+    }
+
+    /// Fill of these maps.
+    pub(super) fn fill(&self) -> Vec<MapFill> {
+        vec![
+            MapFill { name: "IPCACHE", kind: "hash", entries: count(self.ipcache.keys()), capacity: 524_288 },
+            MapFill { name: "RANGES", kind: "trie", entries: count(self.ranges.keys()), capacity: 4096 },
+            MapFill { name: "CLASSES", kind: "trie", entries: count(self.classes.keys()), capacity: 65_536 },
+            MapFill { name: "KNOWN", kind: "hash", entries: count(self.known.keys()), capacity: 131_072 },
+        ]
+    }
+}
+
+/// IPv4 prefixes lie under `::ffff:0:0/96`, as the addresses do.
+fn key(prefix: IpNet) -> Key<Abi<Address>> {
+    let mapped = if prefix.addr().is_ipv4() { 96 } else { 0 };
+    Key::new(u32::from(prefix.prefix_len()) + mapped, Abi(Address::from(prefix.network())))
+}

@@ -1,0 +1,135 @@
+//! The connection tables as a person reads them.
+
+use std::net::IpAddr;
+
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData};
+use sinew_bpf::abi::{CtEntry, CtKey};
+use sinew_bpf::conntrack;
+use sinew_bpf::maps::CtTable;
+
+use super::DatapathError;
+use super::abi::absent_is_fine;
+use super::counters::{MapFill, count};
+use super::pins::{Pins, typed};
+
+const KEY_BYTES: usize = size_of::<CtKey>();
+const ENTRY_BYTES: usize = size_of::<CtEntry>();
+
+type Table = HashMap<MapData, [u8; KEY_BYTES], [u8; ENTRY_BYTES]>;
+
+/// One tracked connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The table that holds it.
+    pub table: CtTable,
+    /// Its ends.
+    pub key: CtKey,
+    /// Its verdict and counters.
+    pub entry: CtEntry,
+}
+
+/// Which connections are meant. An empty filter means all.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionFilter {
+    /// Those with one of these addresses at an end.
+    pub addresses: Vec<IpAddr>,
+    /// Those of this protocol.
+    pub protocol: Option<u8>,
+    /// Those with this port at an end.
+    pub port: Option<u16>,
+}
+
+impl ConnectionFilter {
+    fn matches(&self, key: &CtKey) -> bool {
+        let at_an_end = |address: &IpAddr| {
+            let address = (*address).into();
+            key.low == address || key.high == address
+        };
+        (self.addresses.is_empty() || self.addresses.iter().any(at_an_end))
+            && self.protocol.is_none_or(|protocol| protocol == key.protocol)
+            && self
+                .port
+                .is_none_or(|port| u16::from_be(key.low_port) == port || u16::from_be(key.high_port) == port)
+    }
+}
+
+/// The three tables.
+pub(super) struct Connections {
+    tables: [(CtTable, &'static str, u64, Table); 3],
+}
+
+impl Connections {
+    pub(super) fn open(pins: &Pins, loaded: &mut Ebpf) -> Result<Self, DatapathError> {
+        let mut open = |name: &'static str| typed::<Table>(pins.take(loaded, name)?, name);
+        Ok(Self {
+            tables: [
+                (CtTable::TcpOpening, "CT_OPENING", 65_536, open("CT_OPENING")?),
+                (CtTable::Tcp, "CT_TCP", 262_144, open("CT_TCP")?),
+                (CtTable::Any, "CT_ANY", 131_072, open("CT_ANY")?),
+            ],
+        })
+    }
+
+    /// The connections that a filter means, those past their time left out.
+    pub(super) fn list(&self, filter: &ConnectionFilter) -> Result<Vec<Connection>, DatapathError> {
+        let now = monotonic_nanoseconds();
+        let mut found = Vec::new();
+        for (table, name, _, map) in &self.tables {
+            for row in map.iter() {
+                let (key, entry) = row.map_err(|e| DatapathError::kernel(format!("reading {name}"), e))?;
+                let connection = Connection { table: *table, key: decode(&key), entry: decode(&entry) };
+                let expired = conntrack::is_expired(&connection.entry, *table, connection.key.protocol, now);
+                if !expired && filter.matches(&connection.key) {
+                    found.push(connection);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes the connections that a filter means.
+    pub(super) fn flush(&mut self, filter: &ConnectionFilter) -> Result<usize, DatapathError> {
+        let mut removed = 0;
+        for (_, name, _, map) in &mut self.tables {
+            let keys: Vec<_> = map
+                .keys()
+                .collect::<Result<_, _>>()
+                .map_err(|e| DatapathError::kernel(format!("reading {name}"), e))?;
+            for key in keys {
+                if filter.matches(&decode(&key)) {
+                    absent_is_fine(map.remove(&key), "removing a connection")?;
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Fill of these maps.
+    pub(super) fn fill(&self) -> Vec<MapFill> {
+        self.tables
+            .iter()
+            .map(|(_, name, capacity, map)| MapFill {
+                name,
+                kind: "LRU hash",
+                entries: count(map.keys()),
+                capacity: *capacity as u32,
+            })
+            .collect()
+    }
+}
+
+/// The time that programs stamp with.
+fn monotonic_nanoseconds() -> u64 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map(|now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+        .unwrap_or_default()
+}
+
+/// Bytes of a map as the value that they are.
+fn decode<T, const N: usize>(bytes: &[u8; N]) -> T {
+    const { assert!(size_of::<T>() == N) };
+    // SAFETY: the sizes agree, the types are made of integers, and the read needs no alignment.
+    unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
+}

@@ -1,0 +1,121 @@
+//! Counters that the programs keep, added up over CPUs, and the fill of the maps.
+
+use std::collections::BTreeMap;
+
+use aya::Ebpf;
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap};
+use sinew_bpf::drop::DropReason;
+use sinew_bpf::maps::{DropCount, RingCount, RuleCount, drop_counter};
+
+use super::DatapathError;
+use super::abi::Abi;
+use super::addresses::Addresses;
+use super::connections::Connections;
+use super::pins::{Pins, typed};
+
+/// How full a map is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapFill {
+    /// Its name, that of its pin.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: &'static str,
+    /// Entries in it.
+    pub entries: u64,
+    /// Entries that fit.
+    pub capacity: u32,
+}
+
+/// Judgements by one rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuleHits {
+    /// Packets judged.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The last one, nanoseconds of `CLOCK_MONOTONIC`.
+    pub last: u64,
+}
+
+/// Drops for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropTotal {
+    /// The reason.
+    pub reason: DropReason,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// The per-CPU maps.
+pub(super) struct Counters {
+    rules: PerCpuHashMap<MapData, u32, Abi<RuleCount>>,
+    drops: PerCpuArray<MapData, Abi<DropCount>>,
+    rings: PerCpuArray<MapData, Abi<RingCount>>,
+}
+
+impl Counters {
+    pub(super) fn open(pins: &Pins, loaded: &mut Ebpf) -> Result<Self, DatapathError> {
+        Ok(Self {
+            rules: typed(pins.take(loaded, "RULES")?, "RULES")?,
+            drops: typed(pins.take(loaded, "DROPS")?, "DROPS")?,
+            rings: typed(pins.take(loaded, "RINGS")?, "RINGS")?,
+        })
+    }
+
+    /// Judgements by cookie.
+    pub(super) fn rules(&self) -> BTreeMap<u32, RuleHits> {
+        let mut hits: BTreeMap<u32, RuleHits> = BTreeMap::new();
+        for (cookie, counts) in self.rules.iter().flatten() {
+            let total = hits.entry(cookie).or_default();
+            for Abi(count) in counts.iter() {
+                total.packets += count.packets;
+                total.bytes += count.bytes;
+                total.last = total.last.max(count.last);
+            }
+        }
+        hits
+    }
+
+    /// Drops by reason, those that happened.
+    pub(super) fn drops(&self) -> Vec<DropTotal> {
+        let mut totals = Vec::new();
+        for reason in DropReason::ALL {
+            let Ok(counts) = self.drops.get(&drop_counter(*reason as u16), 0) else { continue };
+            let mut total = DropTotal { reason: *reason, packets: 0, bytes: 0 };
+            for Abi(count) in counts.iter() {
+                total.packets += count.packets;
+                total.bytes += count.bytes;
+            }
+            if total.packets > 0 {
+                totals.push(total);
+            }
+        }
+        totals
+    }
+
+    /// Records due and lost.
+    pub(super) fn rings(&self) -> (u64, u64) {
+        let Ok(counts) = self.rings.get(&0, 0) else { return (0, 0) };
+        counts.iter().fold((0, 0), |(due, lost), Abi(count)| (due + count.sequence, lost + count.lost))
+    }
+
+    /// Fill of all hash maps and tries.
+    pub(super) fn fill(&self, addresses: &Addresses, connections: &Connections) -> Vec<MapFill> {
+        let mut fill = addresses.fill();
+        fill.extend(connections.fill());
+        fill.push(MapFill {
+            name: "RULES",
+            kind: "LRU hash",
+            entries: count(self.rules.keys()),
+            capacity: 65_536,
+        });
+        fill
+    }
+}
+
+/// Entries that a walk over the keys finds.
+pub(super) fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>) -> u64 {
+    keys.filter(Result::is_ok).count() as u64
+}

@@ -1,0 +1,143 @@
+//! What is pinned for a node, and whether it is what the programs need.
+//!
+//! A pinned map is reused by aya with no check of type or size, so it is compared here first; the layout's version is
+//! part of the path, and another version is refused by name (datapath.md 31).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Map, MapData};
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader};
+use sinew_bpf::abi::VERSION;
+use sinew_bpf::settings::Settings;
+
+use super::DatapathError;
+use super::abi::Abi;
+
+/// Maps that outlive the agent, with the sizes of their keys and values in bytes.
+const PINNED: &[(&str, u32, u32)] = &[
+    ("WORDS", 4, 8),
+    ("INTERFACES", 4, 64),
+    ("ENDPOINTS", 16, 64),
+    ("IPCACHE", 16, 32),
+    ("RANGES", 20, 32),
+    ("CLASSES", 20, 4),
+    ("KNOWN", 4, 4),
+    ("POLICY", 4, 4),
+    ("CT_OPENING", 40, 192),
+    ("CT_TCP", 40, 192),
+    ("CT_ANY", 40, 192),
+    ("FRAGMENTS", 44, 8),
+    ("RULES", 4, 24),
+    ("DROPS", 4, 16),
+    ("EVENTS", 4, 4),
+    ("RINGS", 4, 16),
+];
+
+/// Programs, by the names of their functions.
+pub(super) const PROGRAMS: &[&str] =
+    &["from_pod", "to_pod", "from_net", "to_net", "from_overlay", "to_overlay"];
+
+/// The folders of one node and layout.
+pub(super) struct Pins {
+    maps: PathBuf,
+    links: PathBuf,
+}
+
+impl Pins {
+    /// Makes the folders, unless another layout is there.
+    pub(super) fn open(folder: &Path) -> Result<Self, DatapathError> {
+        let own = format!("v{VERSION}");
+        if let Ok(entries) = fs::read_dir(folder) {
+            for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+                if name.starts_with('v') && name != own {
+                    return Err(DatapathError::OtherLayout {
+                        folder: folder.to_owned(),
+                        found: name[1..].to_owned(),
+                        ours: VERSION,
+                    });
+                }
+            }
+        }
+        let pins = Self { maps: folder.join(&own).join("maps"), links: folder.join(&own).join("links") };
+        for folder in [&pins.maps, &pins.links] {
+            fs::create_dir_all(folder)
+                .map_err(|e| DatapathError::kernel(format!("making {}", folder.display()), e))?;
+        }
+        Ok(pins)
+    }
+
+    /// Where links are pinned.
+    pub(super) fn links_folder(&self) -> PathBuf {
+        self.links.clone()
+    }
+
+    /// Loads the programs over the pinned maps; missing ones are made and pinned.
+    pub(super) fn load(&self, object: &[u8], settings: &Settings) -> Result<Ebpf, DatapathError> {
+        let settings = Abi(*settings);
+        let mut loader = EbpfLoader::new();
+        loader.override_global("SETTINGS", &settings, true);
+        for (name, key_bytes, value_bytes) in PINNED {
+            let path = self.maps.join(name);
+            self.check(&path, *key_bytes, *value_bytes)?;
+            loader.map_pin_path(name, path);
+        }
+        let mut loaded = loader
+            .load(object)
+            .map_err(|e| DatapathError::kernel("making maps and reading the programs", e))?;
+        for name in PROGRAMS {
+            program(&mut loaded, name)?
+                .load()
+                .map_err(|e| DatapathError::kernel(format!("loading program {name}"), e))?;
+        }
+        Ok(loaded)
+    }
+
+    fn check(&self, path: &Path, key_bytes: u32, value_bytes: u32) -> Result<(), DatapathError> {
+        let Ok(map) = MapData::from_pin(path) else { return Ok(()) };
+        let found =
+            map.info().map_err(|e| DatapathError::kernel(format!("asking about {}", path.display()), e))?;
+        if (found.key_size(), found.value_size()) != (key_bytes, value_bytes) {
+            return Err(DatapathError::OtherMap {
+                path: path.to_owned(),
+                detail: format!(
+                    "keys and values of {} and {} bytes instead of {key_bytes} and {value_bytes}",
+                    found.key_size(),
+                    found.value_size()
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// A map of the loaded object.
+    pub(super) fn take(&self, loaded: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
+        loaded.take_map(name).ok_or_else(|| {
+            DatapathError::kernel(format!("looking for map {name}"), "the programs don't have it")
+        })
+    }
+}
+
+/// A map as what it is.
+pub(super) fn typed<T>(map: Map, name: &str) -> Result<T, DatapathError>
+where
+    T: TryFrom<Map>,
+    T::Error: std::fmt::Display,
+{
+    T::try_from(map).map_err(|e| DatapathError::kernel(format!("opening map {name}"), e))
+}
+
+/// A program of the loaded object.
+pub(super) fn program<'a>(
+    loaded: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut SchedClassifier, DatapathError> {
+    loaded
+        .program_mut(name)
+        .ok_or_else(|| {
+            DatapathError::kernel(format!("looking for program {name}"), "the object doesn't have it")
+        })?
+        .try_into()
+        .map_err(|e| DatapathError::kernel(format!("looking at program {name}"), e))
+}
