@@ -1,0 +1,209 @@
+//! The owner of everything that a node knows. An event changes facts and marks what depends on them; then what is marked
+//! is computed anew, and what differs from what was asked for before is asked for (level-triggered).
+//!
+//! Marks only save work: [`Engine::from_scratch`] computes the same from the facts alone, and the model test compares
+//! the two after every event.
+//!
+//! Neighbours in `state/`: `facts.rs` hears events, `policies.rs`, `locals.rs`, `subjects.rs` and `claims.rs` conclude,
+//! `order.rs` writes.
+
+mod claims;
+mod facts;
+mod locals;
+mod order;
+mod policies;
+mod prefixes;
+mod subjects;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_api::object::PolicyName;
+use sinew_bpf::abi::IpcacheEntry;
+
+use crate::change::{Change, EndpointId};
+use crate::config::Config;
+use crate::event::Event;
+use crate::numbers::{Numbers, Record};
+use crate::policy::classes::ClassTrie;
+use crate::policy::compile::{NamedPorts, Subject};
+use crate::policy::load::Loaded;
+use crate::policy::matcher::{MatcherId, Matchers};
+use crate::snapshot::Snapshot;
+use claims::{Claimant, Claims};
+use facts::Facts;
+use locals::Local;
+use order::Written;
+use policies::Stored;
+use prefixes::PrefixCounts;
+use subjects::Selected;
+
+/// All state of a node, and the decisions that follow from it.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    config: Config,
+    synced: bool,
+    revision: u64,
+    facts: Facts,
+    policies: BTreeMap<PolicyName, Stored>,
+    turn: u64,
+    locals: BTreeMap<EndpointId, Local>,
+    /// Label sets by number are in `matchers`; this is the way back.
+    by_labels: HashMap<Arc<Labels>, BTreeSet<Identity>>,
+    /// Given back by the store, but still in use here.
+    departing: BTreeSet<Identity>,
+    /// Label sets whose number has been asked for.
+    requested: HashSet<Arc<Labels>>,
+
+    numbers: Numbers,
+    matchers: Matchers,
+    loaded: BTreeMap<PolicyName, Loaded>,
+    subjects: BTreeMap<Subject, Selected>,
+    peer_ports: BTreeMap<Identity, NamedPorts>,
+    port_owners: BTreeMap<Claimant, (Identity, NamedPorts)>,
+    class_prefixes: PrefixCounts,
+    trie: ClassTrie,
+    claims: Claims,
+
+    dirty: Dirty,
+    /// Changes whose place in the order doesn't matter.
+    outbox: Vec<Change>,
+    announcements: Vec<Change>,
+    written: Written,
+    /// The last one handed out, until something changes.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+/// What has to be computed anew.
+#[derive(Clone, Debug, Default)]
+struct Dirty {
+    policies: BTreeSet<PolicyName>,
+    locals: BTreeSet<EndpointId>,
+    closing: BTreeSet<EndpointId>,
+    subjects: BTreeSet<Subject>,
+    idle_subjects: BTreeSet<Subject>,
+    endpoints: BTreeSet<EndpointId>,
+    matchers: BTreeSet<MatcherId>,
+    arrived: BTreeSet<Identity>,
+    /// Identities may be KNOWN to the kernel that nobody speaks of.
+    strangers: bool,
+    addresses: BTreeSet<IpAddr>,
+    /// Ranges of pods or addresses of nodes.
+    places: bool,
+    /// Named ports of some peer.
+    peer_ports: bool,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet but the numbers that were given out before.
+    #[must_use]
+    pub fn new(config: Config, numbers: impl IntoIterator<Item = Record>) -> Self {
+        let mut claims = Claims::default();
+        let apiserver = IpcacheEntry { identity: Identity::KUBE_APISERVER.0, ..Default::default() };
+        let addresses = config.kube_apiserver.iter().map(|address| (*address, apiserver)).collect();
+        claims.set(&Claimant::KubeApiserver, addresses);
+        Self {
+            synced: false,
+            revision: config.revision,
+            facts: Facts::default(),
+            policies: BTreeMap::new(),
+            turn: 0,
+            locals: BTreeMap::new(),
+            by_labels: HashMap::new(),
+            departing: BTreeSet::new(),
+            requested: HashSet::new(),
+            numbers: Numbers::restored(numbers),
+            matchers: Matchers::new(&config.cluster, config.v4, config.v6),
+            loaded: BTreeMap::new(),
+            subjects: BTreeMap::new(),
+            peer_ports: BTreeMap::new(),
+            port_owners: BTreeMap::new(),
+            class_prefixes: PrefixCounts::default(),
+            trie: ClassTrie::new(),
+            claims,
+            dirty: Dirty::default(),
+            outbox: Vec::new(),
+            announcements: Vec::new(),
+            written: Written::default(),
+            snapshot: None,
+            config,
+        }
+    }
+
+    /// Takes in what happened, and returns what has to be done, in order. Events that come together are decided together.
+    pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Change> {
+        self.snapshot = None;
+        let mut changes = Vec::new();
+        for event in events {
+            // Where pods and nodes are and what policies name cut the address space in different ways (`order.rs` 3).
+            let places = matches!(
+                event,
+                Event::NodeApplied(_) | Event::NodeRemoved(_) | Event::NodeAddresses(_) | Event::Synced
+            );
+            if places {
+                changes.extend(self.reconcile());
+            }
+            self.hear(event);
+            if places {
+                changes.extend(self.reconcile());
+            }
+        }
+        changes.extend(self.reconcile());
+        changes
+    }
+
+    /// The revision of what has been asked for so far.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn reconcile(&mut self) -> Vec<Change> {
+        let mut changes = std::mem::take(&mut self.outbox);
+        let policies_changed = self.synced && self.settle_policies();
+        let closed: Vec<EndpointId> = std::mem::take(&mut self.dirty.closing).into_iter().collect();
+        for id in &closed {
+            self.close(*id);
+        }
+        for id in std::mem::take(&mut self.dirty.locals) {
+            self.settle_local(id, &mut changes);
+        }
+        let mut cut = None;
+        if self.synced {
+            self.sweep_subjects();
+            cut = self.cut_classes();
+            self.spread_matchers();
+            self.compile_subjects();
+        }
+        let ordered = self.order(cut, closed);
+        let judged_otherwise = ordered.iter().any(|change| {
+            matches!(
+                change,
+                Change::Endpoint { .. }
+                    | Change::EndpointClosed(_)
+                    | Change::KnownAdd(_)
+                    | Change::KnownDelete(_)
+                    | Change::ClassSet(..)
+                    | Change::ClassDelete(_)
+            )
+        });
+        changes.extend(ordered);
+        if self.synced && (policies_changed || judged_otherwise) {
+            self.revision += 1;
+            changes.push(Change::Revision(self.revision));
+        }
+        changes
+    }
+
+    fn close(&mut self, id: EndpointId) {
+        let Some(local) = self.locals.remove(&id) else { return };
+        self.dirty.locals.remove(&id);
+        self.leave_subjects(id, &local.subjects());
+        self.claims.set(&Claimant::Local(id), BTreeMap::new());
+        self.set_peer_ports(Claimant::Local(id), None);
+    }
+}

@@ -1,0 +1,266 @@
+//! What the store and the node say is so. Each event changes a fact and marks what depends on it; nothing is decided here.
+//!
+//! Neighbours: `state.rs` owns the facts, `policies.rs`, `locals.rs` and `subjects.rs` draw the conclusions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_api::object::{CidrGroupKind, Endpoint, Namespace, Node, Pod, Routing};
+use sinew_api::policy::CidrGroup;
+use sinew_bpf::abi::{Address, IpcacheEntry, ipcache};
+use std::sync::Arc;
+
+use super::claims::Claimant;
+use super::{Engine, locals::Local};
+use crate::event::Event;
+
+/// The facts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) namespaces: BTreeMap<String, Namespace>,
+    pub(super) pods: BTreeMap<(String, String), Pod>,
+    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) groups: BTreeMap<(CidrGroupKind, String), CidrGroup>,
+    pub(super) remotes: BTreeMap<String, Endpoint>,
+    pub(super) remotes_by_pod: BTreeMap<(String, String), BTreeSet<String>>,
+    pub(super) node_addresses: BTreeSet<IpAddr>,
+}
+
+impl Engine {
+    pub(super) fn hear(&mut self, event: Event) {
+        match event {
+            Event::PolicyApplied(policy) => self.policy_applied(policy),
+            Event::PolicyRestored(policy) => self.policy_restored(policy),
+            Event::PolicyRemoved(name) => self.policy_removed(&name),
+            Event::CidrGroupApplied(group) => {
+                let key = (group.kind, group.name.clone());
+                if self.facts.groups.get(&key) != Some(&group) {
+                    self.facts.groups.insert(key, group);
+                    self.groups_changed();
+                }
+            }
+            Event::CidrGroupRemoved(kind, name) => {
+                if self.facts.groups.remove(&(kind, name)).is_some() {
+                    self.groups_changed();
+                }
+            }
+            Event::PodApplied(pod) => self.pod_applied(pod),
+            Event::PodRemoved { namespace, name } => {
+                let key = (namespace, name);
+                if self.facts.pods.remove(&key).is_some() {
+                    self.pod_changed(&key);
+                }
+            }
+            Event::NamespaceApplied(namespace) => {
+                let name = namespace.name.clone();
+                if self.facts.namespaces.insert(name.clone(), namespace.clone()) != Some(namespace) {
+                    self.namespace_changed(&name);
+                }
+            }
+            Event::NamespaceRemoved(name) => {
+                if self.facts.namespaces.remove(&name).is_some() {
+                    self.namespace_changed(&name);
+                }
+            }
+            Event::NodeApplied(node) => {
+                let name = node.name.clone();
+                let old = self.facts.nodes.insert(name.clone(), node.clone());
+                let same = old.is_some_and(|old| {
+                    (old.id, old.addresses, old.pod_cidrs) == (node.id, node.addresses, node.pod_cidrs)
+                });
+                if !same {
+                    self.node_changed(&name);
+                }
+            }
+            Event::NodeRemoved(name) => {
+                if self.facts.nodes.remove(&name).is_some() {
+                    self.node_changed(&name);
+                }
+            }
+            Event::RemoteEndpointApplied(endpoint) => {
+                if endpoint.node != self.config.node {
+                    self.remote_applied(endpoint);
+                }
+            }
+            Event::RemoteEndpointRemoved(name) => self.remote_removed(&name),
+            Event::IdentityApplied(number, labels) => self.identity_applied(number, Arc::new(labels)),
+            Event::IdentityRemoved(number) => {
+                if self.matchers.identities().contains_key(&number) && number >= Identity::FIRST_ALLOCATED {
+                    self.departing.insert(number);
+                }
+            }
+            Event::EndpointCreated(created) => {
+                let id = created.id;
+                self.locals.insert(id, Local::new(created));
+                self.dirty.locals.insert(id);
+            }
+            Event::EndpointRemoved(id) => {
+                if self.locals.contains_key(&id) {
+                    self.dirty.closing.insert(id);
+                }
+            }
+            Event::NodeAddresses(addresses) => {
+                let addresses: BTreeSet<IpAddr> =
+                    addresses.into_iter().filter(|address| !address.is_loopback()).collect();
+                if self.facts.node_addresses != addresses {
+                    self.facts.node_addresses = addresses;
+                    self.own_node_changed();
+                }
+            }
+            Event::Found(found) => self.written.found(found),
+            Event::Synced => {
+                if !self.synced {
+                    self.synced = true;
+                    self.first_lists_complete();
+                }
+            }
+            Event::RelabelDone(id, identity) => self.relabel_done(id, identity),
+        }
+    }
+
+    fn pod_applied(&mut self, pod: Pod) {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        if self.facts.pods.get(&key) != Some(&pod) {
+            self.facts.pods.insert(key.clone(), pod);
+            self.pod_changed(&key);
+        }
+    }
+
+    fn pod_changed(&mut self, key: &(String, String)) {
+        let locals = self.locals.iter().filter(|(_, local)| local.is_of(key)).map(|(id, _)| *id);
+        self.dirty.locals.extend(locals);
+        for name in self.facts.remotes_by_pod.get(key).cloned().unwrap_or_default() {
+            self.claim_remote(&name);
+        }
+    }
+
+    fn namespace_changed(&mut self, name: &str) {
+        let locals = self.locals.iter().filter(|(_, local)| local.created.pod_namespace == name);
+        self.dirty.locals.extend(locals.map(|(id, _)| *id));
+    }
+
+    fn remote_applied(&mut self, endpoint: Endpoint) {
+        let name = endpoint.name.clone();
+        if self.facts.remotes.get(&name) == Some(&endpoint) {
+            return;
+        }
+        self.remote_removed(&name);
+        // The object says what its identity stands for, and may be seen before the identity's own.
+        if endpoint.identity >= Identity::FIRST_ALLOCATED
+            && !self.matchers.identities().contains_key(&endpoint.identity)
+        {
+            self.identity_applied(endpoint.identity, Arc::new(endpoint.labels.clone()));
+        }
+        let pod = (endpoint.pod_namespace.clone(), endpoint.pod_name.clone());
+        self.facts.remotes_by_pod.entry(pod).or_default().insert(name.clone());
+        self.facts.remotes.insert(name.clone(), endpoint);
+        self.claim_remote(&name);
+    }
+
+    fn remote_removed(&mut self, name: &str) {
+        let Some(endpoint) = self.facts.remotes.remove(name) else { return };
+        let pod = (endpoint.pod_namespace, endpoint.pod_name);
+        if let Some(names) = self.facts.remotes_by_pod.get_mut(&pod) {
+            names.remove(name);
+            if names.is_empty() {
+                self.facts.remotes_by_pod.remove(&pod);
+            }
+        }
+        self.claim_remote(name);
+    }
+
+    /// The addresses of another node's endpoint: none once its pod is over (policy.md 9), and its old identity while it
+    /// is relabelled (policy.md 17).
+    pub(super) fn claim_remote(&mut self, name: &str) {
+        let claimant = Claimant::Remote(name.to_owned());
+        let mut claims = BTreeMap::new();
+        let mut ports = None;
+        if let Some(endpoint) = self.facts.remotes.get(name) {
+            let pod = self.facts.pods.get(&(endpoint.pod_namespace.clone(), endpoint.pod_name.clone()));
+            let same =
+                |pod: &&Pod| pod.uid.is_empty() || endpoint.pod_uid.is_empty() || pod.uid == endpoint.pod_uid;
+            let over = endpoint.phase.is_some_and(|phase| phase.is_over())
+                || pod.filter(same).and_then(|pod| pod.phase).is_some_and(|phase| phase.is_over());
+            let identity = endpoint.previous_identity.unwrap_or(endpoint.identity);
+            if !over {
+                let (node_id, tunnel, flags) = self.way_to(&endpoint.node);
+                let entry =
+                    IpcacheEntry { identity: identity.0, node_id, flags, tunnel, ..Default::default() };
+                claims.extend(endpoint.addresses.iter().map(|address| (*address, entry)));
+            }
+            ports = Some((identity, super::locals::named_ports(&endpoint.ports)));
+        }
+        self.claims.set(&claimant, claims);
+        self.set_peer_ports(claimant, ports);
+    }
+
+    /// Number, tunnel address and flags of what is on another node.
+    fn way_to(&self, node: &str) -> (u16, Address, u16) {
+        let Some(node) = self.facts.nodes.get(node) else { return (0, Address::NONE, 0) };
+        match (self.config.routing, node.addresses.first()) {
+            (Routing::Vxlan, Some(address)) => (node.id, Address::from(*address), ipcache::flag::TUNNEL),
+            _ => (node.id, Address::NONE, 0),
+        }
+    }
+
+    fn node_changed(&mut self, name: &str) {
+        self.dirty.places = true;
+        if name == self.config.node {
+            self.own_node_changed();
+            let locals: Vec<_> = self.locals.keys().copied().collect();
+            self.dirty.locals.extend(locals);
+            return;
+        }
+        let (node_id, tunnel, flags) = self.way_to(name);
+        let entry = IpcacheEntry {
+            identity: Identity::REMOTE_NODE.0,
+            node_id,
+            flags: flags | ipcache::flag::REMOTE_NODE,
+            tunnel,
+            ..Default::default()
+        };
+        let claims =
+            self.facts.nodes.get(name).map(|node| node.addresses.iter().map(|address| (*address, entry)));
+        let claims = claims.map(Iterator::collect).unwrap_or_default();
+        self.claims.set(&Claimant::Node(name.to_owned()), claims);
+        let there = self.facts.remotes.iter().filter(|(_, endpoint)| endpoint.node == name);
+        for remote in there.map(|(remote, _)| remote.clone()).collect::<Vec<_>>() {
+            self.claim_remote(&remote);
+        }
+    }
+
+    fn own_node_changed(&mut self) {
+        self.dirty.places = true;
+        let own = self.facts.nodes.get(&self.config.node);
+        let entry = IpcacheEntry {
+            identity: Identity::HOST.0,
+            node_id: own.map_or(0, |node| node.id),
+            flags: ipcache::flag::LOCAL_NODE,
+            ..Default::default()
+        };
+        let named = own.iter().flat_map(|node| node.addresses.iter());
+        let claims = self.facts.node_addresses.iter().chain(named).map(|address| (*address, entry)).collect();
+        self.claims.set(&Claimant::OwnNode, claims);
+    }
+
+    /// A number and what it stands for. One that is known keeps its meaning: numbers are never reused while packets
+    /// of the old meaning may live (policy.md 18).
+    fn identity_applied(&mut self, number: Identity, labels: Arc<Labels>) {
+        if number < Identity::FIRST_ALLOCATED || number.scope() != 0 {
+            return;
+        }
+        self.departing.remove(&number);
+        if self.matchers.identities().contains_key(&number) {
+            return;
+        }
+        self.requested.remove(&labels);
+        let waiting = self.locals.iter().filter(|(_, local)| local.wants(&labels)).map(|(id, _)| *id);
+        self.dirty.locals.extend(waiting);
+        self.by_labels.entry(Arc::clone(&labels)).or_default().insert(number);
+        let changed = self.matchers.add_identity(number, labels);
+        self.dirty.matchers.extend(changed);
+        self.dirty.arrived.insert(number);
+    }
+}

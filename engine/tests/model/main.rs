@@ -1,0 +1,5 @@
+//! The engine as a whole, over the kernel's verdict code.
+
+mod kernel;
+mod node;
+mod scenes;

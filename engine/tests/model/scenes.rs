@@ -1,0 +1,135 @@
+//! Small stories with hand-worked ends.
+
+use sinew_engine::{Change, EndpointId, Event};
+
+use crate::node::{Node, UDP};
+
+const ALLOW_CLIENT: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: client}}]
+    toPorts: [{ports: [{port: '80', protocol: TCP}]}]
+";
+
+#[test]
+fn a_policy_closes_what_it_selects_and_opens_what_it_names() {
+    let mut node = Node::new();
+    node.pod("shop/web", "app=web");
+    node.pod("shop/client", "app=client");
+    node.pod("shop/other", "app=other");
+    assert_eq!(node.connect("shop/other", "shop/web", 80), "allowed");
+    node.yaml(ALLOW_CLIENT);
+    assert_eq!(node.connect("shop/client", "shop/web", 80), "allowed");
+    assert_eq!(node.connect("shop/client", "shop/web", 81), "ingress: default deny by cnp/shop/web");
+    assert_eq!(node.send("shop/client", "shop/web", UDP, 80), "ingress: default deny by cnp/shop/web");
+    assert_eq!(node.connect("shop/other", "shop/web", 80), "ingress: default deny by cnp/shop/web");
+    assert_eq!(node.connect("8.8.8.8", "shop/web", 80), "ingress: default deny by cnp/shop/web");
+    assert_eq!(node.connect("shop/web", "shop/other", 80), "allowed");
+}
+
+#[test]
+fn a_deny_rule_outranks_every_allow() {
+    let mut node = Node::new();
+    node.pod("shop/web", "app=web");
+    node.pod("shop/client", "app=client");
+    node.yaml(ALLOW_CLIENT);
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: never, namespace: shop}
+spec:
+  endpointSelector: {}
+  ingressDeny: [{fromEntities: [cluster], toPorts: [{ports: [{port: '64', endPort: 127, protocol: TCP}]}]}]
+",
+    );
+    assert_eq!(node.connect("shop/client", "shop/web", 80), "ingress: snp/shop/never spec.ingressDeny[0]");
+}
+
+#[test]
+fn networkpolicy_knows_addresses_of_pods_and_cilium_does_not() {
+    let mut node = Node::new();
+    node.pod("shop/web", "app=web");
+    node.pod("shop/client", "app=client");
+    let policy = |kind: &str, field: &str| {
+        let (version, selector) = match kind {
+            "NetworkPolicy" => ("networking.k8s.io/v1", "podSelector"),
+            _ => ("cilium.io/v2", "endpointSelector"),
+        };
+        format!(
+            "
+apiVersion: {version}
+kind: {kind}
+metadata: {{name: out, namespace: shop}}
+spec:
+  {selector}: {{matchLabels: {{app: client}}}}
+  egress: [{field}]
+"
+        )
+    };
+    node.yaml(&policy("CiliumNetworkPolicy", "{toCIDRSet: [{cidr: 0.0.0.0/0, except: [192.0.2.0/24]}]}"));
+    assert_eq!(node.connect("shop/client", "8.8.8.8", 443), "allowed");
+    assert_eq!(node.connect("shop/client", "192.0.2.7", 443), "egress: default deny by cnp/shop/out");
+    assert_eq!(node.connect("shop/client", "shop/web", 443), "egress: default deny by cnp/shop/out");
+    assert_eq!(node.connect("shop/client", "2001:db8::1", 443), "egress: default deny by cnp/shop/out");
+    node.yaml(
+        &(policy("NetworkPolicy", "{to: [{ipBlock: {cidr: 10.0.0.0/8}}]}") + "  policyTypes: [Egress]\n"),
+    );
+    assert_eq!(node.connect("shop/client", "shop/web", 443), "allowed");
+}
+
+#[test]
+fn an_endpoint_without_labels_may_do_nothing() {
+    let mut node = Node::new();
+    node.pod("shop/web", "app=web");
+    node.apply([Event::EndpointCreated(sinew_engine::LocalEndpoint {
+        id: EndpointId(9),
+        container_id: "late".to_owned(),
+        ifname: "eth0".to_owned(),
+        pod_namespace: "shop".to_owned(),
+        pod_name: "late".to_owned(),
+        labels: [].into(),
+        addresses: vec!["10.0.0.9".parse().unwrap()],
+        found: None,
+    })]);
+    let late = node.kernel.endpoints[&EndpointId(9)].1.clone();
+    assert_eq!(late.entries.len(), 2);
+    assert_eq!(node.connect("10.0.0.9", "shop/web", 80), "allowed");
+    node.label("shop/late", "app=late");
+    assert_ne!(node.kernel.endpoints[&EndpointId(9)].1, late);
+}
+
+#[test]
+fn a_relabel_keeps_the_old_identity_until_everybody_knows_the_new_one() {
+    let mut node = Node::new();
+    let web = node.pod("shop/web", "app=web");
+    node.pod("shop/client", "app=client");
+    node.yaml(ALLOW_CLIENT);
+    let before = node.kernel.identity_of(node.address("shop/web"));
+    node.label("shop/web", "app=free");
+    assert_eq!(node.kernel.identity_of(node.address("shop/web")), before);
+    // Default deny still holds, and what the old labels allow is not yet more.
+    assert_eq!(node.connect("8.8.8.8", "shop/web", 80), "ingress: default deny by cnp/shop/web");
+    assert_eq!(node.connect("shop/client", "shop/web", 80), "allowed");
+    let (endpoint, identity) = node.announced[0];
+    assert_eq!(endpoint, web);
+    node.apply([Event::RelabelDone(endpoint, identity)]);
+    assert_eq!(node.kernel.identity_of(node.address("shop/web")), identity);
+    assert_eq!(node.connect("8.8.8.8", "shop/web", 80), "allowed");
+}
+
+#[test]
+fn an_endpoint_closes_before_its_address_leaves() {
+    let mut node = Node::new();
+    let web = node.pod("shop/web", "app=web");
+    let address = node.address("shop/web");
+    let changes = node.apply([Event::EndpointRemoved(web)]);
+    let at = |wanted: &Change| changes.iter().position(|change| change == wanted);
+    assert_eq!(at(&Change::EndpointClosed(web)), Some(0));
+    assert!(at(&Change::IpcacheDelete(address)) > at(&Change::EndpointClosed(web)));
+    assert!(at(&Change::Generation) > at(&Change::IpcacheDelete(address)));
+}
