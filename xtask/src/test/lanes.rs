@@ -33,7 +33,6 @@ pub(super) enum Step {
     /// The tests beside the code.
     Units,
     /// A test target, whole: also what it marks as ignored for an ordinary `cargo test`.
-    #[expect(dead_code, reason = "until the first lane with a target of its own is added")]
     Target { package: &'static str, target: &'static str, release: bool },
     /// A check that isn't libtest's.
     Own(fn() -> Result<Tally>),
@@ -48,6 +47,21 @@ pub(super) const LANES: &[Lane] = &[
         steps: &[Step::Own(tidy::run)],
     },
     Lane { name: "unit", about: "tests beside the code", needs: Needs::Nothing, steps: &[Step::Units] },
+    Lane {
+        name: "model",
+        about: "random events into the engine, against a state from scratch and a naive evaluator",
+        needs: Needs::Nothing,
+        steps: &[Step::Target { package: "sinew-engine", target: "model", release: true }],
+    },
+    Lane {
+        name: "lab",
+        about: "nodes and pods in network namespaces, real agent, real plugin, real packets",
+        needs: Needs::Node,
+        steps: &[
+            Step::Target { package: "sinew-agent", target: "netlink", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_ground", release: true },
+        ],
+    },
     Lane {
         name: "fuzz",
         about: "inputs that once broke something, and a bounded search for new ones",
