@@ -16,6 +16,8 @@ pub mod conntrack;
 pub mod deliver;
 pub mod drop;
 pub mod hooks;
+#[cfg(not(target_arch = "bpf"))]
+pub mod host;
 pub mod identity;
 pub mod maps;
 pub mod packet;

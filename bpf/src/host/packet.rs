@@ -1,0 +1,125 @@
+//! A packet in a byte buffer.
+
+use std::boxed::Box;
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use crate::abi::Address;
+use crate::packet::{Header, Packet, Route, RouteQuery, TunnelKey};
+use crate::parse::LINK_BYTES;
+
+/// Routing of a test: what the kernel would answer for a destination, and `None` for the rest.
+pub type Routes = BTreeMap<Address, Route>;
+
+/// A packet, with what an skb has beside its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostPacket {
+    /// Its bytes from the link header on.
+    pub bytes: Vec<u8>,
+    /// Interface of the hook.
+    pub interface: u32,
+    /// Interface that it came in by, 0 for a local socket.
+    pub from_device: u32,
+    /// Segments of a GSO packet.
+    pub segments: u32,
+    /// Payload bytes of a segment.
+    pub segment_size: u32,
+    /// Whether a VLAN tag stands beside it.
+    pub vlan_tagged: bool,
+    /// Whether the overlay's mark is set.
+    pub overlay_marked: bool,
+    /// Tunnel key.
+    pub tunnel: Option<TunnelKey>,
+    /// What routing answers.
+    pub routes: Box<Routes>,
+    /// Whether it was prepared for delivery: addressed to whoever gets it, without a mark.
+    pub prepared: bool,
+}
+
+impl HostPacket {
+    /// A packet at the hook of an interface.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>, interface: u32) -> Self {
+        Self { bytes, interface, ..Self::default() }
+    }
+}
+
+#[allow(unsafe_code, reason = "headers are read from bytes as in the kernel")]
+impl Packet for HostPacket {
+    fn load<T: Header>(&self, at: usize) -> Option<T> {
+        let bytes = self.bytes.get(at..at.checked_add(size_of::<T>())?)?;
+        if at > 1024 {
+            return None;
+        }
+        // SAFETY: the slice has the header's size, and any bytes are a value of a header, at any alignment.
+        Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    }
+
+    fn length(&self) -> u32 {
+        self.bytes.len() as u32
+    }
+
+    fn vlan_tagged(&self) -> bool {
+        self.vlan_tagged
+    }
+
+    fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    fn from_device(&self) -> u32 {
+        self.from_device
+    }
+
+    fn segments(&self) -> u32 {
+        self.segments
+    }
+
+    fn segment_size(&self) -> u32 {
+        self.segment_size
+    }
+
+    fn overlay_marked(&self) -> bool {
+        self.overlay_marked
+    }
+
+    fn tunnel_key(&self) -> Option<TunnelKey> {
+        self.tunnel
+    }
+
+    fn route(&self, query: &RouteQuery) -> Route {
+        self.routes.get(&query.destination).copied().unwrap_or(Route::None)
+    }
+
+    fn set_macs(&mut self, destination: [u8; 6], source: [u8; 6]) -> bool {
+        let Some(macs) = self.bytes.get_mut(..12) else { return false };
+        macs[..6].copy_from_slice(&destination);
+        macs[6..].copy_from_slice(&source);
+        true
+    }
+
+    fn decrement_hop_limit(&mut self, v4: bool) -> bool {
+        if !v4 {
+            let Some(hop_limit) = self.bytes.get_mut(LINK_BYTES + 7) else { return false };
+            *hop_limit = hop_limit.wrapping_sub(1);
+            return true;
+        }
+        let Some(header) = self.bytes.get_mut(LINK_BYTES..LINK_BYTES + 20) else { return false };
+        let before = u16::from_be_bytes([header[8], header[9]]);
+        header[8] = header[8].wrapping_sub(1);
+        let after = u16::from_be_bytes([header[8], header[9]]);
+        // RFC 1624 equation 3.
+        let checksum = u16::from_be_bytes([header[10], header[11]]);
+        let mut sum = u32::from(!checksum) + u32::from(!before) + u32::from(after);
+        while sum >> 16 != 0 {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        header[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        true
+    }
+
+    fn prepare_delivery(&mut self) {
+        self.prepared = true;
+        self.overlay_marked = false;
+    }
+}
