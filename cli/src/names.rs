@@ -67,15 +67,16 @@ pub(crate) fn nearest<'a, S: AsRef<str>>(wanted: &str, names: &'a [S]) -> Vec<&'
     ranked.into_iter().map(|(_, name)| name).collect()
 }
 
-/// 0 to 1. Jaro-Winkler favours a common beginning, which is what pods of one deployment share; a name that holds the
-/// wanted one is near however long it is.
+/// 0 to 1. A name that holds the wanted one is near however long it is, and so is one that a few slips of the fingers
+/// make of it; else Jaro-Winkler, which favours a common beginning, as pods of one deployment have it.
 fn likeness(wanted: &str, name: &str) -> f64 {
     let name = name.to_lowercase();
-    if wanted.chars().count() >= 3 && name.contains(wanted) {
-        0.9
-    } else {
-        strsim::jaro_winkler(wanted, &name)
+    let length = wanted.chars().count();
+    if length >= 3 && name.contains(wanted) {
+        return 0.9;
     }
+    let slips = strsim::osa_distance(wanted, &name);
+    if length >= 3 && slips <= (length / 4).max(1) { 0.85 } else { strsim::jaro_winkler(wanted, &name) }
 }
 
 /// `a/b/c`, `b/c`, `c`.
@@ -139,6 +140,8 @@ mod tests {
         let expected = "no pod is called \"cleint\"\n  nearest: default/client, shop/client\n  \
                         list all: sinew endpoint list";
         assert_eq!(found("cleint"), Err(expected.into()));
+        // Two letters swapped, in a name too short for a common beginning.
+        assert_eq!(nearest("dsn", &PODS), ["kube-system/dns"]);
         let expected = "no pod is called \"zzz\"\n  list all: sinew endpoint list";
         assert_eq!(found("zzz"), Err(expected.into()));
     }
