@@ -275,7 +275,7 @@ impl<'n> Fields<'n> {
             if !taken {
                 let known = self.known.join(", ");
                 report.refuse(
-                    &self.path_of(&entry.key),
+                    &self.path_of(names::shown_key(&entry.key)),
                     entry.line,
                     format!("unknown field (known here: {known})"),
                 );

@@ -10,6 +10,8 @@ mod namespace;
 mod node;
 mod own;
 mod pod;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

@@ -43,8 +43,8 @@ fn every_file_decodes_to_what_its_head_says() {
 /// The files in order, so that a failure reads the same every time.
 fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the folder of the cases is in the repository") {
+        let path = entry.expect("a folder of the repository can be listed").path();
         if path.is_dir() {
             files.extend(yaml_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "yaml") {
