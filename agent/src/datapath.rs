@@ -31,7 +31,7 @@ use sinew_api::identity::Identity;
 use sinew_bpf::abi::{Address, EndpointEntry, StateWord};
 use sinew_bpf::settings::Settings;
 use sinew_engine::PolicyTable;
-use sinew_engine::{Change, EndpointId};
+use sinew_engine::{Change, EndpointId, Found};
 
 pub use connections::{Connection, ConnectionFilter};
 pub use counters::{DropTotal, MapFill, RuleHits};
@@ -149,7 +149,11 @@ impl Datapath {
         let addresses = Addresses::open(&pins, &mut loaded)?;
         let endpoints = pins::typed(pins.take(&mut loaded, "ENDPOINTS")?, "ENDPOINTS")?;
         let connections = connections::Connections::open(&pins, &mut loaded)?;
-        let events = EventRings::open(pins.take(&mut loaded, "EVENTS")?, config.ring_bytes)?;
+        let events = EventRings::open(
+            pins.take(&mut loaded, "EVENTS")?,
+            pins.take(&mut loaded, "RINGS")?,
+            config.ring_bytes,
+        )?;
         let counters = counters::Counters::open(&pins, &mut loaded)?;
         let links = Links::open(loaded, pins.links_folder())?;
         Ok(Self {
@@ -204,6 +208,12 @@ impl Datapath {
     #[must_use]
     pub fn endpoints(&self) -> &BTreeMap<EndpointId, EndpointEntry> {
         &self.entries
+    }
+
+    /// What an earlier agent left in the maps by address and identity, for the engine to compare with.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        self.addresses.found()
     }
 
     /// Writes an endpoint. Its table comes by [`Change::Endpoint`]; until then it is in the drop slot.
@@ -384,11 +394,5 @@ impl Datapath {
     #[must_use]
     pub fn drops(&self) -> Vec<DropTotal> {
         self.counters.drops()
-    }
-
-    /// Records that were due and records lost, since the maps were made, over all CPUs.
-    #[must_use]
-    pub fn ring_totals(&self) -> (u64, u64) {
-        self.counters.rings()
     }
 }

@@ -6,7 +6,9 @@ use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData};
 use ipnet::IpNet;
+use sinew_api::identity::Identity;
 use sinew_bpf::abi::{Address, IpcacheEntry};
+use sinew_engine::Found;
 
 use super::DatapathError;
 use super::abi::{Abi, absent_is_fine};
@@ -74,6 +76,21 @@ impl Addresses {
         absent_is_fine(self.known.remove(&identity), "making an identity unknown")
     }
 
+    /// What is in these maps.
+    pub(super) fn found(&self) -> Found {
+        Found {
+            addresses: self.ipcache.keys().flatten().map(|Abi(address)| address.into()).collect(),
+            ranges: self.ranges.keys().flatten().filter_map(|key| prefix(&key)).collect(),
+            classes: self
+                .classes
+                .iter()
+                .flatten()
+                .filter_map(|(key, class)| Some((prefix(&key)?, Identity(class))))
+                .collect(),
+            known: self.known.keys().flatten().map(Identity).collect(),
+        }
+    }
+
     /// Fill of these maps.
     pub(super) fn fill(&self) -> Vec<MapFill> {
         vec![
@@ -83,6 +100,14 @@ impl Addresses {
             MapFill { name: "KNOWN", kind: "hash", entries: count(self.known.keys()), capacity: 131_072 },
         ]
     }
+}
+
+/// A trie key as the prefix that it is.
+fn prefix(key: &Key<Abi<Address>>) -> Option<IpNet> {
+    let Abi(address) = key.data();
+    let mapped = if address.is_v4() && key.prefix_len() >= 96 { 96 } else { 0 };
+    let bits = u8::try_from(key.prefix_len() - mapped).ok()?;
+    IpNet::new(address.into(), bits).ok()
 }
 
 /// IPv4 prefixes lie under `::ffff:0:0/96`, as the addresses do.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aya::Ebpf;
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap};
 use sinew_bpf::drop::DropReason;
-use sinew_bpf::maps::{DropCount, RingCount, RuleCount, drop_counter};
+use sinew_bpf::maps::{DropCount, RuleCount, drop_counter};
 
 use super::DatapathError;
 use super::abi::Abi;
@@ -52,7 +52,6 @@ pub struct DropTotal {
 pub(super) struct Counters {
     rules: PerCpuHashMap<MapData, u32, Abi<RuleCount>>,
     drops: PerCpuArray<MapData, Abi<DropCount>>,
-    rings: PerCpuArray<MapData, Abi<RingCount>>,
 }
 
 impl Counters {
@@ -60,7 +59,6 @@ impl Counters {
         Ok(Self {
             rules: typed(pins.take(loaded, "RULES")?, "RULES")?,
             drops: typed(pins.take(loaded, "DROPS")?, "DROPS")?,
-            rings: typed(pins.take(loaded, "RINGS")?, "RINGS")?,
         })
     }
 
@@ -93,12 +91,6 @@ impl Counters {
             }
         }
         totals
-    }
-
-    /// Records due and lost.
-    pub(super) fn rings(&self) -> (u64, u64) {
-        let Ok(counts) = self.rings.get(&0, 0) else { return (0, 0) };
-        counts.iter().fold((0, 0), |(due, lost), Abi(count)| (due + count.sequence, lost + count.lost))
     }
 
     /// Fill of all hash maps and tries.

@@ -1,12 +1,14 @@
 //! The per-CPU event rings: one producer each, so that CPUs don't share a lock (a shared ring falls from 11 to 3
 //! million records a second with the second producer).
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
-use aya::maps::{ArrayOfMaps, Map, MapData, RingBuf};
+use aya::maps::{ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf};
 use sinew_bpf::abi::EventRecord;
+use sinew_bpf::maps::RingCount;
 
 use super::DatapathError;
+use super::abi::Abi;
 use super::pins::typed;
 
 /// `BPF_MAP_TYPE_RINGBUF`.
@@ -15,11 +17,12 @@ const RING_TYPE: u32 = 27;
 /// One ring for each CPU. Records of a CPU come in order; [`Self::drain`] merges CPUs by time.
 pub struct EventRings {
     rings: Vec<RingBuf<MapData>>,
+    counts: PerCpuArray<MapData, Abi<RingCount>>,
 }
 
 impl EventRings {
     /// Opens the rings, and makes those that are missing.
-    pub(super) fn open(map: Map, bytes: u32) -> Result<Self, DatapathError> {
+    pub(super) fn open(map: Map, counts: Map, bytes: u32) -> Result<Self, DatapathError> {
         let mut outer: ArrayOfMaps<MapData, MapData> = typed(map, "EVENTS")?;
         let cpus = aya::util::online_cpus()
             .map_err(|(path, error)| DatapathError::kernel(format!("reading {path}"), error))?;
@@ -40,7 +43,7 @@ impl EventRings {
             };
             rings.push(typed(Map::RingBuf(ring), "EVENTS")?);
         }
-        Ok(Self { rings })
+        Ok(Self { rings, counts: typed(counts, "RINGS")? })
     }
 
     /// Takes up to `limit` records from each ring into `into`, in the order of their time.
@@ -58,13 +61,15 @@ impl EventRings {
         into[start..].sort_by_key(|record| record.time);
     }
 
+    /// Records lost since the maps were made, because a ring was full.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let Ok(counts) = self.counts.get(&0, 0) else { return 0 };
+        counts.iter().map(|Abi(count)| count.lost).sum()
+    }
+
     /// Descriptors that become readable when a program wakes its reader.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
         self.rings.iter().map(AsRawFd::as_raw_fd)
-    }
-
-    /// The same, borrowed.
-    pub fn borrowed(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.rings.iter().map(AsFd::as_fd)
     }
 }

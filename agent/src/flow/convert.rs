@@ -1,0 +1,272 @@
+//! Which flows a record is (docs/observability.md):
+//!
+//! 1. A new connection: one policy verdict for each judgement made here, then the trace of where the packet went.
+//! 2. A packet that policy dropped: the verdict that denied it, then the drop, both naming the same policies.
+//! 3. Any other drop: the drop.
+//! 4. A new TCP flag, the first answer, the end, a sign of life: a trace.
+
+use std::net::IpAddr;
+
+use sinew_api::extensions::Extensions;
+use sinew_api::proto::flow::{
+    CiliumEventType, FileInfo, Flow, FlowType, NetworkInterface, TraceObservationPoint, TraceReason,
+    TrafficDirection, Verdict,
+};
+use sinew_bpf::abi::policy::verdict;
+use sinew_bpf::abi::{EventRecord, event};
+use sinew_bpf::drop::{DropReason, file};
+
+use super::layers;
+use super::names::{Names, Reason};
+
+/// Hubble's event types.
+const DROP: i32 = 1;
+const TRACE: i32 = 4;
+const POLICY_VERDICT: i32 = 5;
+
+/// The flows of a record, in the order in which they happened.
+#[must_use]
+pub fn flows(record: &EventRecord, names: &Names) -> Vec<Flow> {
+    let base = base(record, names);
+    let mut flows = Vec::with_capacity(3);
+    for side in [Side::Egress, Side::Ingress] {
+        if let Some(judged) = Judged::of(record, side) {
+            flows.push(verdict_flow(&base, record, names, &judged));
+        }
+    }
+    flows.push(if record.kind == event::kind::DROP {
+        drop_flow(&base, record, names)
+    } else {
+        trace_flow(&base, record)
+    });
+    for flow in &mut flows {
+        flow.uuid = uuid::Uuid::new_v4().to_string();
+    }
+    flows
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Egress,
+    Ingress,
+}
+
+impl Side {
+    fn direction(self) -> TrafficDirection {
+        match self {
+            Self::Egress => TrafficDirection::Egress,
+            Self::Ingress => TrafficDirection::Ingress,
+        }
+    }
+}
+
+/// One judgement in a record.
+struct Judged {
+    side: Side,
+    verdict: u8,
+    shadow_verdict: u8,
+    matches: u8,
+    cookie: u32,
+    shadow_cookie: u32,
+}
+
+impl Judged {
+    fn of(record: &EventRecord, side: Side) -> Option<Self> {
+        let (index, flag) = match side {
+            Side::Egress => (0, event::flag::EGRESS_JUDGED),
+            Side::Ingress => (1, event::flag::INGRESS_JUDGED),
+        };
+        (record.flags & flag != 0).then(|| Self {
+            side,
+            verdict: record.verdicts[index] & 0xf,
+            shadow_verdict: record.verdicts[index] >> 4,
+            matches: record.matches[index],
+            cookie: record.cookies[index],
+            shadow_cookie: record.shadow_cookies[index],
+        })
+    }
+
+    fn denies(&self) -> bool {
+        self.verdict != verdict::ALLOW
+    }
+
+    fn audits(&self) -> bool {
+        !self.denies() && self.shadow_verdict != verdict::ALLOW
+    }
+
+    /// Hubble's match types: 0 none, 1 L3, 2 L3 and L4, 3 L4, 4 all, 5 L3 and protocol, 6 protocol.
+    fn match_type(&self) -> u32 {
+        let (by_peer, l4_bits) = (self.matches >> 5 != 0, self.matches & 0x1f);
+        match (by_peer, l4_bits) {
+            (true, 0) => 1,
+            (true, 1..=8) => 5,
+            (true, _) => 2,
+            (false, 0) if self.verdict == verdict::DEFAULT_DENY => 0,
+            (false, 0) => 4,
+            (false, 1..=8) => 6,
+            (false, _) => 3,
+        }
+    }
+}
+
+fn base(record: &EventRecord, names: &Names) -> Flow {
+    let known = record.flags & event::flag::DIRECTION_KNOWN != 0;
+    let reply = record.flags & event::flag::REPLY != 0;
+    let has_ip = record.ip_version != 0;
+    let end = |address, identity| has_ip.then(|| names.endpoint(IpAddr::from(address), identity));
+    let mut flow = Flow {
+        time: Some(names.clock.timestamp(record.time)),
+        r#type: FlowType::L3L4.into(),
+        node_name: format!("{}/{}", names.settings.cluster, names.settings.node),
+        ethernet: layers::ethernet(record),
+        ip: layers::ip(record),
+        l4: layers::l4(record),
+        source: end(record.source, record.source_identity),
+        destination: end(record.destination, record.destination_identity),
+        is_reply: known.then_some(reply),
+        interface: Some(NetworkInterface { index: record.ifindex, name: String::new() }),
+        ..Flow::default()
+    };
+    #[allow(deprecated, reason = "the stock client builds its compact lines from these")]
+    {
+        flow.reply = known && reply;
+        flow.summary = layers::summary(record);
+    }
+    flow
+}
+
+fn verdict_flow(base: &Flow, record: &EventRecord, names: &Names, judged: &Judged) -> Flow {
+    let mut flow = base.clone();
+    flow.event_type = Some(CiliumEventType { r#type: POLICY_VERDICT, sub_type: 0 });
+    flow.traffic_direction = judged.side.direction().into();
+    flow.policy_match_type = judged.match_type();
+    let verdict = if judged.denies() {
+        drop_reason(&mut flow, record);
+        Verdict::Dropped
+    } else if judged.audits() {
+        Verdict::Audit
+    } else {
+        Verdict::Forwarded
+    };
+    flow.verdict = verdict.into();
+    name_policies(&mut flow, record, names, judged);
+    flow
+}
+
+fn drop_flow(base: &Flow, record: &EventRecord, names: &Names) -> Flow {
+    let mut flow = base.clone();
+    flow.verdict = Verdict::Dropped.into();
+    drop_reason(&mut flow, record);
+    let number = DropReason::from_number(record.reason).map_or(0, DropReason::hubble);
+    flow.event_type = Some(CiliumEventType { r#type: DROP, sub_type: i32::from(number) });
+    flow.file = Some(FileInfo {
+        name: file::NAMES.get(usize::from(record.line >> 12)).copied().unwrap_or_default().to_owned(),
+        line: u32::from(record.line & 0xfff),
+    });
+    flow.traffic_direction = direction(record, false).into();
+    let denied = [Side::Egress, Side::Ingress]
+        .into_iter()
+        .filter_map(|side| Judged::of(record, side))
+        .find(Judged::denies);
+    if let Some(judged) = denied {
+        flow.traffic_direction = judged.side.direction().into();
+        flow.policy_match_type = judged.match_type();
+        name_policies(&mut flow, record, names, &judged);
+    } else {
+        set_extensions(&mut flow, record, &[]);
+    }
+    flow
+}
+
+fn trace_flow(base: &Flow, record: &EventRecord) -> Flow {
+    let mut flow = base.clone();
+    let audited = [Side::Egress, Side::Ingress]
+        .into_iter()
+        .filter_map(|side| Judged::of(record, side))
+        .any(|judged| judged.audits());
+    flow.verdict = if audited { Verdict::Audit } else { Verdict::Forwarded }.into();
+    let point = match record.point {
+        event::point::TO_HOST => TraceObservationPoint::ToHost,
+        event::point::TO_STACK => TraceObservationPoint::ToStack,
+        event::point::TO_OVERLAY => TraceObservationPoint::ToOverlay,
+        event::point::FROM_ENDPOINT => TraceObservationPoint::FromEndpoint,
+        event::point::FROM_OVERLAY => TraceObservationPoint::FromOverlay,
+        event::point::FROM_NETWORK => TraceObservationPoint::FromNetwork,
+        event::point::TO_NETWORK => TraceObservationPoint::ToNetwork,
+        _ => TraceObservationPoint::ToEndpoint,
+    };
+    flow.trace_observation_point = point.into();
+    flow.event_type = Some(CiliumEventType { r#type: TRACE, sub_type: i32::from(record.point) });
+    let reply = record.flags & event::flag::REPLY != 0;
+    let reason = match record.kind {
+        event::kind::NEW if record.flags & event::flag::REJUDGED == 0 => TraceReason::New,
+        _ if reply => TraceReason::Reply,
+        _ => TraceReason::Established,
+    };
+    flow.trace_reason = reason.into();
+    flow.traffic_direction = direction(record, record.point == event::point::TO_ENDPOINT).into();
+    flow
+}
+
+/// The direction of the connection as its endpoint sees it: the one that gets the packet at `to-endpoint`, else the one
+/// that sends it.
+fn direction(record: &EventRecord, at_receiver: bool) -> TrafficDirection {
+    let reply = record.flags & event::flag::REPLY != 0;
+    if at_receiver != reply { TrafficDirection::Ingress } else { TrafficDirection::Egress }
+}
+
+fn drop_reason(flow: &mut Flow, record: &EventRecord) {
+    let number = DropReason::from_number(record.reason).map_or(0, DropReason::hubble);
+    flow.drop_reason_desc = i32::from(number);
+    #[allow(deprecated, reason = "older clients read this one")]
+    {
+        flow.drop_reason = u32::from(number);
+    }
+}
+
+/// Puts the policies behind a judgement where Hubble has them, and the rules behind it where our own screens look.
+fn name_policies(flow: &mut Flow, record: &EventRecord, names: &Names, judged: &Judged) {
+    let direction = judged.side.direction();
+    let revision = u64::from(record.revision);
+    let enforced = names.reason(judged.cookie, direction, revision);
+    let mut reasons = vec![enforced.clone()];
+    if judged.audits() {
+        let mut shadow = names.reason(judged.shadow_cookie, direction, revision);
+        for rule in &mut shadow.rules {
+            rule.shadow = true;
+        }
+        deny_list(flow, judged.side).extend(shadow.policies.clone());
+        flow.policy_log.extend(shadow.log.clone());
+        reasons.push(shadow);
+    } else if judged.denies() {
+        deny_list(flow, judged.side).extend(enforced.policies);
+    }
+    if !judged.denies() {
+        let list = match judged.side {
+            Side::Egress => &mut flow.egress_allowed_by,
+            Side::Ingress => &mut flow.ingress_allowed_by,
+        };
+        list.extend(reasons[0].policies.clone());
+    }
+    flow.policy_log.extend(reasons[0].log.clone());
+    set_extensions(flow, record, &reasons);
+}
+
+fn deny_list(flow: &mut Flow, side: Side) -> &mut Vec<sinew_api::proto::flow::Policy> {
+    match side {
+        Side::Egress => &mut flow.egress_denied_by,
+        Side::Ingress => &mut flow.ingress_denied_by,
+    }
+}
+
+fn set_extensions(flow: &mut Flow, record: &EventRecord, reasons: &[Reason]) {
+    let finer = DropReason::from_number(record.reason).filter(|reason| *reason as u16 >= 1000);
+    let dropped = record.kind == event::kind::DROP;
+    let extensions = Extensions {
+        reason: finer.filter(|_| dropped).map_or(0, |reason| reason as u32),
+        reason_text: finer.filter(|_| dropped).map(|reason| reason.words().to_owned()).unwrap_or_default(),
+        default_deny: dropped && reasons.iter().any(|reason| reason.by_default),
+        rules: reasons.iter().flat_map(|reason| reason.rules.clone()).collect(),
+    };
+    flow.extensions = extensions.to_any();
+}

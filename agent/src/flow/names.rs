@@ -1,0 +1,189 @@
+//! The names behind a record's numbers.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prost_types::Timestamp;
+use sinew_api::extensions::DecidingRule;
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_api::object::PolicyName;
+use sinew_api::proto::flow::{Endpoint, Policy, TrafficDirection, Workload};
+use sinew_engine::Cause;
+use sinew_engine::snapshot::{PolicyView, Snapshot};
+
+use super::FlowSettings;
+
+/// The wall clock at the monotonic clock's zero.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    boot: SystemTime,
+}
+
+impl Clock {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn now() -> Self {
+        let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+            .map(|now| Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32))
+            .unwrap_or_default();
+        Self { boot: SystemTime::now() - since_boot }
+    }
+
+    /// A monotonic time in nanoseconds as a time of day.
+    #[must_use]
+    pub fn timestamp(self, nanoseconds: u64) -> Timestamp {
+        let time = self.boot + Duration::from_nanos(nanoseconds);
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp { seconds: since.as_secs() as i64, nanos: since.subsec_nanos() as i32 }
+    }
+}
+
+/// Names as of one snapshot.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Who this node is.
+    pub(super) settings: FlowSettings,
+    /// Times of day.
+    pub(super) clock: Clock,
+    snapshot: Arc<Snapshot>,
+}
+
+/// Why a verdict is what it is, in the terms of a flow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Reason {
+    /// The policies to name.
+    pub(super) policies: Vec<Policy>,
+    /// The rules to name.
+    pub(super) rules: Vec<DecidingRule>,
+    /// What the policies log.
+    pub(super) log: Vec<String>,
+    /// Nothing matched.
+    pub(super) by_default: bool,
+}
+
+impl Names {
+    /// Names from a snapshot.
+    #[must_use]
+    pub fn new(settings: FlowSettings, clock: Clock, snapshot: Arc<Snapshot>) -> Self {
+        Self { settings, clock, snapshot }
+    }
+
+    /// Takes a newer snapshot.
+    pub fn update(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+    }
+
+    /// An end of a flow. `identity` is what the packet was judged with, 0 where it was not judged that far.
+    pub(super) fn endpoint(&self, address: IpAddr, identity: u32) -> Endpoint {
+        let view = self.snapshot.addresses.get(&address);
+        let identity = match identity {
+            0 => view.map_or(0, |view| view.entry.identity),
+            judged => judged,
+        };
+        let mut end = Endpoint {
+            identity,
+            labels: self.labels(Identity(identity)),
+            cluster_name: self.settings.cluster.clone(),
+            ..Endpoint::default()
+        };
+        // An address that has changed hands since the packet is not given the new holder's name.
+        if let Some(view) = view.filter(|view| view.entry.identity == identity) {
+            end.id = view.endpoint.map_or(0, |id| u32::from(id.0));
+            end.namespace.clone_from(&view.pod_namespace);
+            end.pod_name.clone_from(&view.pod_name);
+            end.workloads = view
+                .workload
+                .iter()
+                .map(|workload| Workload { name: workload.name.clone(), kind: workload.kind.clone() })
+                .collect();
+        }
+        end
+    }
+
+    fn labels(&self, identity: Identity) -> Vec<String> {
+        match self.snapshot.identities.get(&identity) {
+            Some(view) => view.labels.to_strings(),
+            None => {
+                identity.reserved_name().map(|name| Labels::reserved(name).to_strings()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// What stands behind a cookie.
+    pub(super) fn reason(&self, cookie: u32, direction: TrafficDirection, revision: u64) -> Reason {
+        let mut reason = Reason::default();
+        match self.snapshot.causes.get(&cookie) {
+            None | Some(Cause::Init | Cause::LocalHost) => {}
+            Some(Cause::Rule { policy, path }) => {
+                self.add(&mut reason, policy, Some(path), direction, revision)
+            }
+            Some(Cause::Overflow { policy }) => self.add(&mut reason, policy, None, direction, revision),
+            Some(Cause::DefaultDeny { policies, .. }) => {
+                reason.by_default = true;
+                for policy in policies {
+                    self.add(&mut reason, policy, None, direction, revision);
+                }
+            }
+        }
+        reason
+    }
+
+    fn add(
+        &self,
+        reason: &mut Reason,
+        name: &PolicyName,
+        path: Option<&String>,
+        direction: TrafficDirection,
+        revision: u64,
+    ) {
+        let view = self.snapshot.policies.get(name);
+        reason.policies.push(flow_policy(name, view, revision));
+        let mut rule = DecidingRule {
+            direction,
+            policy: name.to_string(),
+            path: path.cloned().unwrap_or_default(),
+            ..DecidingRule::default()
+        };
+        if let Some(view) = view {
+            rule.refused = !view.running.problems.is_empty();
+            if path.is_none() && rule.refused {
+                rule.path = view.running.problems[0].path.clone();
+            }
+            rule.file.clone_from(&view.running.origin.file);
+            rule.line = view.running.origin.line;
+            for spec in &view.running.specs {
+                let found = spec.ingress.iter().chain(&spec.egress).find(|rule| Some(&rule.path) == path);
+                if let Some(found) = found {
+                    rule.file.clone_from(&found.origin.file);
+                    rule.line = found.origin.line;
+                    rule.deny = found.action == sinew_api::policy::RuleAction::Deny;
+                    reason.log.extend(spec.log.clone());
+                }
+            }
+        }
+        reason.rules.push(rule);
+    }
+}
+
+/// A policy as flows name it, with the labels of policy.md 19.
+fn flow_policy(name: &PolicyName, view: Option<&PolicyView>, revision: u64) -> Policy {
+    let mut labels = vec![
+        format!("k8s:io.cilium.k8s.policy.derived-from={}", name.kind.kind()),
+        format!("k8s:io.cilium.k8s.policy.name={}", name.name),
+    ];
+    if !name.namespace.is_empty() {
+        labels.push(format!("k8s:io.cilium.k8s.policy.namespace={}", name.namespace));
+    }
+    if let Some(uid) = view.map(|view| &view.running.uid).filter(|uid| !uid.is_empty()) {
+        labels.push(format!("k8s:io.cilium.k8s.policy.uid={uid}"));
+    }
+    Policy {
+        name: name.name.clone(),
+        namespace: name.namespace.clone(),
+        labels,
+        revision,
+        kind: name.kind.kind().to_owned(),
+    }
+}
