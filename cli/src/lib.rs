@@ -17,6 +17,7 @@ mod map;
 mod monitor;
 mod names;
 mod observe;
+mod offline;
 mod output;
 mod policy;
 mod status;

@@ -10,6 +10,7 @@ use sinew_api::object::{Object, Origin, Problem};
 use crate::OutputArgs;
 use crate::failure::Failure;
 use crate::folder::{self, Folder};
+use crate::offline::Offline;
 use crate::output::paint::Tone;
 use crate::output::{self, Format, Paint};
 
@@ -19,6 +20,9 @@ pub(crate) struct ValidateArgs {
     /// A file of objects, - for stdin, or a folder
     #[arg(value_name = "FILE|-|DIR")]
     input: PathBuf,
+    /// Judge against the pods, nodes and other objects of this folder too
+    #[arg(long, value_name = "DIR")]
+    from_folder: Option<PathBuf>,
     /// Exit 1 for warnings too
     #[arg(long)]
     strict: bool,
@@ -39,7 +43,11 @@ struct Finding {
 /// Checks the objects; exit 1 when one would be refused.
 pub(crate) fn run(args: &ValidateArgs) -> Result<()> {
     let read = Folder::read_any(&args.input)?;
-    let findings = findings(&read);
+    let around = match &args.from_folder {
+        Some(folder) => Folder::read(folder)?,
+        None => Folder::default(),
+    };
+    let findings = findings(&read, around)?;
     let screen = args.output.screen();
     match screen.format {
         Format::Table => output::write(&text(&findings, screen.paint))?,
@@ -48,15 +56,25 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<()> {
     judge(&findings, args.strict).map_err(Into::into)
 }
 
-fn findings(read: &Folder) -> Vec<Finding> {
-    let valid = read.objects.iter().map(|object| {
-        let (name, problems, warnings) = match object {
-            Object::Policy(policy) => {
-                (policy.name.to_string(), policy.problems.clone(), policy.warnings.clone())
+/// What the decoder says of each document, and what the engine says of the policies among the objects `around` them.
+fn findings(read: &Folder, around: Folder) -> Result<Vec<Finding>> {
+    let snapshot = Offline::new(&around.overlaid_by(read))?.engine.snapshot();
+    let valid = read.objects.iter().map(|object| match object {
+        Object::Policy(policy) => {
+            let view = snapshot.policies.get(&policy.name);
+            Finding {
+                name: policy.name.to_string(),
+                origin: policy.origin.clone(),
+                problems: view.map_or_else(|| policy.problems.clone(), |view| view.problems.clone()),
+                warnings: view.map_or_else(|| policy.warnings.clone(), |view| view.warnings.clone()),
             }
-            other => (other.name().to_string(), Vec::new(), Vec::new()),
-        };
-        Finding { name, origin: folder::origin(object), problems, warnings }
+        }
+        other => Finding {
+            name: other.name().to_string(),
+            origin: folder::origin(other),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        },
     });
     let refused = read.refused.iter().map(|refused| Finding {
         name: refused.name.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -66,7 +84,7 @@ fn findings(read: &Folder) -> Vec<Finding> {
     });
     let mut findings = valid.chain(refused).collect::<Vec<_>>();
     findings.sort_by(|a, b| a.origin.cmp(&b.origin));
-    findings
+    Ok(findings)
 }
 
 fn judge(findings: &[Finding], strict: bool) -> Result<(), Failure> {
@@ -165,7 +183,7 @@ spec:
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("two.yaml");
         std::fs::write(&file, text).unwrap();
-        let mut findings = findings(&Folder::read_any(&file).unwrap());
+        let mut findings = findings(&Folder::read_any(&file).unwrap(), Folder::default()).unwrap();
         for finding in &mut findings {
             finding.origin.file = "two.yaml".into();
         }
