@@ -267,6 +267,7 @@ impl Lab {
 }
 
 impl Drop for Lab {
+    #[expect(clippy::print_stderr, reason = "a drop has nowhere else to tell what it could not do")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             diagnosis::print(self);
@@ -344,6 +345,12 @@ impl Builder {
         }
         Ok(lab)
     }
+}
+
+/// Whether a lab of this id stands and its process lives.
+#[must_use]
+pub fn is_alive(id: &str) -> bool {
+    folder_of(id).exists() && !sweep::is_stale(id)
 }
 
 /// Files of a lab.

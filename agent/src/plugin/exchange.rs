@@ -57,7 +57,8 @@ pub(super) fn ask(run_dir: &Path, request: &Request, patience: Patience) -> Resu
     let mut line = serde_json::to_vec(request).expect("a request is plain JSON");
     line.push(b'\n');
     let (answered, answer) = mpsc::sync_channel(1);
-    thread::spawn(move || answered.send(talk(&socket, &line, patience.connect)));
+    // Nobody hears the answer any more when the time is over.
+    thread::spawn(move || answered.send(talk(&socket, &line, patience.connect)).ok());
     match answer.recv_timeout(patience.total) {
         Ok(result) => result,
         Err(_) => Err(PluginError::AgentSlow { seconds: patience.total.as_secs() }),

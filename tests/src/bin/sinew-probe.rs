@@ -11,7 +11,8 @@ use serde::Serialize;
 use sinew_tests::probe::dial::{self, Target};
 use sinew_tests::probe::report::Outcome;
 use sinew_tests::probe::stream::{self, Direction};
-use sinew_tests::probe::{self, Transport, serve, watch};
+use sinew_tests::probe::watch::{self, Pace};
+use sinew_tests::probe::{self, Transport, serve};
 
 /// Traffic for the lab. Every command but `serve` prints one line of JSON and exits 0 when it was answered.
 #[derive(Parser)]
@@ -39,17 +40,15 @@ enum Command {
     Hold {
         #[command(flatten)]
         dial: DialArguments,
-        /// Milliseconds between requests.
-        #[arg(long, default_value_t = 20)]
-        every: u64,
+        #[command(flatten)]
+        pace: PaceArguments,
     },
     /// A new attempt every so often until standard input closes.
     Redial {
         #[command(flatten)]
         dial: DialArguments,
-        /// Milliseconds between attempts.
-        #[arg(long, default_value_t = 20)]
-        every: u64,
+        #[command(flatten)]
+        pace: PaceArguments,
     },
     /// Many bytes over one TCP connection, every one verified.
     Stream {
@@ -89,6 +88,25 @@ struct DialArguments {
     timeout: u64,
 }
 
+#[derive(Args)]
+struct PaceArguments {
+    /// Milliseconds between attempts.
+    #[arg(long, default_value_t = 20)]
+    every: u64,
+    /// Milliseconds between reports; without it there is one, at the end.
+    #[arg(long)]
+    tell_every: Option<u64>,
+}
+
+impl PaceArguments {
+    fn pace(&self) -> Pace {
+        Pace {
+            every: Duration::from_millis(self.every),
+            tell_every: self.tell_every.map(Duration::from_millis),
+        }
+    }
+}
+
 impl DialArguments {
     fn target(&self) -> Result<Target> {
         Ok(Target {
@@ -111,12 +129,12 @@ fn main() -> Result<ExitCode> {
             let attempt = dial::dial(&arguments.target()?);
             print(&attempt, attempt.outcome == Outcome::Answered)
         }
-        Command::Hold { dial, every } => {
-            let watched = watch::hold(&dial.target()?, Duration::from_millis(every));
+        Command::Hold { dial, pace } => {
+            let watched = watch::hold(&dial.target()?, pace.pace());
             print(&watched, watched.failed.is_empty())
         }
-        Command::Redial { dial, every } => {
-            let watched = watch::redial(&dial.target()?, Duration::from_millis(every));
+        Command::Redial { dial, pace } => {
+            let watched = watch::redial(&dial.target()?, pace.pace());
             print(&watched, watched.failed.is_empty())
         }
         Command::Stream { dial, direction, total, piece, seed } => {

@@ -1,5 +1,6 @@
 //! What a failing test prints: for each node its last flows, its policies' tables, its drops, the end of its agent's
 //! log, and the command that enters each namespace.
+#![expect(clippy::print_stderr, reason = "a test tells a person what it saw before it failed")]
 
 use std::env;
 

@@ -105,7 +105,7 @@ impl Place {
             }
         }
         let mut running = Running::talk(&mut command)?;
-        let line = running.first_line().with_context(|| format!("the server in {}", self.name))?;
+        let line = running.line().with_context(|| format!("the server in {}", self.name))?;
         ensure!(line == "ready", "the server in {} said {line:?}", self.name);
         self.servers.lock().expect("nothing panics while it holds this lock").push(running);
         Ok(())
@@ -204,6 +204,15 @@ impl Place {
 }
 
 impl Watch {
+    /// Waits for the next interim report of a probe that was started with `--tell-every`.
+    ///
+    /// # Errors
+    /// It died.
+    pub fn so_far(&mut self) -> Result<Watched> {
+        let line = self.running.line()?;
+        serde_json::from_str(&line).with_context(|| format!("{} reported {line:?}", self.what))
+    }
+
     /// Ends the probe and reads what it saw.
     ///
     /// # Errors
@@ -211,7 +220,8 @@ impl Watch {
     pub fn finish(self) -> Result<Watched> {
         let what = self.what;
         let output = self.running.finish()?;
-        serde_json::from_str(&output).with_context(|| format!("{what} reported {output:?}"))
+        let last = output.lines().last().unwrap_or_default();
+        serde_json::from_str(last).with_context(|| format!("{what} reported {output:?}"))
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// As [`run`].
 pub fn run_with(command: &mut Command, input: &[u8]) -> Result<String> {
     let output = output_with(command, input)?;
+    ensure!(!interrupted(), "interrupted");
     ensure!(
         output.status.success(),
         "{} failed ({}): {}{}",
@@ -60,6 +62,32 @@ pub fn show(command: &Command) -> String {
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Says that the person wants the program to end: whatever waits stops waiting with an error.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Whether somebody called [`interrupt`].
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Waits, unless the person wants the program to end.
+///
+/// # Errors
+/// The person does.
+pub fn pause(length: Duration) -> Result<()> {
+    let end = Instant::now() + length;
+    while Instant::now() < end {
+        ensure!(!interrupted(), "interrupted");
+        thread::sleep(Duration::from_millis(10).min(end.saturating_duration_since(Instant::now())));
+    }
+    Ok(())
+}
+
 /// Calls `done` until it says so.
 ///
 /// # Errors
@@ -70,7 +98,7 @@ pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> Result<
         if start.elapsed() > limit {
             bail!("waited {} s for {what}", limit.as_secs_f32());
         }
-        thread::sleep(Duration::from_millis(10));
+        pause(Duration::from_millis(10))?;
     }
     Ok(())
 }
@@ -150,11 +178,11 @@ impl Running {
         Ok(self.child.try_wait().context("asking for a process")?.is_none())
     }
 
-    /// The first line that it prints.
+    /// The next line that it prints.
     ///
     /// # Errors
-    /// It prints none.
-    pub fn first_line(&mut self) -> Result<String> {
+    /// It ended.
+    pub fn line(&mut self) -> Result<String> {
         let stdout = self.child.stdout.as_mut().context("its output is not piped")?;
         let mut line = String::new();
         // One byte at a time: what comes after the line must stay in the pipe.

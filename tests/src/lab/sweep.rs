@@ -76,13 +76,17 @@ pub fn disown(id: &str) -> Result<()> {
 /// One cannot be removed.
 pub fn stale() -> Result<()> {
     let Ok(entries) = fs::read_dir(LABS) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let owner = Owner::read(&entry.path());
-        if owner.is_some_and(|owner| !owner.lives()) {
-            remove(&entry.file_name().to_string_lossy())?;
+    for id in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+        if is_stale(&id) {
+            remove(&id)?;
         }
     }
     Ok(())
+}
+
+/// Whether a lab's owner is dead.
+pub(super) fn is_stale(id: &str) -> bool {
+    Owner::read(&folder_of(id)).is_some_and(|owner| !owner.lives())
 }
 
 /// Removes everything that a lab has made, whatever of it is there.

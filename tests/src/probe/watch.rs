@@ -3,7 +3,7 @@
 //! [`hold`] keeps one connection (or one UDP source port) and asks over it again and again: nothing that is established
 //! may be lost. [`redial`] makes a new connection each time: new ones must work, or, for one that is denied, must never.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,23 +14,32 @@ use super::dial::{Target, ask, connect, dial, micros_since};
 use super::report::{Outcome, Watched};
 use super::{Transport, pattern};
 
-/// Asks over one connection every `every`, until standard input closes or the connection is dead.
+/// How often to ask and how often to say how it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between two attempts.
+    pub every: Duration,
+    /// Between two lines of what was seen so far; without it there is the last one only.
+    pub tell_every: Option<Duration>,
+}
+
+/// Asks over one connection again and again, until standard input closes or the connection is dead.
 #[must_use]
-pub fn hold(target: &Target, every: Duration) -> Watched {
+pub fn hold(target: &Target, pace: Pace) -> Watched {
     match target.transport {
-        Transport::Tcp => hold_tcp(target, every),
-        Transport::Udp => hold_udp(target, every),
-        Transport::Icmp => redial(target, every),
+        Transport::Tcp => hold_tcp(target, pace),
+        Transport::Udp => hold_udp(target, pace),
+        Transport::Icmp => redial(target, pace),
     }
 }
 
-/// Makes a new attempt every `every`, until standard input closes.
+/// Makes new attempts, until standard input closes.
 #[must_use]
-pub fn redial(target: &Target, every: Duration) -> Watched {
-    go_on(every, |_| (dial(target).outcome, true))
+pub fn redial(target: &Target, pace: Pace) -> Watched {
+    go_on(pace, |_| (dial(target).outcome, true))
 }
 
-fn hold_tcp(target: &Target, every: Duration) -> Watched {
+fn hold_tcp(target: &Target, pace: Pace) -> Watched {
     let mut stream = match connect(target.address, target.source_port, target.timeout)
         .and_then(|stream| stream.set_read_timeout(Some(target.timeout)).map(|()| stream))
     {
@@ -42,13 +51,13 @@ fn hold_tcp(target: &Target, every: Duration) -> Watched {
         }
     };
     // After a time-out the late answer would be taken for the next one's: one failure ends the connection's watch.
-    go_on(every, |sequence| match ask(&mut stream, target.bytes, sequence) {
+    go_on(pace, |sequence| match ask(&mut stream, target.bytes, sequence) {
         Ok(()) => (Outcome::Answered, true),
         Err(error) => (Outcome::of(&error), false),
     })
 }
 
-fn hold_udp(target: &Target, every: Duration) -> Watched {
+fn hold_udp(target: &Target, pace: Pace) -> Watched {
     let any = if target.address.is_ipv4() { "0.0.0.0" } else { "::" };
     let open = || -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((any, target.source_port))?;
@@ -64,7 +73,7 @@ fn hold_udp(target: &Target, every: Duration) -> Watched {
             return watched;
         }
     };
-    go_on(every, |sequence| match exchange(&socket, target.bytes, sequence) {
+    go_on(pace, |sequence| match exchange(&socket, target.bytes, sequence) {
         Ok(()) => (Outcome::Answered, true),
         Err(error) => (Outcome::of(&error), true),
     })
@@ -84,19 +93,28 @@ fn exchange(socket: &UdpSocket, bytes: usize, sequence: u64) -> io::Result<()> {
     }
 }
 
-/// Calls `attempt` with a growing number every `every` until standard input closes or it says to stop.
-fn go_on(every: Duration, mut attempt: impl FnMut(u64) -> (Outcome, bool)) -> Watched {
+/// Calls `attempt` with a growing number until standard input closes or it says to stop.
+fn go_on(pace: Pace, mut attempt: impl FnMut(u64) -> (Outcome, bool)) -> Watched {
     let closed = stdin_closed();
     let start = Instant::now();
     let mut watched = Watched::default();
-    let mut next = start;
+    let (mut next, mut told) = (start, start);
     for sequence in 0.. {
         let (outcome, again) = attempt(sequence);
         watched.note(outcome, micros_since(start));
         if !again || closed.load(Ordering::Relaxed) {
             break;
         }
-        next += every;
+        if let Some(tell_every) = pace.tell_every
+            && told.elapsed() >= tell_every
+        {
+            told = Instant::now();
+            if let Ok(line) = serde_json::to_string(&watched) {
+                // A reader that has gone away closes standard input too.
+                writeln!(io::stdout(), "{line}").ok();
+            }
+        }
+        next += pace.every;
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     watched
