@@ -16,7 +16,16 @@ pub(crate) fn run(group: Group, words: &[String]) -> Result<ExitCode> {
     build::run(None)?;
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::root());
-    process::run(cargo.args(["build", "--release", "--package", "sinew-tests", "--bin", "sinew-lab", "--bin", "sinew-probe"]))?;
+    process::run(cargo.args([
+        "build",
+        "--release",
+        "--package",
+        "sinew-tests",
+        "--bin",
+        "sinew-lab",
+        "--bin",
+        "sinew-probe",
+    ]))?;
 
     let release = paths::target().join("release");
     let binaries = format!("SINEW_BINARIES={}", release.display());
