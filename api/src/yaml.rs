@@ -170,7 +170,7 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
             (start, start_line) = (offset, line);
         }
         offset += full.len();
-        line += 1;
+        line += breaks(full);
         if is_marker(full, "...") {
             pieces.push(Piece { text: &text[start..offset], line: start_line });
             (start, start_line) = (offset, line);
@@ -179,6 +179,13 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces.push(Piece { text: &text[start..], line: start_line });
     pieces.retain(|piece| !is_blank(piece.text));
     pieces
+}
+
+/// Line breaks as YAML counts them: a carriage return without a line feed is one too.
+fn breaks(full: &str) -> u32 {
+    let feeds = full.matches('\n').count();
+    let lone = full.matches('\r').count() - full.matches("\r\n").count();
+    u32::try_from(feeds + lone).unwrap_or(u32::MAX)
 }
 
 fn is_marker(line: &str, marker: &str) -> bool {
