@@ -19,10 +19,10 @@ use crate::toolchain::Recipe;
 use crate::{build, paths, privilege, process};
 use record::Record;
 
-/// A quarter of what the kernel accepts: room for another compiler's taste and for what comes later.
-const MOST_INSTRUCTIONS: u64 = 250_000;
-/// Of the kernel's 512 bytes, a program and the deepest function that it calls.
-const MOST_STACK_BYTES: u64 = 480;
+/// Half of what the kernel accepts: room for another compiler, another kernel, and for what comes later.
+const MOST_INSTRUCTIONS: u64 = 500_000;
+/// The kernel allows as much, rounded for each function; here in the deepest function and the deepest that it calls.
+const MOST_STACK_BYTES: u64 = 512;
 
 /// What the verifier made of one program, with the settings that cost most.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,10 +87,11 @@ impl Program {
         format!("{}: {} instructions verified, {} bytes of stack", self.name, self.instructions, self.stack)
     }
 
-    /// The deepest that the stack gets: the programs' functions call no others.
+    /// The deepest that the stack gets: one large function, and one of those that call no others.
     fn stack_bytes(&self) -> u64 {
-        let mut depths = self.stack.split('+').filter_map(|depth| depth.parse::<u64>().ok());
-        depths.next().unwrap_or(0) + depths.max().unwrap_or(0)
+        let mut depths: Vec<u64> = self.stack.split('+').filter_map(|depth| depth.parse().ok()).collect();
+        depths.sort_unstable();
+        depths.iter().rev().take(2).sum()
     }
 
     fn over_limit(&self) -> Vec<String> {
@@ -167,8 +168,8 @@ mod tests {
             instructions,
             stack: stack.to_owned(),
         };
-        assert_eq!(program(250_000, "400+80+16").over_limit(), Vec::<String>::new());
-        assert_eq!(program(250_001, "8").over_limit(), ["more than 250000 instructions"]);
-        assert_eq!(program(1, "400+16+81").over_limit(), ["more than 480 bytes of stack"]);
+        assert_eq!(program(500_000, "0+432+80+16").over_limit(), Vec::<String>::new());
+        assert_eq!(program(500_001, "8").over_limit(), ["more than 500000 instructions"]);
+        assert_eq!(program(1, "432+16+81").over_limit(), ["more than 512 bytes of stack"]);
     }
 }
