@@ -1,8 +1,8 @@
 //! The owner of everything that a node knows. An event changes facts and marks what depends on them; then what is marked
 //! is computed anew, and what differs from what was asked for before is asked for (level-triggered).
 //!
-//! Marks only save work: [`Engine::from_scratch`] computes the same from the facts alone, and the model test compares
-//! the two after every event.
+//! Marks only save work: a fresh engine that hears the same facts asks for the same, and the model test compares the two
+//! after every event.
 //!
 //! Neighbours in `state/`: `facts.rs` hears events, `policies.rs`, `locals.rs`, `subjects.rs` and `claims.rs` conclude,
 //! `order.rs` writes.
@@ -67,6 +67,8 @@ pub struct Engine {
     port_owners: BTreeMap<Claimant, (Identity, NamedPorts)>,
     class_prefixes: PrefixCounts,
     trie: ClassTrie,
+    /// Addresses of pods outside of all ranges of pods.
+    strays: BTreeSet<IpAddr>,
     claims: Claims,
 
     dirty: Dirty,
@@ -124,6 +126,7 @@ impl Engine {
             port_owners: BTreeMap::new(),
             class_prefixes: PrefixCounts::default(),
             trie: ClassTrie::new(),
+            strays: BTreeSet::new(),
             claims,
             dirty: Dirty::default(),
             outbox: Vec::new(),
@@ -175,6 +178,7 @@ impl Engine {
         let mut cut = None;
         if self.synced {
             self.sweep_subjects();
+            self.find_strays();
             cut = self.cut_classes();
             self.spread_matchers();
             self.compile_subjects();

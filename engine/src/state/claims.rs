@@ -82,6 +82,11 @@ impl Claims {
         self.identities.contains_key(&identity)
     }
 
+    /// Addresses whose claims changed since the last call of `take_changed`.
+    pub(super) fn changed(&self) -> impl Iterator<Item = IpAddr> {
+        self.changed.iter().copied()
+    }
+
     /// How many claims name an identity.
     pub(super) fn count_of(&self, identity: Identity) -> usize {
         self.identities.get(&identity).copied().unwrap_or(0)

@@ -68,7 +68,8 @@ impl Engine {
         if !policies_changed && !self.dirty.places {
             return None;
         }
-        let ranges = self.pod_ranges();
+        let mut ranges = self.pod_ranges();
+        ranges.extend(self.strays.iter().map(|address| IpNet::from(*address)));
         let nodes = self.all_node_addresses();
         let new = classes::cut(self.class_prefixes.iter(), &ranges, &nodes);
         let numbered = self.numbered(&new);
@@ -93,6 +94,31 @@ impl Engine {
         let changed = self.matchers.set_classes(numbers);
         self.dirty.matchers.extend(changed);
         Some(cut)
+    }
+
+    /// Finds the pods whose addresses are in no range of pods, as those of a node that isn't known yet: each is a
+    /// place of pods by itself, so that a CIDR which reaches only the world doesn't reach it.
+    pub(super) fn find_strays(&mut self) {
+        let ranges = self.pod_ranges();
+        let is_stray = |address: IpAddr| {
+            matches!(self.claims.holder(address), Some((Claimant::Local(_) | Claimant::Remote(_), _)))
+                && !ranges.iter().any(|range| range.contains(&address))
+        };
+        let mut strays = self.strays.clone();
+        if self.dirty.places {
+            strays = self.claims.holders().map(|(address, ..)| address).filter(|a| is_stray(*a)).collect();
+        }
+        for address in self.claims.changed() {
+            if is_stray(address) {
+                strays.insert(address);
+            } else {
+                strays.remove(&address);
+            }
+        }
+        if strays != self.strays {
+            self.strays = strays;
+            self.dirty.places = true;
+        }
     }
 
     /// The classes of a finer trie that a coarser one doesn't have, each with the class that the coarser one gives it.

@@ -1,5 +1,8 @@
 //! The engine as a whole, over the kernel's verdict code.
 
+mod events;
 mod kernel;
+mod naive;
 mod node;
+mod random;
 mod scenes;

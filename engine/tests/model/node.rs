@@ -24,7 +24,9 @@ pub(crate) struct Node {
     pub(crate) records: Vec<Record>,
     /// Announcements that nobody has answered.
     pub(crate) announced: Vec<(EndpointId, Identity)>,
-    identities: BTreeMap<Labels, Identity>,
+    /// Identities as the store has them.
+    pub(crate) store: BTreeMap<Labels, Identity>,
+    next: u32,
     endpoints: BTreeMap<String, EndpointId>,
 }
 
@@ -45,8 +47,41 @@ impl Node {
             kernel: Kernel::default(),
             records: Vec::new(),
             announced: Vec::new(),
-            identities: BTreeMap::new(),
+            store: BTreeMap::new(),
+            next: Identity::FIRST_ALLOCATED.0,
             endpoints: BTreeMap::new(),
+        }
+    }
+
+    /// An agent that starts again where another one was: same numbers, same store.
+    pub(crate) fn restarted(config: Config, old: &Self) -> Self {
+        Self {
+            engine: Engine::new(config, old.records.clone()),
+            kernel: Kernel::default(),
+            records: old.records.clone(),
+            announced: Vec::new(),
+            store: old.store.clone(),
+            next: old.next,
+            endpoints: old.endpoints.clone(),
+        }
+    }
+
+    /// The number that the store has for labels, or makes; a number has one meaning for good.
+    pub(crate) fn number(&mut self, labels: &Labels) -> Identity {
+        if let Some(number) = self.store.get(labels) {
+            return *number;
+        }
+        let number = Identity(self.next);
+        self.next += 1;
+        self.store.insert(labels.clone(), number);
+        number
+    }
+
+    /// What a number stands for.
+    pub(crate) fn labels_of(&self, number: Identity) -> Labels {
+        match number.reserved_name() {
+            Some(name) => Labels::reserved(name),
+            None => self.store.iter().find(|(_, n)| **n == number).map(|(labels, _)| labels.clone()).unwrap(),
         }
     }
 
@@ -61,9 +96,7 @@ impl Node {
                 match change {
                     Change::Remember(record) => self.records.push(record.clone()),
                     Change::AllocateIdentity(labels) => {
-                        let next = Identity(Identity::FIRST_ALLOCATED.0 + self.identities.len() as u32);
-                        let number = *self.identities.entry(labels.clone()).or_insert(next);
-                        answers.push(Event::IdentityApplied(number, labels.clone()));
+                        answers.push(Event::IdentityApplied(self.number(labels), labels.clone()));
                     }
                     Change::Announce { endpoint, identity } => self.announced.push((*endpoint, *identity)),
                     _ => {}
