@@ -11,6 +11,7 @@ mod forms;
 mod refusals;
 mod remains;
 mod scopes;
+mod values;
 
 use std::fs;
 use std::path::{Path, PathBuf};
