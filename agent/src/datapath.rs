@@ -112,6 +112,7 @@ impl DatapathError {
 
 /// The programs and maps of one node.
 pub struct Datapath {
+    pins: pins::Pins,
     links: Links,
     words: Words,
     tables: Tables,
@@ -157,6 +158,7 @@ impl Datapath {
         let counters = counters::Counters::open(&pins, &mut loaded)?;
         let links = Links::open(loaded, pins.links_folder())?;
         Ok(Self {
+            pins,
             links,
             words,
             tables,
@@ -350,20 +352,15 @@ impl Datapath {
     /// Entries and capacity of every table.
     #[must_use]
     pub fn map_fill(&self) -> Vec<MapFill> {
-        let mut fill = self.counters.fill(&self.addresses, &self.connections);
-        fill.push(MapFill {
-            name: "ENDPOINTS",
-            kind: "hash",
-            entries: counters::count(self.endpoints.keys()),
-            capacity: 8192,
-        });
-        fill.push(MapFill {
-            name: "POLICY",
-            kind: "array of tries",
-            entries: self.tables.in_use(),
-            capacity: tables::SLOTS - 1,
-        });
-        fill
+        let mut fill = vec![
+            ("ENDPOINTS", "hash", counters::count(self.endpoints.keys())),
+            ("INTERFACES", "hash", counters::count(self.interfaces.keys())),
+            ("POLICY", "array-of-maps", self.tables.in_use()),
+            self.counters.fill(),
+        ];
+        fill.extend(self.addresses.fill());
+        fill.extend(self.connections.fill());
+        fill.into_iter().filter_map(|(name, kind, entries)| self.pins.fill(name, kind, entries)).collect()
     }
 
     /// The tracked connections, expired ones left out.

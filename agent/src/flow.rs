@@ -8,18 +8,19 @@ mod convert;
 mod layers;
 mod names;
 
-pub use convert::flows;
+pub use convert::{flows, raw};
 pub use names::{Clock, Names};
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sinew_api::proto::flow::{LostEvent, LostEventSource};
-use sinew_engine::snapshot::Snapshot;
+use sinew_bpf::abi::EventRecord;
 use sinew_observer::Journal;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::datapath::EventRings;
+use crate::view::View;
 
 /// How long a record may lie in its ring. Programs wake nobody for most records; a shorter interval costs wake-ups on an
 /// idle node, a longer one is seen by whoever watches.
@@ -36,17 +37,21 @@ pub struct FlowSettings {
     pub node: String,
 }
 
+/// Records as they came from the rings, for whoever watches them raw.
+pub type RecordBatch = Arc<[EventRecord]>;
+
 /// Reads the rings until the task is dropped. What it has taken and not written yet is lost then, as it would be with
 /// the agent.
 pub async fn run(
     mut rings: EventRings,
     settings: FlowSettings,
-    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut views: watch::Receiver<Arc<View>>,
     journal: Arc<Journal>,
+    raw: broadcast::Sender<RecordBatch>,
 ) {
     let clock = Clock::now();
     let mut lost = Losses::default();
-    let mut names = Names::new(settings, clock, snapshots.borrow_and_update().clone());
+    let mut names = Names::new(settings, clock, views.borrow_and_update().snapshot.clone());
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut records = Vec::new();
@@ -57,8 +62,12 @@ pub async fn run(
             if records.is_empty() {
                 break;
             }
-            if snapshots.has_changed().unwrap_or(false) {
-                names.update(snapshots.borrow_and_update().clone());
+            if views.has_changed().unwrap_or(false) {
+                names.update(views.borrow_and_update().snapshot.clone());
+            }
+            if raw.receiver_count() > 0 {
+                // Nobody is left to hear it only if the last one went just now.
+                let _ = raw.send(records.as_slice().into());
             }
             journal.record_flows(records.drain(..).flat_map(|record| convert::flows(&record, &names)));
             tokio::task::yield_now().await;

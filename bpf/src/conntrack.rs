@@ -35,7 +35,9 @@ mod account;
 mod entry;
 mod judge;
 
-pub use entry::{is_expired, key_of, timeout};
+#[cfg(not(target_arch = "bpf"))]
+pub use entry::remaining;
+pub use entry::{is_closing, is_expired, key_of, timeout};
 pub use judge::{End, Report};
 
 use crate::abi::conntrack::{flag, half_flag, verdict};

@@ -12,7 +12,7 @@ use sinew_engine::Found;
 
 use super::DatapathError;
 use super::abi::{Abi, absent_is_fine};
-use super::counters::{MapFill, count};
+use super::counters::count;
 use super::pins::{Pins, typed};
 
 /// The maps by address and identity.
@@ -91,13 +91,13 @@ impl Addresses {
         }
     }
 
-    /// Fill of these maps.
-    pub(super) fn fill(&self) -> Vec<MapFill> {
-        vec![
-            MapFill { name: "IPCACHE", kind: "hash", entries: count(self.ipcache.keys()), capacity: 524_288 },
-            MapFill { name: "RANGES", kind: "trie", entries: count(self.ranges.keys()), capacity: 4096 },
-            MapFill { name: "CLASSES", kind: "trie", entries: count(self.classes.keys()), capacity: 65_536 },
-            MapFill { name: "KNOWN", kind: "hash", entries: count(self.known.keys()), capacity: 131_072 },
+    /// Name, kind and entries of these maps.
+    pub(super) fn fill(&self) -> [(&'static str, &'static str, u64); 4] {
+        [
+            ("IPCACHE", "hash", count(self.ipcache.keys())),
+            ("RANGES", "lpm-trie", count(self.ranges.keys())),
+            ("CLASSES", "lpm-trie", count(self.classes.keys())),
+            ("KNOWN", "hash", count(self.known.keys())),
         ]
     }
 }

@@ -10,7 +10,7 @@ use sinew_bpf::maps::CtTable;
 
 use super::DatapathError;
 use super::abi::absent_is_fine;
-use super::counters::{MapFill, count};
+use super::counters::count;
 use super::pins::{Pins, typed};
 
 const KEY_BYTES: usize = size_of::<CtKey>();
@@ -34,10 +34,12 @@ pub struct Connection {
 pub struct ConnectionFilter {
     /// Those with one of these addresses at an end.
     pub addresses: Vec<IpAddr>,
+    /// Of those, the ones with this address at an end.
+    pub also: Option<IpAddr>,
+    /// Those that are past their time, too.
+    pub expired: bool,
     /// Those of this protocol.
     pub protocol: Option<u8>,
-    /// Those with this port at an end.
-    pub port: Option<u16>,
 }
 
 impl ConnectionFilter {
@@ -47,16 +49,14 @@ impl ConnectionFilter {
             key.low == address || key.high == address
         };
         (self.addresses.is_empty() || self.addresses.iter().any(at_an_end))
+            && self.also.as_ref().is_none_or(at_an_end)
             && self.protocol.is_none_or(|protocol| protocol == key.protocol)
-            && self
-                .port
-                .is_none_or(|port| u16::from_be(key.low_port) == port || u16::from_be(key.high_port) == port)
     }
 }
 
 /// The three tables.
 pub(super) struct Connections {
-    tables: [(CtTable, &'static str, u64, Table); 3],
+    tables: [(CtTable, &'static str, Table); 3],
 }
 
 impl Connections {
@@ -64,9 +64,9 @@ impl Connections {
         let mut open = |name: &'static str| typed::<Table>(pins.take(loaded, name)?, name);
         Ok(Self {
             tables: [
-                (CtTable::TcpOpening, "CT_OPENING", 65_536, open("CT_OPENING")?),
-                (CtTable::Tcp, "CT_TCP", 262_144, open("CT_TCP")?),
-                (CtTable::Any, "CT_ANY", 131_072, open("CT_ANY")?),
+                (CtTable::TcpOpening, "CT_OPENING", open("CT_OPENING")?),
+                (CtTable::Tcp, "CT_TCP", open("CT_TCP")?),
+                (CtTable::Any, "CT_ANY", open("CT_ANY")?),
             ],
         })
     }
@@ -75,12 +75,12 @@ impl Connections {
     pub(super) fn list(&self, filter: &ConnectionFilter) -> Result<Vec<Connection>, DatapathError> {
         let now = monotonic_nanoseconds();
         let mut found = Vec::new();
-        for (table, name, _, map) in &self.tables {
+        for (table, name, map) in &self.tables {
             for row in map.iter() {
                 let (key, entry) = row.map_err(|e| DatapathError::kernel(format!("reading {name}"), e))?;
                 let connection = Connection { table: *table, key: decode(&key), entry: decode(&entry) };
                 let expired = conntrack::is_expired(&connection.entry, *table, connection.key.protocol, now);
-                if !expired && filter.matches(&connection.key) {
+                if (filter.expired || !expired) && filter.matches(&connection.key) {
                     found.push(connection);
                 }
             }
@@ -91,7 +91,7 @@ impl Connections {
     /// Removes the connections that a filter means.
     pub(super) fn flush(&mut self, filter: &ConnectionFilter) -> Result<usize, DatapathError> {
         let mut removed = 0;
-        for (_, name, _, map) in &mut self.tables {
+        for (_, name, map) in &mut self.tables {
             let keys: Vec<_> = map
                 .keys()
                 .collect::<Result<_, _>>()
@@ -106,17 +106,9 @@ impl Connections {
         Ok(removed)
     }
 
-    /// Fill of these maps.
-    pub(super) fn fill(&self) -> Vec<MapFill> {
-        self.tables
-            .iter()
-            .map(|(_, name, capacity, map)| MapFill {
-                name,
-                kind: "LRU hash",
-                entries: count(map.keys()),
-                capacity: *capacity as u32,
-            })
-            .collect()
+    /// Name, kind and entries of these maps.
+    pub(super) fn fill(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
+        self.tables.iter().map(|(_, name, map)| (*name, "lru-hash", count(map.keys())))
     }
 }
 

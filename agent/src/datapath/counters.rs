@@ -9,8 +9,6 @@ use sinew_bpf::maps::{DropCount, RuleCount, drop_counter};
 
 use super::DatapathError;
 use super::abi::Abi;
-use super::addresses::Addresses;
-use super::connections::Connections;
 use super::pins::{Pins, typed};
 
 /// How full a map is.
@@ -24,6 +22,12 @@ pub struct MapFill {
     pub entries: u64,
     /// Entries that fit.
     pub capacity: u32,
+    /// Bytes of a key.
+    pub key_bytes: u32,
+    /// Bytes of a value.
+    pub value_bytes: u32,
+    /// Number that the kernel gave it.
+    pub id: u32,
 }
 
 /// Judgements by one rule.
@@ -93,17 +97,9 @@ impl Counters {
         totals
     }
 
-    /// Fill of all hash maps and tries.
-    pub(super) fn fill(&self, addresses: &Addresses, connections: &Connections) -> Vec<MapFill> {
-        let mut fill = addresses.fill();
-        fill.extend(connections.fill());
-        fill.push(MapFill {
-            name: "RULES",
-            kind: "LRU hash",
-            entries: count(self.rules.keys()),
-            capacity: 65_536,
-        });
-        fill
+    /// Entries of the map by cookie.
+    pub(super) fn fill(&self) -> (&'static str, &'static str, u64) {
+        ("RULES", "lru-percpu-hash", count(self.rules.keys()))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Map, MapData};
+use aya::maps::{Map, MapData, MapInfo};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use sinew_bpf::abi::VERSION;
@@ -14,6 +14,7 @@ use sinew_bpf::settings::Settings;
 
 use super::DatapathError;
 use super::abi::Abi;
+use super::counters::MapFill;
 
 /// Maps that outlive the agent, with the sizes of their keys and values in bytes.
 const PINNED: &[(&str, u32, u32)] = &[
@@ -109,6 +110,20 @@ impl Pins {
             });
         }
         Ok(())
+    }
+
+    /// What the kernel says of a pinned map, beside its entries.
+    pub(super) fn fill(&self, name: &'static str, kind: &'static str, entries: u64) -> Option<MapFill> {
+        let map = MapInfo::from_pin(self.maps.join(name)).ok()?;
+        Some(MapFill {
+            name,
+            kind,
+            entries,
+            capacity: map.max_entries(),
+            key_bytes: map.key_size(),
+            value_bytes: map.value_size(),
+            id: map.id(),
+        })
     }
 
     /// A map of the loaded object.

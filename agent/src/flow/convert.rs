@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 
 use sinew_api::extensions::Extensions;
+use sinew_api::proto::agent::MonitorEvent;
 use sinew_api::proto::flow::{
     CiliumEventType, FileInfo, Flow, FlowType, NetworkInterface, TraceObservationPoint, TraceReason,
     TrafficDirection, Verdict,
@@ -17,7 +18,7 @@ use sinew_bpf::abi::{EventRecord, event};
 use sinew_bpf::drop::{DropReason, file};
 
 use super::layers;
-use super::names::{Names, Reason};
+use super::names::{Clock, Names, Reason};
 
 /// Hubble's event types.
 const DROP: i32 = 1;
@@ -269,4 +270,41 @@ fn set_extensions(flow: &mut Flow, record: &EventRecord, reasons: &[Reason]) {
         rules: reasons.iter().flat_map(|reason| reason.rules.clone()).collect(),
     };
     flow.extensions = extensions.to_any();
+}
+
+/// A record for whoever watches them raw: what it says, without names.
+#[must_use]
+pub fn raw(record: &EventRecord, clock: Clock) -> MonitorEvent {
+    let dropped = record.kind == event::kind::DROP;
+    let reason = DropReason::from_number(record.reason);
+    let (side, cookie, shadow_cookie) = [Side::Egress, Side::Ingress]
+        .into_iter()
+        .filter_map(|side| Judged::of(record, side))
+        .max_by_key(Judged::denies)
+        .map_or((None, 0, 0), |judged| (Some(judged.side), judged.cookie, judged.shadow_cookie));
+    let verdict = if dropped { Verdict::Dropped } else { Verdict::Forwarded };
+    let trace = trace_flow(&Flow::default(), record);
+    MonitorEvent {
+        time: Some(clock.timestamp(record.time)),
+        sequence: u64::from(record.sequence),
+        endpoint_id: u32::from(record.endpoint),
+        direction: side.map_or(trace.traffic_direction, |side| side.direction().into()),
+        observation_point: if dropped { 0 } else { trace.trace_observation_point },
+        ip: layers::ip(record),
+        l4: layers::l4(record),
+        source_identity: record.source_identity,
+        destination_identity: record.destination_identity,
+        verdict: verdict.into(),
+        drop_reason: reason.filter(|_| dropped).map_or(0, |reason| i32::from(reason.hubble())),
+        sinew_reason: if record.reason >= 1000 { u32::from(record.reason) } else { 0 },
+        rule_cookie: cookie,
+        interface_index: record.ifindex,
+        line: u32::from(record.line & 0xfff),
+        file: file::NAMES.get(usize::from(record.line >> 12)).copied().unwrap_or_default().to_owned(),
+        packet_bytes: record.length,
+        text: layers::summary(record),
+        trace_reason: if dropped { 0 } else { trace.trace_reason },
+        shadow_cookie,
+        ..MonitorEvent::default()
+    }
 }

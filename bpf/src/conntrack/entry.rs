@@ -55,7 +55,22 @@ pub(super) fn by_end(sender: u8, own: u32, other: u32) -> [u32; 2] {
 
 /// Whether the connection's time is up.
 #[inline(always)]
+#[must_use]
 pub fn is_expired(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> bool {
+    let last = last_packet(entry);
+    now > last && now - last > allowed_idle(entry, table, transport)
+}
+
+/// Nanoseconds that it lives without another packet; negative for an expired one.
+#[cfg(not(target_arch = "bpf"))]
+#[must_use]
+pub fn remaining(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> i64 {
+    let end = last_packet(entry).saturating_add(allowed_idle(entry, table, transport));
+    end.cast_signed().saturating_sub(now.cast_signed())
+}
+
+#[inline(always)]
+fn last_packet(entry: &CtEntry) -> u64 {
     let mut last = entry.created;
     let seen = entry.halves[0].last.get();
     if seen > last {
@@ -65,7 +80,7 @@ pub fn is_expired(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> b
     if seen > last {
         last = seen;
     }
-    now > last && now - last > allowed_idle(entry, table, transport)
+    last
 }
 
 #[inline(always)]
@@ -82,7 +97,7 @@ fn allowed_idle(entry: &CtEntry, table: CtTable, transport: u8) -> u64 {
 
 /// Whether both ends have closed, or one has reset.
 #[inline(always)]
-pub(super) fn is_closing(entry: &CtEntry) -> bool {
+pub fn is_closing(entry: &CtEntry) -> bool {
     let (low, high) = (entry.halves[0].flags.get(), entry.halves[1].flags.get());
     (low & high & half_flag::CLOSED != 0) || ((low | high) & half_flag::RESET != 0)
 }

@@ -1,0 +1,40 @@
+//! What the services ask of the control loop, which alone owns the datapath.
+
+use std::collections::BTreeMap;
+
+use sinew_bpf::abi::StateWord;
+use sinew_engine::EndpointId;
+use tokio::sync::oneshot;
+
+use crate::datapath::{Connection, ConnectionFilter, Datapath, DatapathError, MapFill, RuleHits};
+
+/// A question, with where the answer goes.
+#[derive(Debug)]
+pub enum Ask {
+    /// Fill of every map.
+    Maps(oneshot::Sender<Vec<MapFill>>),
+    /// Judgements by cookie.
+    RuleHits(oneshot::Sender<BTreeMap<u32, RuleHits>>),
+    /// The endpoints' words.
+    Words(oneshot::Sender<BTreeMap<EndpointId, StateWord>>),
+    /// Connections.
+    Connections(ConnectionFilter, oneshot::Sender<Result<Vec<Connection>, DatapathError>>),
+    /// Forget connections.
+    Flush(ConnectionFilter, oneshot::Sender<Result<usize, DatapathError>>),
+}
+
+impl Ask {
+    /// Answers it. Whoever has gone away meanwhile gets no answer.
+    pub fn answer(self, datapath: &mut Datapath) {
+        match self {
+            Self::Maps(reply) => drop(reply.send(datapath.map_fill())),
+            Self::RuleHits(reply) => drop(reply.send(datapath.rule_hits())),
+            Self::Words(reply) => {
+                let words = datapath.endpoints().keys().map(|id| (*id, datapath.word(*id))).collect();
+                drop(reply.send(words));
+            }
+            Self::Connections(filter, reply) => drop(reply.send(datapath.connections(&filter))),
+            Self::Flush(filter, reply) => drop(reply.send(datapath.connections_flush(&filter))),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Endpoints as a person asks for them: by number, name, container or address.
+
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_api::policy::Protocol;
+use sinew_api::proto::agent::get_endpoint_request::By;
+use sinew_api::proto::agent::table_entry::PeerKind;
+use sinew_api::proto::agent::{
+    DirectionEnforcement, Endpoint, EndpointState, EnforcementMode, GetEndpointRequest, GetEndpointResponse,
+    ListEndpointsResponse, NamedPort, TableEntry,
+};
+use sinew_api::proto::flow::{TrafficDirection, Verdict};
+use sinew_bpf::abi::policy::{direction, verdict};
+use sinew_bpf::abi::{PolicyEntry, PolicyKey, StateWord};
+use sinew_engine::policy::Enforcement;
+use sinew_engine::snapshot::EndpointView;
+use sinew_engine::{EndpointId, TableKey};
+use tonic::Status;
+
+use super::policies::rule_of_cookie;
+use super::status::timestamp;
+use super::{AgentService, Ask};
+use crate::view::View;
+
+impl AgentService {
+    /// All, by number.
+    pub(super) async fn endpoints(&self) -> Result<ListEndpointsResponse, Status> {
+        let words = self.ask(Ask::Words).await?;
+        let view = self.view();
+        let endpoints = view
+            .snapshot
+            .endpoints
+            .iter()
+            .map(|(id, endpoint)| {
+                answer(&view, &self.sources.constants.node, *id, endpoint, words.get(id).copied())
+            })
+            .collect();
+        Ok(ListEndpointsResponse { endpoints })
+    }
+
+    /// One, with its table.
+    pub(super) async fn endpoint(&self, request: &GetEndpointRequest) -> Result<GetEndpointResponse, Status> {
+        let words = self.ask(Ask::Words).await?;
+        let view = self.view();
+        let by = request.by.as_ref().ok_or_else(|| Status::invalid_argument("by: name one endpoint"))?;
+        let (id, endpoint) = find(&view, by)?;
+        let table = endpoint
+            .table
+            .iter()
+            .flat_map(|table| &table.entries)
+            .map(|(key, entry)| table_entry(&view, key, entry))
+            .collect();
+        let word = words.get(&id).copied();
+        let endpoint = answer(&view, &self.sources.constants.node, id, endpoint, word);
+        Ok(GetEndpointResponse { endpoint: Some(endpoint), table })
+    }
+}
+
+fn find<'a>(view: &'a View, by: &By) -> Result<(EndpointId, &'a EndpointView), Status> {
+    let matches = |id: EndpointId, endpoint: &EndpointView| match by {
+        By::Id(number) => u32::from(id.0) == *number,
+        By::Name(name) => {
+            endpoint_name(endpoint) == *name || (!name.contains('/') && endpoint.created.pod_name == *name)
+        }
+        By::ContainerId(prefix) => endpoint.created.container_id.starts_with(prefix.as_str()),
+        By::Address(address) => endpoint.created.addresses.iter().any(|own| own.to_string() == *address),
+    };
+    let asked = || match by {
+        By::Id(number) => number.to_string(),
+        By::Name(text) | By::ContainerId(text) | By::Address(text) => text.clone(),
+    };
+    let mut found = view.snapshot.endpoints.iter().filter(|(id, endpoint)| matches(**id, endpoint));
+    match (found.next(), found.next()) {
+        (Some((id, endpoint)), None) => Ok((*id, endpoint)),
+        (Some(_), Some(_)) => {
+            Err(Status::invalid_argument(format!("more than one endpoint of this node is `{}`", asked())))
+        }
+        (None, _) => Err(Status::not_found(format!("no endpoint of this node is `{}`", asked()))),
+    }
+}
+
+/// `ns/pod`, or the container's id where there is no pod.
+pub(super) fn endpoint_name(endpoint: &EndpointView) -> String {
+    let created = &endpoint.created;
+    if created.pod_name.is_empty() {
+        created.container_id.clone()
+    } else {
+        format!("{}/{}", created.pod_namespace, created.pod_name)
+    }
+}
+
+/// Where an endpoint stands.
+pub(super) fn state(view: &View, id: EndpointId) -> EndpointState {
+    let Some(endpoint) = view.snapshot.endpoints.get(&id) else {
+        return EndpointState::Unspecified;
+    };
+    match endpoint {
+        _ if endpoint.pod.as_ref().is_some_and(|pod| pod.terminating) => EndpointState::Terminating,
+        EndpointView { table: None, created, .. } if created.found.is_some() => EndpointState::Restored,
+        EndpointView { identity: Identity::INIT, .. } => EndpointState::WaitingForLabels,
+        EndpointView { table: None, .. } => EndpointState::WaitingForTable,
+        _ => EndpointState::Ready,
+    }
+}
+
+fn answer(
+    view: &View,
+    node: &str,
+    id: EndpointId,
+    endpoint: &EndpointView,
+    word: Option<StateWord>,
+) -> Endpoint {
+    let created = &endpoint.created;
+    let wire = view.wires.get(&id);
+    let word = word.unwrap_or_default();
+    let [ingress, egress] = &endpoint.enforcement;
+    Endpoint {
+        id: u32::from(id.0),
+        node: node.to_owned(),
+        namespace: created.pod_namespace.clone(),
+        pod: created.pod_name.clone(),
+        container_id: created.container_id.clone(),
+        container_interface: created.ifname.clone(),
+        interface: wire.map(|wire| wire.interface.clone()).unwrap_or_default(),
+        interface_index: wire.map_or(0, |wire| wire.ifindex),
+        addresses: created.addresses.iter().map(ToString::to_string).collect(),
+        identity: endpoint.identity.0,
+        labels: endpoint.labels.to_strings(),
+        state: state(view, id).into(),
+        message: endpoint.moving_to.as_deref().map(moving).unwrap_or_default(),
+        ingress: Some(enforcement(ingress)),
+        egress: Some(enforcement(egress)),
+        epoch: word.epoch(),
+        slot: word.slot(),
+        revision: view.enforced,
+        created: wire.map(|wire| timestamp(wire.created)),
+        mac: wire.map(|wire| mac(wire.mac)).unwrap_or_default(),
+        netns: wire.map(|wire| wire.netns.clone()).unwrap_or_default(),
+        named_ports: endpoint.pod.iter().flat_map(|pod| &pod.ports).map(named_port).collect(),
+        workload: endpoint
+            .pod
+            .as_ref()
+            .and_then(|pod| pod.workload.as_ref())
+            .map(|workload| format!("{}/{}", workload.kind, workload.name))
+            .unwrap_or_default(),
+    }
+}
+
+fn moving(labels: &Labels) -> String {
+    format!(
+        "moves to the identity of {labels}; until every node knows it, only what both identities allow is allowed"
+    )
+}
+
+/// One direction of an endpoint.
+pub(super) fn enforcement(enforcement: &Enforcement) -> DirectionEnforcement {
+    let mode = if enforcement.init || !enforcement.switched_on_by.is_empty() {
+        EnforcementMode::Enforcing
+    } else if !enforcement.audited_by.is_empty() {
+        EnforcementMode::Auditing
+    } else {
+        EnforcementMode::Open
+    };
+    let names =
+        |policies: &[sinew_api::object::PolicyName]| policies.iter().map(ToString::to_string).collect();
+    DirectionEnforcement {
+        mode: mode.into(),
+        switched_on_by: names(&enforcement.switched_on_by),
+        audited_by: names(&enforcement.audited_by),
+        policies: names(&enforcement.policies),
+    }
+}
+
+fn named_port(port: &sinew_api::object::NamedPort) -> NamedPort {
+    let protocol = match port.protocol {
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+        _ => "TCP",
+    };
+    NamedPort { name: port.name.clone(), port: u32::from(port.port), protocol: protocol.to_owned() }
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn table_entry(view: &View, key: &TableKey, entry: &PolicyEntry) -> TableEntry {
+    let PolicyKey { peer, direction: side, protocol, port } = key.key;
+    let (kind, text) = match Identity(peer) {
+        Identity(0) => (PeerKind::Any, "any".to_owned()),
+        id if id.scope() == 1 => {
+            let class = view.snapshot.classes.get(&id);
+            (PeerKind::AddressClass, class.map(|class| class.prefix.to_string()).unwrap_or_default())
+        }
+        id => {
+            let labels = view.snapshot.identities.get(&id).map(|identity| identity.labels.to_string());
+            (PeerKind::Identity, labels.unwrap_or_default())
+        }
+    };
+    let port_bits = u32::from(key.prefix_len.saturating_sub(PolicyKey::PEER_BITS as u8 + 8)).min(16);
+    let first = u16::from_be(port);
+    let last = first | u16::MAX.checked_shr(port_bits).unwrap_or(0);
+    let side = if side == direction::INGRESS { TrafficDirection::Ingress } else { TrafficDirection::Egress };
+    let differs = (entry.verdict, entry.cookie) != (entry.shadow_verdict, entry.shadow_cookie);
+    TableEntry {
+        direction: side.into(),
+        peer_kind: kind.into(),
+        peer,
+        peer_text: text,
+        protocol: protocol_name(protocol).to_owned(),
+        first_port: u32::from(first),
+        last_port: u32::from(last),
+        verdict: flow_verdict(entry.verdict).into(),
+        shadow_verdict: if differs { flow_verdict(entry.shadow_verdict) } else { Verdict::Unknown }.into(),
+        rule: rule_of_cookie(view, entry.cookie, side),
+        shadow_rule: differs.then(|| rule_of_cookie(view, entry.shadow_cookie, side)).flatten(),
+        precedence: entry.precedence,
+    }
+}
+
+fn flow_verdict(number: u8) -> Verdict {
+    if number == verdict::ALLOW { Verdict::Forwarded } else { Verdict::Dropped }
+}
+
+/// A protocol as people write it; `ANY` for 0.
+pub(super) fn protocol_name(number: u8) -> &'static str {
+    match number {
+        1 => "ICMP",
+        6 => "TCP",
+        17 => "UDP",
+        58 => "ICMPv6",
+        132 => "SCTP",
+        _ => "ANY",
+    }
+}

@@ -1,0 +1,218 @@
+//! Policies as a person asks for them: where they stand, what they match here, what they have decided.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use sinew_api::object::{PolicyName, Problem};
+use sinew_api::policy::{Policy, Rule, RuleAction};
+use sinew_api::proto::agent::{
+    GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse, Policy as Answer, PolicyState,
+    Problem as ProblemAnswer, Rule as RuleAnswer, RuleRef,
+};
+use sinew_api::proto::flow::TrafficDirection;
+use sinew_engine::Cause;
+use sinew_engine::snapshot::{self, PolicyView};
+use tonic::Status;
+
+use super::endpoints::endpoint_name;
+use super::rule_text::rule_text;
+use super::status::{is_alive, timestamp};
+use super::{AgentService, Ask};
+use crate::datapath::RuleHits;
+use crate::view::View;
+
+impl AgentService {
+    /// Those that a request means, by name.
+    pub(super) async fn policies(
+        &self,
+        request: &ListPoliciesRequest,
+    ) -> Result<ListPoliciesResponse, Status> {
+        let hits = self.ask(Ask::RuleHits).await?;
+        let view = self.view();
+        let selects = |policy: &PolicyView| {
+            request.endpoint.is_empty()
+                || policy
+                    .selected
+                    .iter()
+                    .filter_map(|id| view.snapshot.endpoints.get(id))
+                    .any(|endpoint| endpoint_name(endpoint) == request.endpoint)
+        };
+        let policies = view
+            .snapshot
+            .policies
+            .iter()
+            .filter(|(name, _)| request.namespace.is_empty() || name.namespace == request.namespace)
+            .filter(|(_, policy)| selects(policy))
+            .map(|(name, policy)| answer(&view, name, policy, &hits))
+            .collect();
+        let unreadable = if request.namespace.is_empty() && request.endpoint.is_empty() {
+            view.unreadable.iter().map(problem).collect()
+        } else {
+            Vec::new()
+        };
+        Ok(ListPoliciesResponse { policies, unreadable })
+    }
+
+    /// One, by a name that is as long as it needs to be.
+    pub(super) async fn policy(&self, name: &str) -> Result<GetPolicyResponse, Status> {
+        let hits = self.ask(Ask::RuleHits).await?;
+        let view = self.view();
+        let (full, policy) = find(&view, name)?;
+        Ok(GetPolicyResponse { policy: Some(answer(&view, full, policy, &hits)) })
+    }
+}
+
+fn find<'a>(view: &'a View, name: &str) -> Result<(&'a PolicyName, &'a PolicyView), Status> {
+    let means = |full: &PolicyName| {
+        full.to_string() == name
+            || format!("{}/{}", full.namespace, full.name) == name
+            || (!name.contains('/') && full.name == name)
+    };
+    let found: Vec<_> = view.snapshot.policies.iter().filter(|(full, _)| means(full)).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] => Err(Status::not_found(format!("no policy is named `{name}`"))),
+        many => {
+            let names: Vec<String> = many.iter().map(|(full, _)| full.to_string()).collect();
+            Err(Status::invalid_argument(format!("`{name}` could be {}", names.join(" or "))))
+        }
+    }
+}
+
+/// Where a policy stands, on the wire.
+pub(super) fn state(policy: &PolicyView) -> PolicyState {
+    match policy.state {
+        snapshot::PolicyState::Enforced => PolicyState::Enforced,
+        snapshot::PolicyState::Audited => PolicyState::Audited,
+        snapshot::PolicyState::Refused => PolicyState::Refused,
+        snapshot::PolicyState::Pending => PolicyState::Pending,
+    }
+}
+
+/// A problem on the wire.
+pub(super) fn problem(problem: &Problem) -> ProblemAnswer {
+    ProblemAnswer {
+        path: problem.path.clone(),
+        message: problem.message.clone(),
+        file: problem.origin.file.clone(),
+        line: problem.origin.line,
+    }
+}
+
+fn answer(view: &View, name: &PolicyName, policy: &PolicyView, hits: &BTreeMap<u32, RuleHits>) -> Answer {
+    let now = SystemTime::now();
+    let live: Vec<_> = view.nodes.values().filter(|node| is_alive(node, now)).collect();
+    let enforcing = live.iter().filter(|node| node.status.policy_digest == view.store_digest).count();
+    let by_path: BTreeMap<&str, RuleHits> = view
+        .snapshot
+        .causes
+        .iter()
+        .filter_map(|(cookie, cause)| match cause {
+            Cause::Rule { policy, path } if policy == name => Some((path.as_str(), *hits.get(cookie)?)),
+            _ => None,
+        })
+        .collect();
+    let running = &policy.running;
+    let selected = policy.selected.iter().filter_map(|id| view.snapshot.endpoints.get(id));
+    Answer {
+        name: name.to_string(),
+        kind: name.kind.kind().to_owned(),
+        namespace: name.namespace.clone(),
+        state: state(policy).into(),
+        problems: policy.problems.iter().map(problem).collect(),
+        warnings: policy.warnings.iter().map(problem).collect(),
+        generation: policy.policy.generation,
+        running_generation: if running.problems.is_empty() { running.generation } else { 0 },
+        selected_endpoints: selected.map(endpoint_name).collect(),
+        rules: rules(running)
+            .map(|(direction, rule)| RuleAnswer {
+                rule: Some(rule_ref(name, rule, direction)),
+                matched_peers: policy.matched.get(&rule.path).copied().flatten().unwrap_or(0) as u32,
+                text: rule_text(rule, direction),
+                ..hit(by_path.get(rule.path.as_str()))
+            })
+            .collect(),
+        nodes_enforcing: enforcing as u32,
+        nodes_live: live.len() as u32,
+        file: policy.policy.origin.file.clone(),
+        line: policy.policy.origin.line,
+        uid: policy.policy.uid.clone(),
+        default_deny_ingress: running.specs.iter().any(|spec| spec.default_deny_ingress),
+        default_deny_egress: running.specs.iter().any(|spec| spec.default_deny_egress),
+        revision: policy.revision,
+    }
+}
+
+fn rules(policy: &Policy) -> impl Iterator<Item = (TrafficDirection, &Rule)> {
+    policy.specs.iter().flat_map(|spec| {
+        let ingress = spec.ingress.iter().map(|rule| (TrafficDirection::Ingress, rule));
+        ingress.chain(spec.egress.iter().map(|rule| (TrafficDirection::Egress, rule)))
+    })
+}
+
+fn hit(hits: Option<&RuleHits>) -> RuleAnswer {
+    let Some(hits) = hits else { return RuleAnswer::default() };
+    RuleAnswer {
+        packets: hits.packets,
+        bytes: hits.bytes,
+        last_hit: Some(timestamp(time_of_day(hits.last))),
+        ..RuleAnswer::default()
+    }
+}
+
+/// A monotonic time in nanoseconds as a time of day.
+pub(super) fn time_of_day(nanoseconds: u64) -> SystemTime {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map(|now| Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32))
+        .unwrap_or_default();
+    SystemTime::now() - now.saturating_sub(Duration::from_nanos(nanoseconds))
+}
+
+fn rule_ref(name: &PolicyName, rule: &Rule, direction: TrafficDirection) -> RuleRef {
+    RuleRef {
+        policy: name.to_string(),
+        path: rule.path.clone(),
+        file: rule.origin.file.clone(),
+        line: rule.origin.line,
+        direction: direction.into(),
+        deny: rule.action == RuleAction::Deny,
+        built_in: String::new(),
+    }
+}
+
+/// What stands behind a cookie; nothing behind 0.
+pub(super) fn rule_of_cookie(view: &View, cookie: u32, direction: TrafficDirection) -> Option<RuleRef> {
+    let built_in = |words: &str| RuleRef {
+        direction: direction.into(),
+        built_in: words.to_owned(),
+        ..RuleRef::default()
+    };
+    Some(match view.snapshot.causes.get(&cookie)? {
+        Cause::Rule { policy, path } => {
+            let running = view.snapshot.policies.get(policy).map(|view| &view.running);
+            let rule = running.and_then(|running| rules(running).find(|(_, rule)| rule.path == *path));
+            match rule {
+                Some((_, rule)) => rule_ref(policy, rule, direction),
+                None => RuleRef {
+                    policy: policy.to_string(),
+                    path: path.clone(),
+                    direction: direction.into(),
+                    ..RuleRef::default()
+                },
+            }
+        }
+        Cause::DefaultDeny { policies, .. } => {
+            let names: Vec<String> = policies.iter().map(ToString::to_string).collect();
+            RuleRef { deny: true, ..built_in(&format!("default deny by {}", names.join(", "))) }
+        }
+        Cause::Init => {
+            RuleRef { deny: true, ..built_in("an endpoint whose labels are not known yet allows nothing") }
+        }
+        Cause::LocalHost => built_in("the node reaches its own pods"),
+        Cause::Overflow { policy } => RuleRef {
+            policy: policy.to_string(),
+            deny: true,
+            ..built_in("the policy does not fit into its table")
+        },
+    })
+}

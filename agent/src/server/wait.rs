@@ -1,0 +1,74 @@
+//! How far the nodes are with what the store holds (policy.md 16).
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use sinew_api::proto::agent::{NodeProgress, WaitPolicyRequest, WaitPolicyResponse};
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+
+use super::status::{is_alive, last_seen};
+use crate::view::View;
+
+/// Answers, one for each change, until one says that all is enforced.
+pub(super) type Progress = Pin<Box<dyn Stream<Item = Result<WaitPolicyResponse, Status>> + Send>>;
+
+/// Watches the nodes. A policy that the store does not have is refused at once.
+pub(super) fn progress(
+    views: watch::Receiver<Arc<View>>,
+    request: &WaitPolicyRequest,
+) -> Result<Progress, Status> {
+    let (name, generation) = (request.name.clone(), request.generation);
+    if !name.is_empty() && !views.borrow().snapshot.policies.keys().any(|full| full.to_string() == name) {
+        return Err(Status::not_found(format!("no policy is named `{name}`")));
+    }
+    // After the answer that says `enforced` the stream ends.
+    let answers = futures_util::stream::unfold((WatchStream::new(views), false), move |(mut views, done)| {
+        let name = name.clone();
+        async move {
+            if done {
+                return None;
+            }
+            let answer = answer(&*views.next().await?, &name, generation);
+            let done = answer.enforced;
+            Some((Ok(answer), (views, done)))
+        }
+    });
+    Ok(Box::pin(answers))
+}
+
+fn answer(view: &View, name: &str, generation: u64) -> WaitPolicyResponse {
+    let now = SystemTime::now();
+    let wanted = view.snapshot.policies.iter().find(|(full, _)| full.to_string() == name);
+    let here = wanted.is_none_or(|(_, policy)| policy.policy.generation >= generation || generation == 0)
+        && view.enforced >= view.snapshot.revision;
+    let nodes: Vec<NodeProgress> = view
+        .nodes
+        .values()
+        .map(|node| NodeProgress {
+            node: node.name.clone(),
+            alive: is_alive(node, now),
+            enforced: here && node.status.policy_digest == view.store_digest,
+            revision: node.status.revision,
+            last_seen: Some(last_seen(node)),
+            behind: Vec::new(),
+        })
+        .collect();
+    let refused = view
+        .snapshot
+        .policies
+        .iter()
+        .filter(|(full, policy)| !policy.problems.is_empty() && (name.is_empty() || full.to_string() == name))
+        .map(|(full, _)| full.to_string())
+        .collect();
+    let live = nodes.iter().filter(|node| node.alive);
+    WaitPolicyResponse {
+        enforced: here && live.clone().count() > 0 && live.into_iter().all(|node| node.enforced),
+        nodes,
+        revision: view.enforced,
+        refused,
+    }
+}
