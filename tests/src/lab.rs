@@ -24,6 +24,7 @@
 pub mod binaries;
 pub mod cni;
 pub mod diagnosis;
+pub mod flows;
 pub mod netns;
 pub mod node;
 pub mod place;
@@ -172,6 +173,18 @@ impl Lab {
     #[must_use]
     pub fn pods(&self) -> Vec<Arc<Pod>> {
         self.nodes.values().flat_map(|node| node.pods()).collect()
+    }
+
+    /// A namespace of the lab that is no machine; the test makes it, the lab's end removes it.
+    #[must_use]
+    pub fn scratch(&self, name: &str) -> Netns {
+        Netns::named(&self.id, &format!("scratch-{name}"))
+    }
+
+    /// A place in a namespace that the test has made, for probes to start from. It has no address of its own.
+    #[must_use]
+    pub fn place_in(&self, name: &str, netns: Netns) -> Place {
+        Place::new(name, netns, None, None)
     }
 
     /// The folder of objects that all agents share.

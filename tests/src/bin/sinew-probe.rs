@@ -1,7 +1,7 @@
 //! `sinew-probe`: traffic for the lab, from and to pods. What it does is in `sinew_tests::probe`.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use sinew_tests::probe::dial::{self, Target};
 use sinew_tests::probe::report::Outcome;
-use sinew_tests::probe::stream::{self, Direction};
+use sinew_tests::probe::stream::{self, Direction, Load};
 use sinew_tests::probe::watch::{self, Pace};
 use sinew_tests::probe::{self, Transport, serve};
 
@@ -77,6 +77,9 @@ struct DialArguments {
     /// 4 or 6, for a name that has both.
     #[arg(long)]
     family: Option<u8>,
+    /// Local address.
+    #[arg(long)]
+    source: Option<IpAddr>,
     /// Local port; any if 0.
     #[arg(long, default_value_t = 0)]
     source_port: u16,
@@ -112,6 +115,7 @@ impl DialArguments {
         Ok(Target {
             transport: self.transport,
             address: SocketAddr::new(probe::resolve(&self.host, self.family)?, self.port),
+            source: self.source,
             source_port: self.source_port,
             bytes: self.bytes,
             timeout: Duration::from_millis(self.timeout),
@@ -138,8 +142,8 @@ fn main() -> Result<ExitCode> {
             print(&watched, watched.failed.is_empty())
         }
         Command::Stream { dial, direction, total, piece, seed } => {
-            let target = dial.target()?;
-            let streamed = stream::stream(target.address, direction, total, piece, seed, target.timeout);
+            let load = Load { direction, bytes: total, piece, seed };
+            let streamed = stream::stream(&dial.target()?, load);
             print(&streamed, streamed.outcome == Outcome::Answered)
         }
     }

@@ -16,6 +16,8 @@ pub struct Target {
     pub transport: Transport,
     /// Where; the port of an ICMP echo is not used.
     pub address: SocketAddr,
+    /// Local address, or none for what the route says.
+    pub source: Option<IpAddr>,
     /// Local port, or 0 for any.
     pub source_port: u16,
     /// Bytes of the request and of its answer.
@@ -31,7 +33,9 @@ pub fn dial(target: &Target) -> Attempt {
     let result = match target.transport {
         Transport::Tcp => tcp(target, start),
         Transport::Udp => udp(target),
-        Transport::Icmp => icmp::echo(target.address.ip(), target.bytes, target.timeout).map(|()| 0),
+        Transport::Icmp => {
+            icmp::echo(target.source, target.address.ip(), target.bytes, target.timeout).map(|()| 0)
+        }
     };
     let micros = micros_since(start);
     match result {
@@ -45,18 +49,18 @@ pub fn dial(target: &Target) -> Attempt {
     }
 }
 
-/// Opens a connection, from a given local port if there is one.
+/// Opens a connection.
 ///
 /// # Errors
 /// The kernel's word for what came back, or the time-out.
-pub fn connect(address: SocketAddr, source_port: u16, timeout: Duration) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if source_port != 0 {
+pub fn connect(target: &Target) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(target.address), Type::STREAM, Some(Protocol::TCP))?;
+    if target.source_port != 0 || target.source.is_some() {
         // Leaves TIME_WAIT behind at once, so that a test can use a port again.
         socket.set_reuse_address(true)?;
-        socket.bind(&any_of(address, source_port).into())?;
+        socket.bind(&local(target).into())?;
     }
-    socket.connect_timeout(&address.into(), timeout)?;
+    socket.connect_timeout(&target.address.into(), target.timeout)?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -84,7 +88,7 @@ pub fn micros_since(start: Instant) -> u64 {
 }
 
 fn tcp(target: &Target, start: Instant) -> io::Result<u16> {
-    let mut stream = connect(target.address, target.source_port, target.timeout)?;
+    let mut stream = connect(target)?;
     let left = target.timeout.saturating_sub(start.elapsed()).max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;
     ask(&mut stream, target.bytes, 0)?;
@@ -92,7 +96,7 @@ fn tcp(target: &Target, start: Instant) -> io::Result<u16> {
 }
 
 fn udp(target: &Target) -> io::Result<u16> {
-    let socket = UdpSocket::bind(any_of(target.address, target.source_port))?;
+    let socket = UdpSocket::bind(local(target))?;
     // A connected socket hears of ICMP errors.
     socket.connect(target.address)?;
     socket.set_read_timeout(Some(target.timeout))?;
@@ -113,8 +117,10 @@ fn must_be_equal(answer: &[u8], request: &[u8]) -> io::Result<()> {
     }
 }
 
-fn any_of(like: SocketAddr, port: u16) -> SocketAddr {
+/// What to bind to.
+#[must_use]
+pub fn local(target: &Target) -> SocketAddr {
     let any: IpAddr =
-        if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    SocketAddr::new(any, port)
+        if target.address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(target.source.unwrap_or(any), target.source_port)
 }

@@ -31,7 +31,7 @@ const V4_CODE_TOO_BIG: u8 = 4;
 ///
 /// # Errors
 /// The time-out, or the ICMP error that quotes this request, as the error number that the kernel has for it.
-pub fn echo(to: IpAddr, bytes: usize, timeout: Duration) -> io::Result<()> {
+pub fn echo(from: Option<IpAddr>, to: IpAddr, bytes: usize, timeout: Duration) -> io::Result<()> {
     static SEQUENCE: AtomicU16 = AtomicU16::new(1);
     let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
     // The low half of the process id tells probes of one pod apart.
@@ -41,6 +41,9 @@ pub fn echo(to: IpAddr, bytes: usize, timeout: Duration) -> io::Result<()> {
         IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, V6),
     };
     let mut socket = Socket::new(domain, Type::RAW, Some(protocol))?;
+    if let Some(from) = from {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
     let request = request(&types, to.is_ipv4(), id, sequence, bytes);
     socket.send_to(&request, &SocketAddr::new(to, 0).into())?;
 

@@ -1,10 +1,9 @@
 //! Bulk: many bytes one way, every one verified. Large writes make the kernel build 64 KiB GSO packets.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::dial::{connect, micros_since};
+use super::dial::{Target, connect, micros_since};
 use super::report::{Outcome, Streamed};
 use super::serve::{PIECE_BYTES, send, verify};
 
@@ -17,36 +16,36 @@ pub enum Direction {
     Down,
 }
 
-/// Moves `bytes` bytes of the stream `seed` and verifies them.
+/// What to move.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Which way.
+    pub direction: Direction,
+    /// How many bytes.
+    pub bytes: u64,
+    /// Bytes of each write of the client.
+    pub piece: usize,
+    /// Which pattern.
+    pub seed: u64,
+}
+
+/// Moves a load over one TCP connection and verifies every byte.
 #[must_use]
-pub fn stream(
-    address: SocketAddr,
-    direction: Direction,
-    bytes: u64,
-    piece: usize,
-    seed: u64,
-    timeout: Duration,
-) -> Streamed {
+pub fn stream(target: &Target, load: Load) -> Streamed {
     let start = Instant::now();
-    let result = transfer(address, direction, bytes, piece, seed, timeout);
+    let result = transfer(target, load);
     let micros = micros_since(start);
     match result {
-        Ok(()) => Streamed { outcome: Outcome::Answered, detail: String::new(), bytes, micros },
+        Ok(()) => Streamed { outcome: Outcome::Answered, detail: String::new(), bytes: load.bytes, micros },
         Err(error) => Streamed { outcome: Outcome::of(&error), detail: error.to_string(), bytes: 0, micros },
     }
 }
 
-fn transfer(
-    address: SocketAddr,
-    direction: Direction,
-    bytes: u64,
-    piece: usize,
-    seed: u64,
-    timeout: Duration,
-) -> io::Result<()> {
-    let mut stream = connect(address, 0, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
+fn transfer(target: &Target, load: Load) -> io::Result<()> {
+    let Load { direction, bytes, piece, seed } = load;
+    let mut stream = connect(target)?;
+    stream.set_read_timeout(Some(target.timeout))?;
+    stream.set_write_timeout(Some(target.timeout))?;
     match direction {
         Direction::Up => {
             stream.write_all(format!("W {bytes} {seed}\n").as_bytes())?;

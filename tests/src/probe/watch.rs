@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::dial::{Target, ask, connect, dial, micros_since};
+use super::dial::{Target, ask, connect, dial, local, micros_since};
 use super::report::{Outcome, Watched};
 use super::{Transport, pattern};
 
@@ -40,7 +40,7 @@ pub fn redial(target: &Target, pace: Pace) -> Watched {
 }
 
 fn hold_tcp(target: &Target, pace: Pace) -> Watched {
-    let mut stream = match connect(target.address, target.source_port, target.timeout)
+    let mut stream = match connect(target)
         .and_then(|stream| stream.set_read_timeout(Some(target.timeout)).map(|()| stream))
     {
         Ok(stream) => stream,
@@ -58,9 +58,8 @@ fn hold_tcp(target: &Target, pace: Pace) -> Watched {
 }
 
 fn hold_udp(target: &Target, pace: Pace) -> Watched {
-    let any = if target.address.is_ipv4() { "0.0.0.0" } else { "::" };
     let open = || -> io::Result<UdpSocket> {
-        let socket = UdpSocket::bind((any, target.source_port))?;
+        let socket = UdpSocket::bind(local(target))?;
         socket.connect(target.address)?;
         socket.set_read_timeout(Some(target.timeout))?;
         Ok(socket)

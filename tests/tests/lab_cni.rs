@@ -1,0 +1,272 @@
+//! CNI as runtimes speak it: every command by libcni's `cnitool`, chains, families, an agent that is away, bad requests,
+//! and what is left after each (issue 3, point 2).
+
+#[path = "lab_cni/left.rs"]
+mod left;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use left::Left;
+use serde_json::{Value, json};
+use sinew_tests::lab::cni::{Call, cnitool, configuration, host_interfaces};
+use sinew_tests::lab::netns::Netns;
+use sinew_tests::lab::process::wait_until;
+use sinew_tests::lab::{Family, Lab, Node, Topology};
+
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// A pod's namespace without a pod: tests of CNI alone call the plugin themselves.
+struct Sandbox {
+    netns: Netns,
+}
+
+impl Sandbox {
+    fn new(lab: &Lab, name: &str) -> Result<Self> {
+        let netns = lab.scratch(name);
+        netns.make()?;
+        Ok(Self { netns })
+    }
+
+    fn call<'a>(&self, command: &'a str, container_id: &'a str) -> Call<'a> {
+        Call::new(command, container_id, &self.netns)
+    }
+
+    fn path(&self) -> String {
+        self.netns.path().display().to_string()
+    }
+}
+
+/// Writes a configuration list and returns its folder.
+fn list(node: &Node, name: &str, plugins: Value) -> Result<PathBuf> {
+    let folder = node.directories().notes.join("net.d");
+    fs::create_dir_all(&folder)?;
+    let text = json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins}).to_string();
+    fs::write(folder.join(format!("{name}.conflist")), text)?;
+    Ok(folder)
+}
+
+fn own_plugin(node: &Node) -> Value {
+    let mut config = configuration(node.directories());
+    let map = config.as_object_mut().expect("a configuration is an object");
+    map.remove("cniVersion");
+    map.remove("name");
+    config
+}
+
+fn run_tool(node: &Node, folder: &Path, words: &[&str], id: &str) -> Result<Value> {
+    let capabilities = r#"{"portMappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}"#;
+    let environment = [("CNI_CONTAINERID", id), ("CNI_IFNAME", "eth0"), ("CAP_ARGS", capabilities)];
+    let output = cnitool(node.netns(), folder, words, &environment)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "cnitool {words:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    if text.trim().is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_str(&text)?) }
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn cnitool_adds_checks_and_deletes() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let before = Left::on(node)?;
+    let sandbox = Sandbox::new(&lab, "tool")?;
+    let folder = list(node, "plain", json!([own_plugin(node)]))?;
+    let path = sandbox.path();
+
+    run_tool(node, &folder, &["status", "plain"], "")?;
+    let result = run_tool(node, &folder, &["add", "plain", &path], "tool-1")?;
+    assert_eq!(result["cniVersion"], "1.1.0");
+    assert_eq!(result["interfaces"][1]["name"], "eth0");
+    assert_eq!(result["interfaces"][1]["sandbox"], path.as_str());
+    assert_eq!(result["ips"].as_array().map(Vec::len), Some(2), "{result}");
+    let v4 = result["ips"][0]["address"].as_str().context("an address")?;
+    assert!(v4.starts_with("10.240.0.") && v4.ends_with("/32"), "{v4}");
+    let inside = sandbox.netns.ip_output(&["-o", "addr", "show", "eth0"])?;
+    assert!(inside.contains(v4), "{inside}");
+
+    run_tool(node, &folder, &["check", "plain", &path], "tool-1")?;
+    // Somebody takes the interface away: CHECK must see it.
+    sandbox.netns.ip("link set dev eth0 down")?;
+    sandbox.netns.ip("link del dev eth0")?;
+    assert!(run_tool(node, &folder, &["check", "plain", &path], "tool-1").is_err());
+
+    run_tool(node, &folder, &["del", "plain", &path], "tool-1")?;
+    run_tool(node, &folder, &["del", "plain", &path], "tool-1").context("a second DEL succeeds")?;
+    assert_eq!(Left::on(node)?, before);
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn portmap_works_behind_it_and_bandwidth_is_refused() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let before = Left::on(node)?;
+    let sandbox = Sandbox::new(&lab, "chain")?;
+    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    let folder = list(node, "mapped", json!([own_plugin(node), portmap]))?;
+    run_tool(node, &folder, &["add", "mapped", &sandbox.path()], "chain-1")?;
+    let server = lab.place_in("chain", sandbox.netns.clone());
+    server.serve(&[80], &[])?;
+    // From outside, to the node's address and the mapped port: the host's DNAT, then the pod, and back.
+    let attempt = lab.outside().tcp(node.address(Family::V4), 8080)?;
+    assert!(attempt.answered(), "{attempt:?}");
+    run_tool(node, &folder, &["del", "mapped", &sandbox.path()], "chain-1")?;
+    assert!(!lab.outside().tcp(node.address(Family::V4), 8080)?.answered());
+
+    let mut call = sandbox.call("ADD", "chain-2");
+    let limits = json!({"bandwidth": {"ingressRate": 1_000_000, "ingressBurst": 100_000}});
+    call.config = BTreeMap::from([("runtimeConfig".to_owned(), limits)]);
+    let answer = node.cni(&call)?;
+    assert_eq!(answer.code(), Some(2), "{answer:?}");
+    assert!(answer.object["msg"].as_str().is_some_and(|text| text.contains("bandwidth")), "{answer:?}");
+    assert_eq!(Left::on(node)?, before);
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_pod_has_the_families_of_its_node() -> Result<()> {
+    for family in Family::BOTH {
+        let lab = Lab::build(Topology::Wire(1)).only(family).start()?;
+        let (client, server) = (lab.node("a").pod("client", &[])?, lab.node("a").pod("server", &[])?);
+        let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
+        assert_eq!(client.find_address(other), None);
+        server.serve(&[80], &[])?;
+        let attempt = client.tcp(server.address(family), 80)?;
+        assert!(attempt.answered(), "{family:?}: {attempt:?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn both_versions_of_the_specification_are_answered_in_their_own() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    for version in ["1.0.0", "1.1.0"] {
+        let sandbox = Sandbox::new(&lab, &format!("v{}", version.replace('.', "")))?;
+        let mut call = sandbox.call("ADD", "version-1");
+        call.config = BTreeMap::from([("cniVersion".to_owned(), json!(version))]);
+        let result = node.cni(&call)?.into_result()?;
+        assert_eq!(result["cniVersion"], version);
+        assert_eq!(result["routes"][0].get("mtu").is_some(), version == "1.1.0", "{result}");
+        call.command = "DEL";
+        node.cni(&call)?.into_result()?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_bad_request_is_refused_and_leaves_nothing() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let before = Left::on(node)?;
+    let sandbox = Sandbox::new(&lab, "bad")?;
+
+    let mut gone = sandbox.call("ADD", "bad-1");
+    gone.netns = "/run/netns/no-such-namespace".to_owned();
+    assert_eq!(node.cni(&gone)?.code(), Some(3));
+
+    let mut no_netns = sandbox.call("ADD", "bad-2");
+    no_netns.netns = "/etc/hostname".to_owned();
+    assert_eq!(node.cni(&no_netns)?.code(), Some(8));
+
+    // A namespace, but none of the network: only the agent, which enters it, can tell.
+    let mut other_kind = sandbox.call("ADD", "bad-3");
+    other_kind.netns = "/proc/1/ns/mnt".to_owned();
+    assert!(!node.cni(&other_kind)?.success);
+
+    // The name is taken inside the pod.
+    sandbox.netns.ip("link add eth0 type bridge")?;
+    let taken = node.cni(&sandbox.call("ADD", "bad-4"))?;
+    assert!(!taken.success, "{taken:?}");
+    sandbox.netns.ip("link del dev eth0")?;
+
+    for (key, value, code) in
+        [("mtu", json!(9000), 2), ("cniVersion", json!("0.3.1"), 1), ("name", json!("../x"), 7)]
+    {
+        let mut call = sandbox.call("ADD", "bad-5");
+        call.config = BTreeMap::from([(key.to_owned(), value)]);
+        assert_eq!(node.cni(&call)?.code(), Some(code), "{key}");
+    }
+    assert_eq!(Left::on(node)?, before);
+
+    // The same attachment twice is an error of the second, and the first goes on.
+    node.cni(&sandbox.call("ADD", "bad-6"))?.into_result()?;
+    assert!(!node.cni(&sandbox.call("ADD", "bad-6"))?.success);
+    assert_eq!(host_interfaces(node.netns())?.len(), 1);
+    node.cni(&sandbox.call("DEL", "bad-6"))?.into_result()?;
+    assert_eq!(Left::on(node)?, before);
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn without_an_agent_add_waits_for_later_and_del_is_done_at_start() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let before = Left::on(node)?;
+    let sandbox = Sandbox::new(&lab, "away")?;
+    node.cni(&sandbox.call("ADD", "away-1"))?.into_result()?;
+    node.kill_agent()?;
+
+    let start = Instant::now();
+    let late = Sandbox::new(&lab, "late")?;
+    assert_eq!(node.cni(&late.call("ADD", "away-2"))?.code(), Some(11));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert_eq!(node.cni(&late.call("STATUS", "away-2"))?.code(), Some(50));
+
+    node.cni(&sandbox.call("DEL", "away-1"))?.into_result()?;
+    node.cni(&sandbox.call("DEL", "away-1"))?.into_result().context("a second DEL succeeds")?;
+    sandbox.netns.remove()?;
+
+    node.start_agent()?;
+    node.wait_ready(SETTLE)?;
+    wait_until("the queued DEL", SETTLE, || Ok(Left::on(node)? == before))
+        .with_context(|| format!("left: {:?}, before: {before:?}", Left::on(node)))?;
+    // What was refused then is served now.
+    node.cni(&late.call("ADD", "away-2"))?.into_result()?;
+    node.cni(&late.call("DEL", "away-2"))?.into_result()?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn del_works_when_the_namespace_is_gone_first() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let before = Left::on(node)?;
+    let sandbox = Sandbox::new(&lab, "gone")?;
+    node.cni(&sandbox.call("ADD", "gone-1"))?.into_result()?;
+    sandbox.netns.remove()?;
+    let mut call = sandbox.call("DEL", "gone-1");
+    node.cni(&call)?.into_result()?;
+    // And without CNI_NETNS, as a runtime calls that has lost the namespace.
+    call.netns.clear();
+    node.cni(&call)?.into_result()?;
+    wait_until("the rest of gone-1", SETTLE, || Ok(Left::on(node)? == before))?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn gc_removes_what_the_runtime_does_not_name() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let (keep, lose) = (Sandbox::new(&lab, "keep")?, Sandbox::new(&lab, "lose")?);
+    node.cni(&keep.call("ADD", "keep-1"))?.into_result()?;
+    let kept = Left::on(node)?;
+    node.cni(&lose.call("ADD", "lose-1"))?.into_result()?;
+    assert_eq!(host_interfaces(node.netns())?.len(), 2);
+    let mut gc = keep.call("GC", "");
+    let valid = json!([{"containerID": "keep-1", "ifname": "eth0"}]);
+    gc.config = BTreeMap::from([("cni.dev/valid-attachments".to_owned(), valid)]);
+    node.cni(&gc)?.into_result()?;
+    assert_eq!(Left::on(node)?, kept);
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! Every path a packet of a pod can take, with TCP, UDP, fragments, echo, and 64 KiB bursts whose every byte is verified
+//! (issue 3, point 4), over both families, both routings, one wire and a router.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use sinew_tests::lab::{Family, Lab, Place, ROUTINGS, Routing, Topology};
+use sinew_tests::probe::Transport;
+use sinew_tests::probe::report::Outcome;
+use sinew_tests::probe::stream::Direction;
+
+const TCP: u16 = 80;
+const UDP: u16 = 53;
+/// Bytes of a burst: some hundred GSO packets of 64 KiB.
+const BURST: u64 = 8 << 20;
+/// A datagram of six fragments.
+const FRAGMENTED: &str = "8000";
+
+/// Goes the way once with everything there is.
+fn check_path(from: &Place, to: &Place, lab: &Lab) -> Result<()> {
+    for family in Family::BOTH {
+        let address = to.address(family);
+        let path = format!("{:?}: {} → {} {family:?}", lab.plan(), from.name(), to.name());
+        for attempt in [
+            from.tcp(address, TCP)?,
+            from.udp(address, UDP)?,
+            from.ping(address)?,
+            from.dial(Transport::Udp, address, UDP, &["--bytes", FRAGMENTED])?,
+        ] {
+            assert!(attempt.answered(), "{path}: {attempt:?}");
+        }
+        for direction in [Direction::Up, Direction::Down] {
+            let streamed = from.stream(address, TCP, direction, BURST)?;
+            assert_eq!(streamed.outcome, Outcome::Answered, "{path} {direction:?}: {streamed:?}");
+            assert_eq!(streamed.bytes, BURST);
+        }
+    }
+    Ok(())
+}
+
+fn check_every_path(topology: Topology, routing: Routing) -> Result<()> {
+    let lab = Lab::build(topology).routing(routing).start()?;
+    let (a, b) = (lab.node("a"), lab.node("b"));
+    let client = a.pod("client", &[("app", "client")])?;
+    let neighbour = a.pod("neighbour", &[("app", "server")])?;
+    let remote = b.pod("remote", &[("app", "server")])?;
+    let places: [&Place; 6] = [&client, &neighbour, &remote, a, b, lab.outside()];
+    for place in places {
+        place.serve(&[TCP], &[UDP])?;
+    }
+    // From a pod to its neighbour, another node's pod, its own node, another node, and the outside; and the ways back.
+    for (from, to) in [
+        (places[0], places[1]),
+        (places[0], places[2]),
+        (places[2], places[0]),
+        (places[0], places[3]),
+        (places[0], places[4]),
+        (places[0], places[5]),
+        (places[3], places[0]),
+        (places[4], places[0]),
+        (places[5], places[0]),
+    ] {
+        check_path(from, to, &lab)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn every_path_on_one_wire_native() -> Result<()> {
+    check_every_path(Topology::Wire(2), Routing::Native)
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn every_path_on_one_wire_vxlan() -> Result<()> {
+    check_every_path(Topology::Wire(2), Routing::Vxlan)
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn every_path_behind_a_router_native() -> Result<()> {
+    check_every_path(Topology::Routed(2), Routing::Native)
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn every_path_behind_a_router_vxlan() -> Result<()> {
+    check_every_path(Topology::Routed(2), Routing::Vxlan)
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_refused_packet_is_silent_or_answered_as_the_node_is_told() -> Result<()> {
+    const NO_EGRESS: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: no-egress, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  policyTypes: [Egress]
+";
+    for (response, tcp, udp) in
+        [("drop", Outcome::TimedOut, Outcome::TimedOut), ("reject", Outcome::Refused, Outcome::Unreachable)]
+    {
+        let lab = Lab::build(Topology::Wire(2))
+            .agent_argument("--policy-deny-response")
+            .agent_argument(response)
+            .start()?;
+        let client = lab.node("a").pod("client", &[("app", "client")])?;
+        let (near, far) = (lab.node("a").pod("near", &[])?, lab.node("b").pod("far", &[])?);
+        for server in [&near, &far] {
+            server.serve(&[TCP], &[UDP])?;
+        }
+        lab.apply("no-egress", NO_EGRESS)?;
+        for server in [&near, &far] {
+            for family in Family::BOTH {
+                let since = SystemTime::now();
+                let to = server.address(family);
+                let path = format!("{response}: client → {} {family:?}", server.name());
+                assert_eq!(client.tcp(to, TCP)?.outcome, tcp, "{path} TCP");
+                assert_eq!(client.udp(to, UDP)?.outcome, udp, "{path} UDP");
+                assert_eq!(client.ping(to)?.outcome, udp, "{path} echo");
+                for protocol in ["TCP", "UDP", if family == Family::V4 { "ICMPv4" } else { "ICMPv6" }] {
+                    let flow = lab.dropped(since, "client", server.name(), protocol)?;
+                    assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{}", flow.raw());
+                    assert_eq!(flow.direction(), "EGRESS", "{}", flow.raw());
+                    assert_eq!(flow.denied_by(), ["no-egress"], "{}", flow.raw());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_packet_too_big_for_the_overlay_is_answered_with_its_mtu() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(2)).routing(Routing::Vxlan).start()?;
+    let client = lab.node("a").pod("client", &[])?;
+    let server = lab.node("b").pod("server", &[])?;
+    server.serve(&[TCP], &[UDP])?;
+    for family in Family::BOTH {
+        let to = server.address(family);
+        // 1500 less VXLAN, its UDP, IPv4 and Ethernet is 1450: what the pod's route says, and what fits.
+        let route = client.netns().ip_output(&["route", "get", &to.to_string()])?;
+        assert!(route.contains("mtu 1450") || route.contains("via"), "{route}");
+        let largest = if family == Family::V4 { 1450 - 20 - 8 } else { 1450 - 40 - 8 };
+        let bytes = largest.to_string();
+        assert!(client.dial(Transport::Icmp, to, 0, &["--bytes", &bytes])?.answered(), "{family:?} {bytes}");
+        // The pod ignores its route's MTU: from_pod answers, per destination.
+        client.netns().ip(&format!(
+            "route replace {to}{} via {} dev eth0 mtu 1500 onlink",
+            if family == Family::V4 { "/32" } else { "/128" },
+            if family == Family::V4 { "169.254.1.1" } else { "fe80::1" }
+        ))?;
+        let streamed = client.stream(to, TCP, Direction::Up, BURST)?;
+        assert_eq!(streamed.outcome, Outcome::Answered, "{family:?}: {streamed:?}");
+        let learned = client.netns().ip_output(&["route", "get", &to.to_string()])?;
+        assert!(learned.contains("mtu 1450"), "{family:?}: path MTU was not learned: {learned}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn an_address_of_the_cluster_that_nobody_has_is_dropped_by_name() -> Result<()> {
+    for routing in ROUTINGS {
+        let lab = Lab::build(Topology::Wire(2)).routing(routing).start()?;
+        let client = lab.node("a").pod("client", &[])?;
+        for nobody in ["10.240.1.250", "fd00:240:1::fafa"] {
+            let since = SystemTime::now();
+            let attempt = client.tcp(nobody.parse()?, TCP)?;
+            assert_eq!(attempt.outcome, Outcome::TimedOut, "{nobody}: {attempt:?}");
+            let flow = lab.node("a").flow(since, "to nobody", |flow| {
+                flow.verdict() == "DROPPED" && flow.source() == "client" && !flow.own_reason().is_empty()
+            })?;
+            assert_eq!(flow.own_reason(), "unknown address in a cluster range", "{}", flow.raw());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn what_a_pod_must_not_send_is_dropped_by_name() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(2)).start()?;
+    let client = lab.node("a").pod("client", &[])?;
+    let server = lab.node("b").pod("server", &[])?;
+    server.serve(&[TCP], &[UDP])?;
+    // Somebody else's address.
+    for (stolen, to, reason) in [
+        ("10.240.0.99/32", server.address(Family::V4), "INVALID_SOURCE_IP"),
+        ("fd00:240::9999/128", server.address(Family::V6), "INVALID_SOURCE_IP"),
+    ] {
+        let since = SystemTime::now();
+        client
+            .netns()
+            .ip(&format!("addr add {stolen} dev eth0 {}", if stolen.contains(':') { "nodad" } else { "" }))?;
+        let source = stolen.split('/').next().unwrap_or_default();
+        let more = ["--source", source, "--timeout", "300"];
+        assert_eq!(client.dial(Transport::Udp, to, UDP, &more)?.outcome, Outcome::TimedOut);
+        let flow = lab.node("a").flow(since, "with a stolen source", |flow| flow.drop_reason() == reason)?;
+        assert_eq!(flow.verdict(), "DROPPED");
+        client.netns().ip(&format!("addr del {stolen} dev eth0"))?;
+    }
+    // The tunnel port of a node, whatever policy says (datapath.md 24).
+    let since = SystemTime::now();
+    assert_eq!(client.udp(lab.node("b").address(Family::V4), 8472)?.outcome, Outcome::TimedOut);
+    lab.node("a").flow(since, "to the tunnel port", |flow| flow.drop_reason().contains("ENCAP"))?;
+    // DHCP.
+    let since = SystemTime::now();
+    let more = ["--source-port", "68", "--timeout", "300"];
+    assert_eq!(
+        client.dial(Transport::Udp, server.address(Family::V4), 67, &more)?.outcome,
+        Outcome::TimedOut
+    );
+    let flow = lab.node("a").flow(since, "DHCP", |flow| flow.port() == Some(67))?;
+    assert_eq!(flow.own_reason(), "DHCP from a pod", "{}", flow.raw());
+    Ok(())
+}
