@@ -67,11 +67,15 @@ fn refuse_layer_7(fields: &mut Fields<'_>, report: &mut Report) {
 fn port_protocol(field: &Field<'_>, report: &mut Report) -> Vec<PortMatch> {
     let before = report.count();
     let Some(mut fields) = field.fields(report) else { return Vec::new() };
-    let port = fields.require("port", report);
+    let port = fields.take("port");
     let end = fields.take("endPort");
     let protocol = fields.take("protocol");
-    fields.finish(report);
     let protocols = protocol.map_or(Some(ANY.to_vec()), |protocol| self::protocol(&protocol, report));
+    // Of the protocols that are refused, some have no ports.
+    if port.is_none() && protocols.is_some() {
+        report.refuse(&fields.path_of("port"), fields.line(), "is missing");
+    }
+    fields.finish(report);
     let text = port.as_ref().and_then(|port| port.text(report));
     let (Some(port), Some(text), Some(protocols)) = (port, text, protocols) else { return Vec::new() };
 

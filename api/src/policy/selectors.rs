@@ -232,6 +232,15 @@ fn source_and_key(
             format!("matches nothing: no label has source {source:?} (there are k8s, cni and reserved)"),
         );
     }
+    if let Some(meant) = key.strip_prefix("k8s.")
+        && source == "any"
+        && (meant.starts_with("io.kubernetes.pod.") || meant.starts_with("io.cilium.k8s."))
+    {
+        place.warn(
+            report,
+            format!("is a label of that name; the source is written with a colon: k8s:{meant}"),
+        );
+    }
     // Labels of namespaces stand behind a long prefix, which does not count for their own key's length.
     let own = key.strip_prefix(labels::NAMESPACE_LABELS_PREFIX).unwrap_or(key);
     if let Err(wrong) = names::label_key(own) {
