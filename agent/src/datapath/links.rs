@@ -37,7 +37,7 @@ impl Links {
     }
 
     fn attach_one(&mut self, interface: &str, name: &str, side: TcAttachType) -> Result<(), DatapathError> {
-        let pin = self.folder.join(format!("{interface}.{name}"));
+        let pin = self.folder.join(pin_name(name, interface));
         let program = program(&mut self.loaded, name)?;
         let refused = |what: &str, error: String| {
             DatapathError::kernel(format!("{what} {name} and {interface}"), error)
@@ -70,13 +70,22 @@ impl Links {
         let mut removed = Vec::new();
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let file = entry.file_name().to_string_lossy().into_owned();
-            let Some((interface, _)) = file.rsplit_once('.') else { continue };
-            if if_nametoindex(interface).is_err() && remove(&entry.path()).is_ok() {
+            let Some(interface) = interface_of(&file) else { continue };
+            if if_nametoindex(interface.as_str()).is_err() && remove(&entry.path()).is_ok() {
                 removed.push(file);
             }
         }
         removed
     }
+}
+
+/// bpffs refuses names with a dot, which VLAN devices have.
+fn pin_name(program: &str, interface: &str) -> String {
+    format!("{program}-{}", interface.replace('.', "%2e"))
+}
+
+fn interface_of(pin_name: &str) -> Option<String> {
+    pin_name.split_once('-').map(|(_, interface)| interface.replace("%2e", "."))
 }
 
 fn update(program: &mut SchedClassifier, pinned: PinnedLink) -> Result<(), String> {
