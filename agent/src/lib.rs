@@ -1,7 +1,15 @@
 //! One per node: watches, asks the engine, applies the difference; also the sinew-cni plugin.
 
+pub mod cleanup;
+pub mod cni;
+pub mod config;
+pub mod control;
 pub mod datapath;
 pub mod flow;
+pub mod kernel;
 pub mod netlink;
 pub mod plugin;
+pub mod run;
+pub mod server;
 pub mod store;
+pub mod view;

@@ -101,20 +101,15 @@ impl Netlink {
         }
     }
 
-    /// The addresses on a link.
+    /// The addresses on a link, or with index 0 on all links.
     ///
     /// # Errors
     /// [`NetlinkError::Request`].
     pub async fn addresses(&self, index: u32) -> Result<Vec<IpNet>, NetlinkError> {
-        let messages: Vec<_> = self
-            .handle
-            .address()
-            .get()
-            .set_link_index_filter(index)
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|error| refused("list addresses".into(), error))?;
+        let all = self.handle.address().get();
+        let request = if index == 0 { all } else { all.set_link_index_filter(index) };
+        let messages: Vec<_> =
+            request.execute().try_collect().await.map_err(|error| refused("list addresses".into(), error))?;
         Ok(messages
             .iter()
             .filter_map(|message| {

@@ -149,6 +149,19 @@ impl Store for FolderStore {
     }
 }
 
+/// Removes a node and everything that it had written, but statuses. True if there was something.
+///
+/// # Errors
+/// Something can't be removed.
+pub fn forget_node(path: &Path, node: &str) -> io::Result<bool> {
+    let there = path.join(area::NODES).join(format!("{node}.yaml")).exists()
+        || path.join(area::ENDPOINTS).join(node).exists();
+    if there {
+        write::Folders::at(path, node).forget_node(node)?;
+    }
+    Ok(there)
+}
+
 /// Whether a name is hidden: editors' swap files, our temporary ones, `..data` of mounted ConfigMaps.
 fn is_hidden(name: &str) -> bool {
     name.starts_with('.')

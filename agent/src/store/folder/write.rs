@@ -22,9 +22,14 @@ pub(super) struct Folders {
 }
 
 impl Folders {
+    /// The folders, made or not.
+    pub(super) fn at(root: &Path, node: &str) -> Self {
+        Self { root: root.into(), node: node.into() }
+    }
+
     /// Makes the folders that are missing.
     pub(super) fn make(root: &Path, node: &str) -> Result<Self, FolderError> {
-        let folders = Self { root: root.into(), node: node.into() };
+        let folders = Self::at(root, node);
         for folder in [area::NODES, area::IDENTITIES, area::STATUS] {
             folders.make_folder(&root.join(folder))?;
         }

@@ -1,0 +1,119 @@
+//! `sinew-agent cleanup`: takes everything of a node away and says what it was. Pods lose their interfaces, so the node
+//! is drained before.
+//!
+//! Order: interfaces first, so that nothing passes without a policy; then what is pinned; then files. Each step goes on
+//! after a failure of another, and the command can be given again.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+use crate::cni::{ledger, server as cni_server};
+use crate::config::{Place, StoreArgument};
+use crate::control::{NUMBERS, POLICIES};
+use crate::netlink::node::OVERLAY_LINK;
+use crate::netlink::{Netlink, ROUTE_PROTOCOL};
+use crate::plugin::queue;
+use crate::run::{SOCKET, is_served};
+use crate::store::folder;
+
+/// Takes everything away. Returns a line for each thing that was there.
+///
+/// # Errors
+/// The agent runs, or something could not be removed; what could be is gone, and the error lists the rest.
+pub fn cleanup(place: &Place) -> anyhow::Result<Vec<String>> {
+    place.check()?;
+    let socket = place.run_dir.join(SOCKET);
+    if is_served(&socket) {
+        bail!("the agent still serves {}: stop it first", socket.display());
+    }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;
+    let mut swept = Swept::default();
+    runtime.block_on(remove_links(&mut swept));
+    swept.folder("programs and maps", &place.bpf_root.join(&place.node_name));
+    for name in [ledger::FOLDER, queue::FOLDER, POLICIES] {
+        swept.folder("state", &place.state_dir.join(name));
+    }
+    for name in [ledger::RESTING, NUMBERS] {
+        swept.file("state", &place.state_dir.join(name));
+    }
+    for name in [SOCKET, cni_server::SOCKET] {
+        swept.file("socket", &place.run_dir.join(name));
+    }
+    if let Some(StoreArgument::Folder(path)) = &place.store {
+        let what = format!("node {} in the store {}", place.node_name, path.display());
+        match folder::forget_node(path, &place.node_name) {
+            Ok(true) => swept.lines.push(what),
+            Ok(false) => {}
+            Err(error) => swept.failures.push(format!("{what}: {error}")),
+        }
+    }
+    if swept.failures.is_empty() {
+        Ok(swept.lines)
+    } else {
+        bail!("removed:\n  {}\nnot removed:\n  {}", swept.lines.join("\n  "), swept.failures.join("\n  "))
+    }
+}
+
+/// What was removed, and what could not be.
+#[derive(Default)]
+struct Swept {
+    lines: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Swept {
+    fn note(&mut self, what: String, outcome: io::Result<()>) {
+        match outcome {
+            Ok(()) => self.lines.push(what),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.failures.push(format!("{what}: {error}")),
+        }
+    }
+
+    fn folder(&mut self, what: &str, path: &Path) {
+        self.note(format!("{what} {}", path.display()), fs::remove_dir_all(path));
+    }
+
+    fn file(&mut self, what: &str, path: &Path) {
+        self.note(format!("{what} {}", path.display()), fs::remove_file(path));
+    }
+}
+
+async fn remove_links(swept: &mut Swept) {
+    let netlink = match Netlink::open() {
+        Ok(netlink) => netlink,
+        Err(error) => {
+            swept.failures.push(error.to_string());
+            return;
+        }
+    };
+    let names = match netlink.pod_links().await {
+        Ok(links) => links.into_iter().map(|link| link.name).chain([OVERLAY_LINK.to_owned()]).collect(),
+        Err(error) => {
+            swept.failures.push(error.to_string());
+            Vec::new()
+        }
+    };
+    for name in names {
+        match netlink.delete_link(&name).await {
+            Ok(true) => swept.lines.push(format!("interface {name}")),
+            Ok(false) => {}
+            Err(error) => swept.failures.push(error.to_string()),
+        }
+    }
+    match netlink.routes(Some(ROUTE_PROTOCOL)).await {
+        Ok(routes) => {
+            for route in routes {
+                match netlink.delete_route(&route).await {
+                    Ok(()) => swept.lines.push(format!("route to {}", route.destination)),
+                    Err(error) => swept.failures.push(error.to_string()),
+                }
+            }
+        }
+        Err(error) => swept.failures.push(error.to_string()),
+    }
+}

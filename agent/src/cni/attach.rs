@@ -1,0 +1,190 @@
+//! The commands of CNI, step by step: who asks the control loop for what, and what is done with links in between.
+//!
+//! Commands for one attachment take turns; others run side by side. Each command can be carried out again after it failed
+//! anywhere, and an ADD that fails undoes itself.
+//!
+//! Neighbours: [`super::server`] and [`super::queue`] bring commands, [`super::step`] has the steps.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use sinew_api::cni::{Added, Attachment};
+use sinew_api::identity::Identity;
+use sinew_engine::EndpointId;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::ledger::key_of;
+use super::step::{Reply, Step};
+use super::{AttachmentKey, Refusal};
+use crate::netlink::address::gateway;
+use crate::netlink::namespace::PodNamespace;
+use crate::netlink::veth::{self, PodLink};
+use crate::netlink::{Netlink, NetlinkError};
+use crate::view::View;
+
+/// How long an ADD waits for the pod's labels, identity and table. The plugin gives up after 9 s; a pod whose object has
+/// not come by then starts as `init`, which allows nothing that no policy grants it.
+const READY_WITHIN: Duration = Duration::from_secs(4);
+
+/// Carries commands out.
+#[derive(Debug)]
+pub struct Attacher {
+    netlink: Arc<Netlink>,
+    steps: mpsc::Sender<Step>,
+    view: watch::Receiver<Arc<View>>,
+    turns: Mutex<HashMap<AttachmentKey, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Attacher {
+    /// An attacher that asks the loop behind `steps`.
+    #[must_use]
+    pub fn new(netlink: Arc<Netlink>, steps: mpsc::Sender<Step>, view: watch::Receiver<Arc<View>>) -> Self {
+        Self { netlink, steps, view, turns: Mutex::default() }
+    }
+
+    /// ADD.
+    ///
+    /// # Errors
+    /// Any [`Refusal`]; nothing is left behind.
+    pub async fn add(&self, attachment: &Attachment) -> Result<Added, Refusal> {
+        let key = key_of(attachment);
+        let turn = self.turn(&key);
+        let _held = turn.lock().await;
+        let namespace = PodNamespace::open(Path::new(&attachment.netns)).map_err(NetlinkError::from)?;
+        let link = self.ask(|reply| Step::Begin(attachment.clone(), reply)).await?;
+        match self.make(&key, &namespace, &link).await {
+            Ok(()) => Ok(added(&link)),
+            Err(refusal) => {
+                self.undo(&key).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// DEL; fine if there is nothing.
+    ///
+    /// # Errors
+    /// What could not be removed; the command can be given again.
+    pub async fn del(&self, key: &AttachmentKey) -> Result<(), Refusal> {
+        let turn = self.turn(key);
+        let _held = turn.lock().await;
+        self.remove(key).await
+    }
+
+    /// CHECK.
+    ///
+    /// # Errors
+    /// [`Refusal::Differs`] names what is not as it was made.
+    pub async fn check(&self, attachment: &Attachment) -> Result<(), Refusal> {
+        let key = key_of(attachment);
+        let turn = self.turn(&key);
+        let _held = turn.lock().await;
+        let namespace = PodNamespace::open(Path::new(&attachment.netns)).map_err(NetlinkError::from)?;
+        let link = self.ask(|reply| Step::Find(key.clone(), reply)).await?;
+        let differences = veth::check(&self.netlink, &namespace, &link).await?;
+        if differences.is_empty() { Ok(()) } else { Err(Refusal::Differs(differences.join("; "))) }
+    }
+
+    /// GC: removes every attachment but these, and links of ours that no attachment claims.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed; the rest has been tried.
+    pub async fn gc(&self, valid: &[AttachmentKey]) -> Result<(), Refusal> {
+        let mut outcome = Ok(());
+        for key in self.ask(Step::List).await? {
+            if !valid.contains(&key) {
+                outcome = outcome.and(self.del(&key).await);
+            }
+        }
+        outcome
+    }
+
+    /// STATUS.
+    ///
+    /// # Errors
+    /// [`Refusal::NotAvailable`] says why no ADD can be served.
+    pub async fn status(&self) -> Result<(), Refusal> {
+        self.ask(Step::Available).await
+    }
+
+    async fn make(
+        &self,
+        key: &AttachmentKey,
+        namespace: &PodNamespace,
+        link: &PodLink,
+    ) -> Result<(), Refusal> {
+        let host = veth::create(&self.netlink, namespace, link).await.map_err(|error| {
+            if error.errno() == Some(libc::EEXIST) {
+                Refusal::InterfaceExists(link.pod_name.clone())
+            } else {
+                error.into()
+            }
+        })?;
+        let id = self.ask(|reply| Step::Attach(key.clone(), host.clone(), reply)).await?;
+        veth::open_host_side(&self.netlink, &host, link).await?;
+        self.wait_ready(id).await;
+        self.ask(|reply| Step::Stand(key.clone(), reply)).await
+    }
+
+    async fn wait_ready(&self, id: EndpointId) {
+        let mut view = self.view.clone();
+        let ready = view.wait_for(|view| is_ready(view, id));
+        if tokio::time::timeout(READY_WITHIN, ready).await.is_err() {
+            tracing::info!(endpoint = id.0, "the pod starts as init: its labels are not known yet");
+        }
+    }
+
+    /// Removes what an ADD had begun. What can't be removed now is removed by the runtime's DEL, or at the next start.
+    async fn undo(&self, key: &AttachmentKey) {
+        if let Err(error) = self.remove(key).await {
+            tracing::error!(attachment = %key, %error, "what a failed ADD had made cannot be removed yet");
+        }
+    }
+
+    async fn remove(&self, key: &AttachmentKey) -> Result<(), Refusal> {
+        self.ask(|reply| Step::Close(key.clone(), reply)).await?;
+        self.netlink.delete_link(&veth::host_link_name(&key.container_id, &key.ifname)).await?;
+        self.ask(|reply| Step::End(key.clone(), reply)).await
+    }
+
+    async fn ask<T>(&self, step: impl FnOnce(Reply<T>) -> Step) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.steps.send(step(reply)).await.map_err(|_| Refusal::Ending)?;
+        answer.await.map_err(|_| Refusal::Ending)?
+    }
+
+    /// The turn of an attachment: the same lock for everybody who holds it now.
+    fn turn(&self, key: &AttachmentKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = turns.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        turns.insert(key.clone(), Arc::downgrade(&turn));
+        turn
+    }
+}
+
+/// Whether an endpoint has its identity, and the table for it is in the kernel.
+fn is_ready(view: &View, id: EndpointId) -> bool {
+    let Some(endpoint) = view.snapshot.endpoints.get(&id) else { return false };
+    view.snapshot.synced
+        && view.enforced >= view.snapshot.revision
+        && endpoint.identity != Identity::INIT
+        && endpoint.moving_to.is_none()
+        && endpoint.table.is_some()
+}
+
+fn added(link: &PodLink) -> Added {
+    Added {
+        host_ifname: link.host_name.clone(),
+        host_mac: link.host_mac.to_string(),
+        pod_mac: link.pod_mac.to_string(),
+        addresses: link.addresses.clone(),
+        gateways: link.addresses.iter().map(|address| gateway(*address)).collect(),
+        mtu: link.route_mtu,
+    }
+}

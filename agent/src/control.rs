@@ -1,0 +1,553 @@
+//! The loop that owns everything a node decides with: engine, datapath, leases, and what it says in the store.
+//!
+//! One task, on the control thread, hears events one at a time: batches of the store, steps of CNI commands, links that
+//! appear, questions of the services, and a tick. Each becomes engine events; the changes that come out are carried out
+//! in order, and what is so then is published as one [`View`]. Calls into the kernel's maps are synchronous: they take
+//! microseconds, a grace period some milliseconds. Dropping the task between two events leaves nothing half done; a kill
+//! anywhere leaves what [`start`] finds.
+//!
+//! Everything is level-triggered: what fails is kept and tried again by the tick, and is in the view's failures until it
+//! has worked.
+//!
+//! Neighbours: [`start`] brings the loop up from what an earlier agent left, [`backlog`] carries changes out, [`steps`]
+//! answers CNI, [`nodes`] knows the other nodes, [`report`] writes to the store, `crate::server` reads the view.
+
+mod backlog;
+mod files;
+mod nodes;
+mod report;
+mod start;
+mod steps;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ipnet::IpNet;
+use sinew_api::identity::Identity;
+use sinew_api::object::{Node, Object, ObjectKind, ObjectName, Refused, policy_digest};
+use sinew_engine::{Change, EndpointId, Engine, Event};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::cni::ledger::{Ledger, Phase};
+use crate::cni::step::Step;
+use crate::config::Config;
+use crate::datapath::Datapath;
+use crate::netlink::address::GATEWAY_V4;
+use crate::netlink::node::OVERLAY_LINK;
+use crate::netlink::route::{self, Route};
+use crate::netlink::watch::{LinkEvent, LinkWatch};
+use crate::netlink::{Link, Netlink, NetlinkError};
+use crate::server::Ask;
+use crate::store::{Batch, Store, StoreChange, StoreWrite};
+use crate::view::{PoolFill, View, Wire};
+use backlog::{Backlog, Done};
+use files::NodeFiles;
+use nodes::{HEARTBEAT, Nodes};
+use report::Told;
+
+pub(crate) use files::{NUMBERS, POLICIES};
+
+pub use files::FileError;
+pub use start::{StartError, Started, start};
+
+/// Steps of CNI commands that wait for the loop: each of the 128 connections waits for one answer at a time.
+const STEPS: usize = 128;
+/// Questions of the services that wait for the loop; a client's next question comes after its answer.
+const ASKS: usize = 32;
+/// Time between two tries of what failed, and between two looks at addresses and waiting relabels.
+const TICK: Duration = Duration::from_millis(200);
+/// A relabel waits for other nodes no longer than this (policy.md 17).
+const RELABEL_WITHIN: Duration = Duration::from_secs(5);
+/// How long a node goes on saying that its tables hold an identity that it learnt: longer than anybody waits for it.
+const RECENT: Duration = Duration::from_secs(60);
+/// An identity that no endpoint had for this long is given back: the longest time-out of a connection, 8,000 s, has then
+/// passed since its last packet (policy.md 18).
+const IDENTITY_REST: Duration = Duration::from_secs(8_000);
+
+/// The loop's state.
+pub struct Control<S> {
+    config: Config,
+    store: S,
+    netlink: Arc<Netlink>,
+    links: LinkWatch,
+    datapath: Datapath,
+    engine: Engine,
+    files: NodeFiles,
+    ledger: Ledger,
+    backlog: Backlog,
+    own: Node,
+    nodes: Nodes,
+    told: Told,
+    refused: Vec<Refused>,
+    steps: mpsc::Receiver<Step>,
+    asks: mpsc::Receiver<Ask>,
+    view: watch::Sender<Arc<View>>,
+    /// Indexes of the interfaces that have our programs, by name: the pods' and the underlay's.
+    attached: BTreeMap<String, u32>,
+    /// The underlay's interfaces with their prefixes.
+    on_link: Vec<(u32, IpNet)>,
+    overlay: Option<Link>,
+    addresses: Vec<IpAddr>,
+    mtu: Mtu,
+    enforced: u64,
+    /// Identities that endpoints here are about to have, and until when others are waited for.
+    relabels: BTreeMap<EndpointId, (Identity, Instant)>,
+    /// Identities that other nodes' endpoints are about to have, by the endpoint's object.
+    moving: BTreeMap<String, Identity>,
+    /// Identities learnt lately, and when.
+    learnt: BTreeMap<Identity, Instant>,
+    /// Identities of all nodes' endpoints, by the endpoint's object, and since when an identity is nobody's.
+    in_use: BTreeMap<String, Vec<Identity>>,
+    idle: BTreeMap<Identity, Instant>,
+    failures: BTreeMap<&'static str, String>,
+    /// Label sets whose numbers have been asked for and not yet written down as asked.
+    wanted_identities: Vec<sinew_api::labels::Labels>,
+    routes_due: bool,
+    /// Whether the view or what is said in the store may differ from what is so.
+    stale: bool,
+}
+
+/// MTUs of the node, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mtu {
+    /// Of the underlay, and of the pods' interfaces.
+    pub device: u32,
+    /// Of the pods' routes.
+    pub path: u32,
+}
+
+/// What woke the loop.
+enum Wake {
+    Store(Option<Batch>),
+    Step(Step),
+    Link(Option<LinkEvent>),
+    Ask(Ask),
+    Tick,
+    Heartbeat,
+}
+
+impl<S: Store> Control<S> {
+    /// Runs until the task is dropped, or until the store or the kernel's link events end.
+    ///
+    /// # Errors
+    /// What ended; the process should end too and be started again.
+    pub async fn run(mut self) -> Result<(), StartError> {
+        let mut tick = interval(TICK);
+        let mut heartbeat = interval(HEARTBEAT);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wake = tokio::select! {
+                batch = self.store.next() => Wake::Store(batch),
+                Some(step) = self.steps.recv() => Wake::Step(step),
+                event = self.links.next() => Wake::Link(event),
+                Some(ask) = self.asks.recv() => Wake::Ask(ask),
+                _ = tick.tick() => Wake::Tick,
+                _ = heartbeat.tick() => Wake::Heartbeat,
+            };
+            match wake {
+                Wake::Store(Some(batch)) => self.hear_store(batch),
+                Wake::Store(None) => return Err(StartError::Ended("the store")),
+                Wake::Step(step) => self.answer(step),
+                Wake::Link(Some(event)) => self.hear_link(&event).await,
+                Wake::Link(None) => return Err(StartError::Ended("the kernel's link events")),
+                Wake::Ask(ask) => ask.answer(&mut self.datapath),
+                Wake::Tick => self.tick().await,
+                Wake::Heartbeat => self.say_alive().await,
+            }
+            if std::mem::take(&mut self.routes_due) {
+                self.sync_routes().await;
+            }
+            if std::mem::take(&mut self.stale) {
+                self.publish().await;
+            }
+        }
+    }
+
+    /// Tells the engine, and carries out what follows.
+    fn hear(&mut self, events: Vec<Event>) {
+        let changes: Vec<Change> = self.engine.apply(events);
+        self.backlog.push(changes);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
+        let datapath = &mut self.datapath;
+        let Done { allocate, announce, known, revision } =
+            self.backlog.run(&mut |changes| datapath.apply(changes), &mut self.files);
+        let now = Instant::now();
+        self.learnt.extend(known.into_iter().map(|identity| (identity, now)));
+        self.relabels
+            .extend(announce.into_iter().map(|(id, identity)| (id, (identity, now + RELABEL_WITHIN))));
+        self.enforced = revision.unwrap_or(self.enforced);
+        self.wanted_identities.extend(allocate);
+        self.fail("datapath", self.backlog.failure().map(str::to_owned));
+        self.stale = true;
+    }
+
+    fn hear_store(&mut self, batch: Batch) {
+        let mut events = Vec::new();
+        for change in batch.changes {
+            match change {
+                StoreChange::Set(object) => self.hear_object(*object, &mut events),
+                StoreChange::Removed(name) => self.hear_removed(name, &mut events),
+            }
+        }
+        if batch.synced {
+            events.push(Event::Synced);
+        }
+        if let Some(refused) = batch.refused {
+            for document in refused.iter().filter(|document| !self.refused.contains(document)) {
+                tracing::warn!(%document, "a document is refused");
+            }
+            self.refused = refused;
+        }
+        if let Some(trouble) = batch.trouble {
+            self.fail("store", Some(trouble).filter(|trouble| !trouble.is_empty()));
+        }
+        self.hear(events);
+    }
+
+    fn hear_object(&mut self, object: Object, events: &mut Vec<Event>) {
+        match object {
+            Object::Node(node) => {
+                self.stale = true;
+                // What it says from time to time is not the engine's business.
+                let told = nodes::without_status(&node);
+                if self.nodes.set(node) {
+                    self.routes_due = true;
+                    events.push(Event::NodeApplied(told));
+                }
+            }
+            Object::Endpoint(endpoint) if endpoint.node == self.own.name => {
+                self.in_use.insert(endpoint.name.clone(), identities_of(&endpoint));
+                self.told.found(*endpoint);
+                self.stale = true;
+            }
+            Object::Endpoint(endpoint) => {
+                self.in_use.insert(endpoint.name.clone(), identities_of(&endpoint));
+                match endpoint.previous_identity {
+                    Some(_) => drop(self.moving.insert(endpoint.name.clone(), endpoint.identity)),
+                    None => drop(self.moving.remove(&endpoint.name)),
+                }
+                events.push(Event::RemoteEndpointApplied(*endpoint));
+            }
+            other => events.push(other.into()),
+        }
+    }
+
+    fn hear_removed(&mut self, name: ObjectName, events: &mut Vec<Event>) {
+        match name.kind {
+            ObjectKind::Node => {
+                self.nodes.remove(&name.name);
+                self.routes_due = true;
+                if name.name == self.own.name {
+                    // Somebody took it away while we live: it comes back with the next sign of life.
+                    return;
+                }
+            }
+            ObjectKind::Endpoint => {
+                self.moving.remove(&name.name);
+                self.in_use.remove(&name.name);
+            }
+            _ => {}
+        }
+        events.extend(Event::removed(name));
+    }
+
+    async fn hear_link(&mut self, event: &LinkEvent) {
+        let ours = |name: &str| {
+            self.config.node.underlay.iter().any(|device| device == name) || name == OVERLAY_LINK
+        };
+        match event {
+            LinkEvent::Changed(link) if ours(&link.name) => self.attach_devices().await,
+            LinkEvent::Gone(link) if ours(&link.name) => {
+                self.attached.remove(&link.name);
+                self.datapath.sweep_links();
+                self.attach_devices().await;
+            }
+            LinkEvent::Overrun => self.attach_devices().await,
+            LinkEvent::Changed(_) | LinkEvent::Gone(_) => {}
+        }
+    }
+
+    /// Attaches programs to the underlay's devices and the overlay's that are there and have none.
+    async fn attach_devices(&mut self) {
+        let mut missing = Vec::new();
+        let mut on_link = Vec::new();
+        let mut names = self.config.node.underlay.clone();
+        names.extend(self.overlay.iter().map(|link| link.name.clone()));
+        for name in names {
+            let outcome = self.attach_device(&name, &mut on_link).await;
+            if let Err(message) = outcome {
+                missing.push(message);
+            }
+        }
+        if self.on_link != on_link {
+            self.on_link = on_link;
+            self.routes_due = true;
+        }
+        self.fail("devices", (!missing.is_empty()).then(|| missing.join("; ")));
+    }
+
+    async fn attach_device(&mut self, name: &str, on_link: &mut Vec<(u32, IpNet)>) -> Result<(), String> {
+        let refused = |error: NetlinkError| error.to_string();
+        let Some(link) = self.netlink.link(name).await.map_err(refused)? else {
+            return Err(format!("device {name} is not there yet; it gets its programs when it appears"));
+        };
+        if name != OVERLAY_LINK {
+            let prefixes = self.netlink.addresses(link.index).await.map_err(refused)?;
+            on_link.extend(prefixes.into_iter().map(|prefix| (link.index, prefix.trunc())));
+        }
+        if self.attached.get(name) == Some(&link.index) {
+            return Ok(());
+        }
+        let outcome = if name == OVERLAY_LINK {
+            self.datapath.attach_overlay(link.index)
+        } else {
+            self.datapath.attach_underlay(link.index)
+        };
+        outcome.map_err(|error| error.to_string())?;
+        tracing::info!(device = name, "programs are attached");
+        self.attached.insert(name.to_owned(), link.index);
+        Ok(())
+    }
+
+    async fn tick(&mut self) {
+        if !self.backlog.is_settled() {
+            self.carry_out();
+        }
+        self.finish_relabels();
+        match self.netlink.node_addresses().await {
+            Ok(addresses) if addresses != self.addresses => {
+                self.addresses.clone_from(&addresses);
+                self.hear(vec![Event::NodeAddresses(addresses)]);
+                self.attach_devices().await;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the node's addresses cannot be read"),
+        }
+        if self.failures.contains_key("devices") {
+            self.attach_devices().await;
+        }
+    }
+
+    /// Relabels that every living node is ready for, or that have waited long enough (policy.md 17).
+    fn finish_relabels(&mut self) {
+        let (now, time) = (Instant::now(), since_1970());
+        let mut finished = Vec::new();
+        for (id, (identity, until)) in &self.relabels {
+            if now >= *until || self.nodes.hold(*identity, &self.own.name, time) {
+                finished.push(Event::RelabelDone(*id, *identity));
+            }
+        }
+        if finished.is_empty() {
+            return;
+        }
+        self.relabels.retain(|id, (identity, _)| !finished.contains(&Event::RelabelDone(*id, *identity)));
+        self.hear(finished);
+    }
+
+    async fn say_alive(&mut self) {
+        self.own.status.heartbeat_ms = milliseconds(since_1970());
+        let now = Instant::now();
+        self.learnt.retain(|_, when| now - *when < RECENT);
+        self.store.write(StoreWrite::Node(self.own.clone())).await;
+        self.release_identities(now).await;
+    }
+
+    /// Gives back numbers that have been nobody's for long enough, if this node does that for all.
+    async fn release_identities(&mut self, now: Instant) {
+        let snapshot = self.engine.snapshot();
+        if !snapshot.synced || !self.nodes.leads(&self.own.name, since_1970()) {
+            self.idle.clear();
+            return;
+        }
+        let is_idle = |identity: &Identity| !self.in_use.values().flatten().any(|used| used == identity);
+        let allocated = snapshot
+            .identities
+            .keys()
+            .filter(|identity| identity.scope() == 0 && **identity >= Identity::FIRST_ALLOCATED);
+        let idle: BTreeMap<Identity, Instant> = allocated
+            .filter(|identity| is_idle(identity))
+            .map(|identity| (*identity, self.idle.get(identity).copied().unwrap_or(now)))
+            .collect();
+        for (identity, _) in idle.iter().filter(|(_, since)| now - **since >= IDENTITY_REST) {
+            self.store.write(StoreWrite::ReleaseIdentity(*identity)).await;
+        }
+        self.idle = idle;
+    }
+
+    async fn sync_routes(&mut self) {
+        let interfaces: Vec<u32> = self.on_link.iter().map(|(index, _)| *index).collect();
+        let outcome = match self.overlay.clone() {
+            Some(overlay) => self.sync_overlay_routes(&overlay, interfaces).await,
+            None => {
+                let routes = self.nodes.native_routes(&self.own, &self.on_link);
+                self.write_routes(&interfaces, &routes).await
+            }
+        };
+        self.fail("routes", outcome.err());
+    }
+
+    async fn sync_overlay_routes(&self, overlay: &Link, mut interfaces: Vec<u32>) -> Result<(), String> {
+        let (routes, neighbours) = self.nodes.overlay_routes(&self.own, overlay.index, self.mtu.path);
+        for (address, mac) in neighbours {
+            let outcome = self.netlink.set_neighbour(overlay.index, address, mac).await;
+            outcome.map_err(|error| error.to_string())?;
+        }
+        interfaces.push(overlay.index);
+        self.write_routes(&interfaces, &routes).await
+    }
+
+    async fn write_routes(&self, interfaces: &[u32], routes: &[Route]) -> Result<(), String> {
+        let changes = route::sync_node_routes(&self.netlink, interfaces, routes).await;
+        let changes = changes.map_err(|error| error.to_string())?;
+        for range in &changes.written {
+            tracing::info!(%range, "another node's pods have a route");
+        }
+        for range in &changes.removed {
+            tracing::info!(%range, "another node's pods have no route any more");
+        }
+        match changes.refused.first() {
+            None => Ok(()),
+            Some((range, reason)) => Err(format!("the route to {range}: {reason}")),
+        }
+    }
+
+    /// Says what is so now: to readers, to the other nodes, and to the authors of objects.
+    async fn publish(&mut self) {
+        let snapshot = self.engine.snapshot();
+        let policies = snapshot.policies.iter().map(|(name, view)| (name, view.policy.generation));
+        let store_digest = policy_digest(policies);
+        self.say_enforced(&snapshot, &store_digest).await;
+        for labels in std::mem::take(&mut self.wanted_identities) {
+            self.store.write(StoreWrite::AllocateIdentity(labels)).await;
+        }
+        if snapshot.synced {
+            let announced = self.relabels.iter().map(|(id, (identity, _))| (*id, *identity)).collect();
+            let endpoints = report::endpoints(&snapshot, &self.own.name, &announced);
+            let statuses = report::statuses(&snapshot, &self.refused);
+            for write in self.told.difference(endpoints, statuses) {
+                self.store.write(write).await;
+            }
+        }
+        let unreadable = self.refused.iter().filter(|document| document.name.is_none());
+        let view = View {
+            snapshot,
+            enforced: self.enforced,
+            nodes: Arc::new(self.nodes.all().clone()),
+            store_digest,
+            unreadable: Arc::new(unreadable.flat_map(|document| document.problems.clone()).collect()),
+            wires: Arc::new(self.wires()),
+            pools: self.pools(),
+            failures: self.failures.clone(),
+        };
+        self.view.send_replace(Arc::new(view));
+    }
+
+    /// Tells the other nodes what this one enforces, as soon as it does.
+    async fn say_enforced(&mut self, snapshot: &sinew_engine::snapshot::Snapshot, digest: &str) {
+        let mut recent: Vec<Identity> = self.learnt.keys().copied().collect();
+        // What another node's endpoint is about to have may be known here since long.
+        let known = |identity: &&Identity| snapshot.identities.get(*identity).is_some_and(|view| view.known);
+        if self.backlog.is_settled() {
+            recent.extend(self.moving.values().filter(known));
+        }
+        recent.sort_unstable();
+        recent.dedup();
+        let mut status = self.own.status.clone();
+        status.recent_identities = recent;
+        status.revision = self.enforced;
+        if self.backlog.is_settled() && snapshot.synced && status.policy_digest != digest {
+            digest.clone_into(&mut status.policy_digest);
+            status.enforced_at_ms = milliseconds(since_1970());
+        }
+        if status != self.own.status {
+            status.heartbeat_ms = milliseconds(since_1970());
+            self.own.status = status;
+            self.store.write(StoreWrite::Node(self.own.clone())).await;
+        }
+    }
+
+    fn wires(&self) -> BTreeMap<EndpointId, Wire> {
+        let entries = self.ledger.entries().map(|entry| {
+            let (_, pod_mac) =
+                crate::netlink::veth::macs(&entry.attachment.container_id, &entry.attachment.ifname);
+            let wire = Wire {
+                interface: entry.host_link.clone(),
+                ifindex: self.attached.get(&entry.host_link).copied().unwrap_or_default(),
+                mac: pod_mac.0,
+                netns: entry.attachment.netns.clone(),
+                stands: entry.phase == Phase::Standing,
+                created: UNIX_EPOCH + Duration::from_millis(entry.created_ms),
+            };
+            (entry.id, wire)
+        });
+        entries.collect()
+    }
+
+    fn pools(&self) -> Vec<PoolFill> {
+        let now = since_1970();
+        let fill = |pool: &sinew_engine::ipam::Pool| PoolFill {
+            range: pool.range(),
+            capacity: pool.capacity(),
+            leased: pool.leased(),
+            resting: pool.resting(now),
+        };
+        self.ledger.pools().iter().map(fill).collect()
+    }
+
+    /// Notes that something is not as it should be, or that it is again.
+    fn fail(&mut self, part: &'static str, message: Option<String>) {
+        if self.failures.get(part) == message.as_ref() {
+            return;
+        }
+        self.stale = true;
+        match message {
+            Some(message) => {
+                tracing::warn!(part, message, "something is not as it should be");
+                self.failures.insert(part, message);
+            }
+            None => {
+                tracing::info!(part, "it is as it should be again");
+                self.failures.remove(part);
+            }
+        }
+    }
+}
+
+impl Netlink {
+    /// All addresses of the node's own interfaces that others may send to, sorted.
+    async fn node_addresses(&self) -> Result<Vec<IpAddr>, NetlinkError> {
+        let mut addresses: Vec<IpAddr> = self
+            .addresses(0)
+            .await?
+            .into_iter()
+            .map(|prefix| prefix.addr())
+            .filter(|address| match address {
+                IpAddr::V4(v4) => !v4.is_loopback() && *v4 != GATEWAY_V4,
+                IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+            })
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok(addresses)
+    }
+}
+
+fn identities_of(endpoint: &sinew_api::object::Endpoint) -> Vec<Identity> {
+    [endpoint.identity].into_iter().chain(endpoint.previous_identity).collect()
+}
+
+/// The time of day, which leases and signs of life are told in.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,158 @@
+//! Answers to the steps of CNI commands. Each step leaves the file, the maps and the engine agreeing with each other, or
+//! leaves what the next step, or the next start, takes back.
+
+use std::net::IpAddr;
+
+use sinew_api::cni::Attachment;
+use sinew_bpf::abi::{Address, EndpointEntry};
+use sinew_engine::{EndpointId, Event};
+
+use super::{Control, since_1970};
+use crate::cni::ledger::{Entry, Phase};
+use crate::cni::step::Step;
+use crate::cni::{AttachmentKey, Refusal};
+use crate::netlink::Link;
+use crate::netlink::veth::{self, PodLink};
+use crate::store::Store;
+use sinew_api::identity::Identity;
+
+impl<S: Store> Control<S> {
+    /// Does a step. Whoever asked and has gone away meanwhile gets no answer; what was done is undone by the attacher.
+    pub(super) fn answer(&mut self, step: Step) {
+        self.stale = true;
+        match step {
+            Step::Begin(attachment, reply) => drop(reply.send(self.begin(&attachment))),
+            Step::Attach(key, link, reply) => drop(reply.send(self.attach(&key, &link))),
+            Step::Stand(key, reply) => drop(reply.send(self.stand(&key))),
+            Step::Close(key, reply) => drop(reply.send(self.close(&key))),
+            Step::End(key, reply) => drop(reply.send(self.end(&key))),
+            Step::Find(key, reply) => drop(reply.send(self.find(&key))),
+            Step::List(reply) => drop(reply.send(Ok(self.ledger.entries().map(Entry::key).collect()))),
+            Step::Available(reply) => drop(reply.send(self.available())),
+        }
+    }
+
+    fn begin(&mut self, attachment: &Attachment) -> Result<PodLink, Refusal> {
+        let entry = self.ledger.begin(attachment, since_1970())?.clone();
+        Ok(self.pod_link(&entry))
+    }
+
+    /// Maps first, then programs (design.md §1, promise 1).
+    fn attach(&mut self, key: &AttachmentKey, link: &Link) -> Result<EndpointId, Refusal> {
+        let entry = self.ledger.entry(key).cloned().ok_or_else(|| Refusal::NotAttached(key.clone()))?;
+        let refused = |error: crate::datapath::DatapathError| Refusal::Datapath(error.to_string());
+        let written = endpoint_entry(&entry, link.index, Identity::INIT);
+        self.datapath.endpoint_write(entry.id, written).map_err(refused)?;
+        self.hear(vec![Event::EndpointCreated(entry.endpoint(None))]);
+        if let Some(failure) = self.backlog.failure() {
+            return Err(Refusal::Datapath(failure.to_owned()));
+        }
+        self.datapath.attach_pod(link.index).map_err(refused)?;
+        self.attached.insert(link.name.clone(), link.index);
+        Ok(entry.id)
+    }
+
+    fn stand(&mut self, key: &AttachmentKey) -> Result<(), Refusal> {
+        if self.ledger.set_phase(key, Phase::Standing)? {
+            tracing::info!(attachment = %key, "a pod is attached");
+            Ok(())
+        } else {
+            Err(Refusal::NotAttached(key.clone()))
+        }
+    }
+
+    /// Out of the datapath in the order of datapath.md 17, which the engine's changes have.
+    pub(super) fn close(&mut self, key: &AttachmentKey) -> Result<(), Refusal> {
+        if !self.ledger.set_phase(key, Phase::Removing)? {
+            return Ok(());
+        }
+        let Some(id) = self.ledger.entry(key).map(|entry| entry.id) else { return Ok(()) };
+        self.relabels.remove(&id);
+        self.hear(vec![Event::EndpointRemoved(id)]);
+        if let Some(failure) = self.backlog.failure() {
+            // The word may not say "drop" yet; the entry stays until it does.
+            return Err(Refusal::Datapath(failure.to_owned()));
+        }
+        self.datapath.endpoint_delete(id).map_err(|error| Refusal::Datapath(error.to_string()))
+    }
+
+    pub(super) fn end(&mut self, key: &AttachmentKey) -> Result<(), Refusal> {
+        self.attached.remove(&veth::host_link_name(&key.container_id, &key.ifname));
+        self.datapath.sweep_links();
+        if self.ledger.entry(key).is_some() {
+            tracing::info!(attachment = %key, "a pod is detached");
+        }
+        self.ledger.end(key, since_1970())
+    }
+
+    fn find(&self, key: &AttachmentKey) -> Result<PodLink, Refusal> {
+        let entry = self.ledger.entry(key).filter(|entry| entry.phase == Phase::Standing);
+        let entry = entry.ok_or_else(|| Refusal::NotAttached(key.clone()))?;
+        let differs = |what: String| Err(Refusal::Differs(what));
+        match self.datapath.endpoints().get(&entry.id) {
+            None => return differs(format!("endpoint {} is not in the datapath", entry.id.0)),
+            Some(pinned) if self.attached.get(&entry.host_link) != Some(&pinned.ifindex) => {
+                return differs(format!("{} has no programs", entry.host_link));
+            }
+            Some(_) => {}
+        }
+        Ok(self.pod_link(entry))
+    }
+
+    fn available(&mut self) -> Result<(), Refusal> {
+        for part in ["datapath", "store"] {
+            if let Some(message) = self.failures.get(part) {
+                return Err(Refusal::NotAvailable(format!("{part}: {message}")));
+            }
+        }
+        if !self.engine.snapshot().synced {
+            return Err(Refusal::NotAvailable("the first list of objects is not complete yet".into()));
+        }
+        match self.pools().iter().find(|pool| pool.leased + pool.resting >= pool.capacity) {
+            Some(pool) => Err(Refusal::NotAvailable(format!("no address is free in {}", pool.range))),
+            None => Ok(()),
+        }
+    }
+
+    fn pod_link(&self, entry: &Entry) -> PodLink {
+        let Attachment { container_id, ifname, pod_namespace, pod_name, .. } = &entry.attachment;
+        let (host_mac, pod_mac) = veth::macs(container_id, ifname);
+        let alias = if pod_name.is_empty() {
+            format!("container {container_id}")
+        } else {
+            format!("pod {pod_namespace}/{pod_name}")
+        };
+        PodLink {
+            host_name: entry.host_link.clone(),
+            pod_name: ifname.clone(),
+            host_mac,
+            pod_mac,
+            addresses: entry.addresses.clone(),
+            device_mtu: self.mtu.device,
+            route_mtu: self.mtu.path,
+            node_addresses: self.config.node.node_ips.clone(),
+            // The kernel takes 255 bytes (IFALIASZ, one of them for the end).
+            alias: alias.chars().take(200).collect(),
+        }
+    }
+}
+
+/// What the programs know of an endpoint.
+pub(super) fn endpoint_entry(entry: &Entry, ifindex: u32, identity: Identity) -> EndpointEntry {
+    let (host_mac, pod_mac) = veth::macs(&entry.attachment.container_id, &entry.attachment.ifname);
+    let address = |v4: bool| {
+        let found = entry.addresses.iter().find(|address| address.is_ipv4() == v4).copied();
+        found.map_or(Address::NONE, |address: IpAddr| Address::from(address))
+    };
+    EndpointEntry {
+        id: u32::from(entry.id.0),
+        ifindex,
+        identity: identity.0,
+        flags: 0,
+        v4: address(true),
+        v6: address(false),
+        mac: pod_mac.0,
+        host_mac: host_mac.0,
+        reserved: 0,
+    }
+}

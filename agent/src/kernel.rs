@@ -1,0 +1,60 @@
+//! Is the running kernel one that the programs were tested on?
+
+use nix::sys::utsname::uname;
+
+/// The oldest kernel that is tested (Debian 13's).
+const MINIMUM: (u32, u32) = (6, 12);
+
+/// A kernel that is too old, or of which that can't be told.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KernelError {
+    /// It is older.
+    #[error("this kernel is {release}, and Sinew needs {}.{} or newer: Debian 13 has one", MINIMUM.0, MINIMUM.1)]
+    TooOld {
+        /// Its release.
+        release: String,
+    },
+    /// Its release is no version.
+    #[error("the kernel's release {release:?} is no version, and Sinew needs {}.{} or newer", MINIMUM.0, MINIMUM.1)]
+    Unreadable {
+        /// Its release.
+        release: String,
+    },
+}
+
+/// The running kernel's release.
+///
+/// # Errors
+/// [`KernelError`].
+pub fn check() -> Result<String, KernelError> {
+    let release = uname().map(|names| names.release().to_string_lossy().into_owned()).unwrap_or_default();
+    check_release(&release)?;
+    Ok(release)
+}
+
+fn check_release(release: &str) -> Result<(), KernelError> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= MINIMUM => Ok(()),
+        (Some(Ok(_)), Some(Ok(_))) => Err(KernelError::TooOld { release: release.to_owned() }),
+        _ => Err(KernelError::Unreadable { release: release.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        for good in ["6.12.0", "6.12.41+deb13-cloud-amd64", "6.18.44-fc-v657", "7.0-rc1", "10.1"] {
+            assert_eq!(check_release(good), Ok(()), "{good}");
+        }
+        for old in ["6.11.9-generic", "6.1.0-37-amd64", "5.15.0"] {
+            let error = check_release(old).unwrap_err();
+            let sentence = format!("this kernel is {old}, and Sinew needs 6.12 or newer: Debian 13 has one");
+            assert_eq!(error.to_string(), sentence);
+        }
+        assert!(matches!(check_release("next"), Err(KernelError::Unreadable { .. })));
+    }
+}

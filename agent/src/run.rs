@@ -1,0 +1,187 @@
+//! The agent as a process: which threads it has, and how it ends.
+//!
+//! | thread | runs | ends |
+//! | --- | --- | --- |
+//! | main, `control` | the control loop and the CNI socket, in one `LocalSet` | at SIGTERM or SIGINT |
+//! | `store` | the folder's files (`crate::store::folder`) | with the control loop |
+//! | `serving` | flows and the gRPC socket | with the control loop |
+//! | `pod-namespace` | one visit of a pod's namespace | by itself |
+//!
+//! The control loop has a thread of its own so that no client and no storm of events makes a policy wait. Ending leaves
+//! the datapath as it is: pods go on, and the next agent takes over (design.md §1, promise 3).
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use sinew_observer::peer::{PeerAddress, Peers};
+use sinew_observer::{Journal, JournalSettings};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::task::LocalSet;
+
+use crate::cni::attach::Attacher;
+use crate::cni::{queue, server as cni_server};
+use crate::config::Config;
+use crate::control::{self, Started};
+use crate::datapath::EventRings;
+use crate::flow::{self, FlowSettings};
+use crate::kernel;
+use crate::server::{self, Sources};
+
+/// Name of the gRPC socket under the run folder.
+pub const SOCKET: &str = "agent.sock";
+/// Batches of raw records that a slow `sinew monitor` may be behind before it misses some.
+const RAW_BATCHES: usize = 256;
+/// Time between two looks for DELs that a plugin queued while the agent was stopped.
+const QUEUE_LOOK: Duration = Duration::from_secs(10);
+
+/// Is the node's agent until a signal ends it. `object` is the compiled programs.
+///
+/// # Errors
+/// What keeps the agent from coming up or going on.
+pub fn run(config: Config, object: &[u8]) -> anyhow::Result<()> {
+    let kernel = kernel::check()?;
+    let socket = config.place.run_dir.join(SOCKET);
+    if is_served(&socket) {
+        bail!("another agent serves {}: this node has its agent already", socket.display());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("making the control thread's runtime")?;
+    let tasks = LocalSet::new();
+    let outcome = runtime.block_on(tasks.run_until(be_agent(config, object, kernel, socket.clone())));
+    // Whoever connects from now on is told at once that nobody listens.
+    let _gone = fs::remove_file(&socket);
+    outcome
+}
+
+/// Whether an agent answers on a socket.
+#[must_use]
+pub fn is_served(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
+
+async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let state_dir = config.place.state_dir.clone();
+    let cni_socket = config.place.run_dir.join(cni_server::SOCKET);
+    let started = control::start(config, object, kernel).await?;
+    let Started { control, steps, asks, view, constants, rings, netlink } = started;
+    tracing::info!(node = constants.node, store = constants.store, "the agent is up");
+
+    let sources = Sources {
+        journal: Arc::new(Journal::new(
+            JournalSettings::new(&node_name(&constants), env!("CARGO_PKG_VERSION")),
+            SystemTime::now(),
+        )),
+        constants: Arc::new(constants),
+        view: view.clone(),
+        asks,
+        records: broadcast::Sender::new(RAW_BATCHES),
+    };
+    let mut serving = serve_beside(sources, rings, socket)?;
+    let attacher = Rc::new(Attacher::new(netlink, steps, view));
+    // Listen first, read the queue second (`crate::plugin` counts on it), accept third.
+    let listener = cni_server::bind(cni_socket.parent().unwrap_or(Path::new("/")))
+        .with_context(|| format!("making the CNI socket {}", cni_socket.display()))?;
+    let cni = tokio::task::spawn_local(serve_cni(listener, attacher, state_dir));
+
+    let outcome = tokio::select! {
+        outcome = control.run() => outcome.map_err(anyhow::Error::from),
+        outcome = &mut serving => outcome.context("the serving thread ended")?,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    cni.abort();
+    let _gone = fs::remove_file(cni_socket);
+    tracing::info!("the agent ends; the datapath goes on");
+    outcome
+}
+
+async fn serve_cni(listener: UnixListener, attacher: Rc<Attacher>, state_dir: PathBuf) {
+    carry_out_queue(&attacher, &state_dir).await;
+    let mut look = tokio::time::interval(QUEUE_LOOK);
+    let serve = cni_server::serve(listener, Rc::clone(&attacher));
+    tokio::pin!(serve);
+    loop {
+        tokio::select! {
+            () = &mut serve => return,
+            _ = look.tick() => carry_out_queue(&attacher, &state_dir).await,
+        }
+    }
+}
+
+/// Carries out DELs that the plugin wrote down.
+async fn carry_out_queue(attacher: &Attacher, state_dir: &Path) {
+    let queued = match queue::read(state_dir) {
+        Ok(queued) => queued,
+        Err(error) => {
+            tracing::warn!(%error, "the queue of DELs cannot be read");
+            return;
+        }
+    };
+    for del in queued {
+        let outcome = attacher.del(&del.key).await.map_err(|error| error.to_string());
+        match outcome.and_then(|()| queue::done(&del).map_err(|error| error.to_string())) {
+            Ok(()) => tracing::info!(attachment = %del.key, "a queued DEL is carried out"),
+            Err(error) => tracing::warn!(attachment = %del.key, error, "a queued DEL has to wait"),
+        }
+    }
+}
+
+/// Flows and services on a thread of their own. The receiver hears how it ended.
+fn serve_beside(
+    sources: Sources,
+    rings: Option<EventRings>,
+    socket: PathBuf,
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("serving".into())
+        .spawn(move || {
+            let outcome = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("making the serving thread's runtime")
+                .and_then(|runtime| runtime.block_on(serve(sources, rings, &socket)));
+            // The control thread may have ended first; then nobody asks.
+            let _unasked = ended.send(outcome);
+        })
+        .context("starting the serving thread")?;
+    Ok(end)
+}
+
+async fn serve(sources: Sources, rings: Option<EventRings>, socket: &Path) -> anyhow::Result<()> {
+    let constants = Arc::clone(&sources.constants);
+    let address = PeerAddress { address: format!("unix://{}", socket.display()), tls: None };
+    let (_peers, peers) = watch::channel(Peers::from([(node_name(&constants), address)]));
+    let settings = FlowSettings { cluster: constants.cluster.clone(), node: constants.node.clone() };
+    let flows = async {
+        match rings {
+            Some(rings) => {
+                let journal = Arc::clone(&sources.journal);
+                flow::run(rings, settings, sources.view.clone(), journal, sources.records.clone()).await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = flows => bail!("reading the event rings ended"),
+        outcome = server::serve(socket, sources.clone(), peers) => {
+            outcome.with_context(|| format!("serving {}", socket.display()))
+        }
+    }
+}
+
+/// `cluster/node`.
+fn node_name(constants: &crate::view::Constants) -> String {
+    format!("{}/{}", constants.cluster, constants.node)
+}
