@@ -111,11 +111,17 @@ fn run_lane(lane: &Lane, filter: Option<&str>) -> Tally {
 /// Everything that lies beside the code: libraries, binaries, documentation, and the test targets of packages that no
 /// other lane claims.
 fn units(filter: Option<&str>) -> Result<Tally> {
-    let targets = lanes::unclaimed_targets()?;
+    let unclaimed = lanes::unclaimed()?;
     let mut tally = Tally::default();
+    let problem =
+        |name| format!("tests/tests/{name}.rs is run by no lane: name it in xtask/src/test/lanes.rs");
+    tally.check("every test has a lane", &unclaimed.without_lane.iter().map(problem).collect::<Vec<_>>());
     let mut run = TestRun::new(filter);
-    run.arguments(&["--workspace", "--lib", "--bins"]);
-    for target in &targets {
+    run.arguments(&["--workspace", "--lib"]);
+    for binary in &unclaimed.binaries {
+        run.arguments(&["--bin", binary]);
+    }
+    for target in &unclaimed.beside_code {
         run.arguments(&["--test", target]);
     }
     tally.add(run.run()?);

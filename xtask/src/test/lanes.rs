@@ -88,27 +88,43 @@ pub(super) const LANES: &[Lane] = &[
 /// The package whose every test target needs a lane of its own.
 const TESTS: &str = "sinew-tests";
 
-/// The test targets that no lane names: those that run beside the code, and those of `tests`, which must have a lane.
-pub(super) fn unclaimed_targets() -> Result<(Vec<String>, Vec<String>)> {
+/// The targets with tests that no lane names.
+#[derive(Default)]
+pub(super) struct Unclaimed {
+    /// Binaries with tests beside their code. Cargo would run all others too, if it were asked for all binaries.
+    pub(super) binaries: Vec<String>,
+    /// Test targets of the packages that are tested.
+    pub(super) beside_code: Vec<String>,
+    /// Test targets of the `tests` package: they must have a lane.
+    pub(super) without_lane: Vec<String>,
+}
+
+/// Looks through all packages.
+pub(super) fn unclaimed() -> Result<Unclaimed> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::root()).args(["metadata", "--format-version", "1", "--no-deps"]);
     let metadata: Value =
         serde_json::from_str(&process::output(&mut cargo)?).context("cargo metadata is no JSON")?;
-    let (mut beside_code, mut without_lane) = (Vec::new(), Vec::new());
+    let mut unclaimed = Unclaimed::default();
     for package in metadata["packages"].as_array().context("cargo metadata names no packages")? {
         let package_name = package["name"].as_str().context("a package without a name")?;
         for target in package["targets"].as_array().context("a package without targets")? {
             let name = target["name"].as_str().context("a target without a name")?;
-            let is_test =
-                target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test"));
-            if !is_test || is_claimed(package_name, name) {
+            if target["test"] != true || is_claimed(package_name, name) {
                 continue;
             }
-            let list = if package_name == TESTS { &mut without_lane } else { &mut beside_code };
-            list.push(name.to_owned());
+            let is =
+                |kind| target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|one| one == kind));
+            if is("bin") {
+                unclaimed.binaries.push(name.to_owned());
+            } else if is("test") && package_name == TESTS {
+                unclaimed.without_lane.push(name.to_owned());
+            } else if is("test") {
+                unclaimed.beside_code.push(name.to_owned());
+            }
         }
     }
-    Ok((beside_code, without_lane))
+    Ok(unclaimed)
 }
 
 fn is_claimed(package_name: &str, target_name: &str) -> bool {
