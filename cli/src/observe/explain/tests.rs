@@ -1,1 +1,117 @@
+//! Lines for flows that carry their rules, and questions for those that do not.
 
+use sinew_api::proto::agent::RuleRef;
+use sinew_api::proto::flow::{IcmPv4, Ip, Layer4, Tcp};
+
+use super::*;
+
+fn rule(policy: &str, deny: bool) -> DecidingRule {
+    DecidingRule {
+        direction: TrafficDirection::Ingress,
+        policy: policy.into(),
+        path: "spec.ingress[0]".into(),
+        file: "shop/db.yaml".into(),
+        line: 9,
+        deny,
+        ..DecidingRule::default()
+    }
+}
+
+fn lines(extensions: &Extensions) -> Vec<String> {
+    carried(&Flow { extensions: extensions.to_any(), ..Flow::default() }, extensions)
+}
+
+#[test]
+fn a_rule_is_told_with_its_place() {
+    let told = lines(&Extensions { rules: vec![rule("cnp/shop/db", false)], ..Extensions::default() });
+    assert_eq!(told, ["ingress allowed by cnp/shop/db spec.ingress[0] (shop/db.yaml:9)"]);
+    let told = lines(&Extensions { rules: vec![rule("cnp/shop/db", true)], ..Extensions::default() });
+    assert_eq!(told, ["ingress denied by cnp/shop/db spec.ingress[0] (shop/db.yaml:9)"]);
+}
+
+#[test]
+fn a_default_deny_names_who_switched_it_on_and_what_is_refused() {
+    let switch = DecidingRule { path: String::new(), ..rule("netpol/shop/db", false) };
+    let refused =
+        DecidingRule { path: "spec.egress[0].toFQDNs".into(), refused: true, ..rule("cnp/shop/x", false) };
+    let told =
+        lines(&Extensions { default_deny: true, rules: vec![switch, refused], ..Extensions::default() });
+    assert_eq!(
+        told,
+        [
+            "ingress default deny by netpol/shop/db (shop/db.yaml:9)",
+            "ingress default deny by cnp/shop/x, refused: spec.egress[0].toFQDNs (shop/db.yaml:9)",
+        ]
+    );
+}
+
+#[test]
+fn an_audit_rule_and_a_finer_reason() {
+    let shadow = DecidingRule { shadow: true, ..rule("snp/shop/trial", true) };
+    let extensions = Extensions {
+        reason: 1004,
+        reason_text: "source address".into(),
+        rules: vec![shadow],
+        ..Extensions::default()
+    };
+    assert_eq!(
+        lines(&extensions),
+        [
+            "reason 1004: source address",
+            "ingress audit: would be denied by snp/shop/trial spec.ingress[0] (shop/db.yaml:9)"
+        ]
+    );
+}
+
+#[test]
+fn a_flow_of_another_server_tells_at_least_the_policies() {
+    let policy = Policy {
+        name: "db".into(),
+        namespace: "shop".into(),
+        kind: "NetworkPolicy".into(),
+        ..Policy::default()
+    };
+    let flow = Flow { ingress_denied_by: vec![policy], ..Flow::default() };
+    assert_eq!(carried(&flow, &Extensions::default()), ["denied by netpol/shop/db"]);
+}
+
+#[test]
+fn the_nearest_rule_is_told_with_what_failed() {
+    let at = RuleRef {
+        policy: "cnp/shop/db".into(),
+        path: "spec.ingress[0]".into(),
+        file: "f.yaml".into(),
+        line: 3,
+        ..RuleRef::default()
+    };
+    let miss = NearMiss {
+        rule: Some(at),
+        field: "toPorts[0]".into(),
+        wanted: "5432/TCP".into(),
+        found: "22/TCP".into(),
+    };
+    assert_eq!(
+        near_miss(&miss),
+        "nearest: cnp/shop/db spec.ingress[0] (f.yaml:3): toPorts[0] wants 5432/TCP, this has 22/TCP"
+    );
+}
+
+#[test]
+fn a_question_names_pods_where_there_are_some() {
+    let tcp = Tcp { source_port: 4, destination_port: 22, flags: None };
+    let mut flow = Flow {
+        source: Some(Endpoint { namespace: "shop".into(), pod_name: "web".into(), ..Endpoint::default() }),
+        ip: Some(Ip { source: "10.0.0.1".into(), destination: "198.51.100.1".into(), ..Ip::default() }),
+        l4: Some(Layer4 { protocol: Some(layer4::Protocol::Tcp(tcp)) }),
+        ..Flow::default()
+    };
+    let asked = question(&flow).expect("a question");
+    assert_eq!(asked.from.and_then(|it| it.by), Some(By::Pod("shop/web".into())));
+    assert_eq!(asked.to.and_then(|it| it.by), Some(By::Address("198.51.100.1".into())));
+    assert_eq!((asked.port, asked.protocol.as_str()), (Some(22), "TCP"));
+    flow.l4 = Some(Layer4 { protocol: Some(layer4::Protocol::IcmPv4(IcmPv4 { r#type: 8, code: 0 })) });
+    let asked = question(&flow).expect("a question");
+    assert_eq!((asked.port, asked.protocol.as_str()), (Some(8), "ICMP"));
+    flow.l4 = None;
+    assert_eq!(question(&flow), None);
+}
