@@ -23,6 +23,7 @@
 
 pub mod binaries;
 pub mod cni;
+pub mod connections;
 pub mod diagnosis;
 pub mod flows;
 pub mod netns;

@@ -2,12 +2,14 @@
 //! line of JSON, where `ping`, `nc` or `iperf3` say it in prose.
 //!
 //! `serve` answers, everything else asks: [`dial`] makes one connection or exchange, [`stream`] moves verified bytes,
-//! [`watch`] goes on until its standard input closes, [`icmp`] is an echo request of its own. Neighbours:
+//! [`watch`] goes on until its standard input closes, [`icmp`] is an echo request of its own, [`raw`] sends
+//! packets that no socket sends. Neighbours:
 //! `lab::pod` starts it and reads [`report`]; `src/bin/sinew-probe.rs` is its command line.
 
 pub mod dial;
 pub mod icmp;
 pub mod pattern;
+pub mod raw;
 pub mod report;
 pub mod serve;
 pub mod stream;

@@ -12,7 +12,7 @@ use sinew_tests::probe::dial::{self, Target};
 use sinew_tests::probe::report::Outcome;
 use sinew_tests::probe::stream::{self, Direction, Load};
 use sinew_tests::probe::watch::{self, Pace};
-use sinew_tests::probe::{self, Transport, serve};
+use sinew_tests::probe::{self, Transport, raw, serve};
 
 /// Traffic for the lab. Every command but `serve` prints one line of JSON and exits 0 when it was answered.
 #[derive(Parser)]
@@ -49,6 +49,12 @@ enum Command {
         dial: DialArguments,
         #[command(flatten)]
         pace: PaceArguments,
+    },
+    /// Send an IP packet as it is.
+    Raw {
+        to: IpAddr,
+        /// The packet from its IP header on, as hexadecimal digits.
+        hex: String,
     },
     /// Many bytes over one TCP connection, every one verified.
     Stream {
@@ -140,6 +146,11 @@ fn main() -> Result<ExitCode> {
         Command::Redial { dial, pace } => {
             let watched = watch::redial(&dial.target()?, pace.pace());
             print(&watched, watched.failed.is_empty())
+        }
+        Command::Raw { to, hex } => {
+            let packet = raw::from_hex(&hex).context("the packet is no hexadecimal number")?;
+            raw::send(&packet, to).context("sending the packet")?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Stream { dial, direction, total, piece, seed } => {
             let load = Load { direction, bytes: total, piece, seed };

@@ -267,6 +267,22 @@ impl Node {
         Ok(pod)
     }
 
+    /// Gives a pod other labels; does not wait for anything.
+    ///
+    /// # Errors
+    /// The pod's object cannot be written.
+    pub fn relabel(&self, pod: &Pod, labels: &[(&str, &str)]) -> Result<()> {
+        let record = pod.record();
+        self.store.write_pod(&PodObject {
+            namespace: record.namespace.clone(),
+            name: record.pod_name.clone(),
+            uid: format!("{}-{}", self.lab, record.name),
+            labels: labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            node: record.node.clone(),
+            ports: Vec::new(),
+        })
+    }
+
     /// Removes a pod: DEL, then its namespace and its object.
     ///
     /// # Errors

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::binaries;
 use super::netns::Netns;
-use super::process::{Running, output_with};
-use crate::probe::Transport;
+use super::process::{Running, output_with, run};
 use crate::probe::report::{Attempt, Outcome, Streamed, Watched};
 use crate::probe::stream::Direction;
+use crate::probe::{Transport, raw};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -145,6 +145,26 @@ impl Place {
         report(&mut command)
     }
 
+    /// Sends an IP packet as it is.
+    ///
+    /// # Errors
+    /// The own machine refused to send it.
+    pub fn send_raw(&self, to: IpAddr, packet: &[u8]) -> Result<()> {
+        run(self.probe()?.args(["raw", &to.to_string(), &raw::to_hex(packet)])).map(drop)
+    }
+
+    /// Starts a stream that goes on until it is cut or `total` bytes are through.
+    ///
+    /// # Errors
+    /// The probe cannot be started.
+    pub fn start_stream(&self, to: IpAddr, port: u16, direction: Direction, total: u64) -> Result<Streaming> {
+        let mut command = self.probe()?;
+        let direction = if direction == Direction::Up { "up" } else { "down" };
+        command.args(["stream", "tcp", &to.to_string(), &port.to_string(), "--timeout", "1000"]);
+        command.args(["--direction", direction, "--total", &total.to_string()]);
+        Ok(Streaming(Running::talk(&mut command)?))
+    }
+
     /// Moves `total` bytes over one TCP connection in 64 KiB writes and verifies each.
     ///
     /// # Errors
@@ -200,6 +220,22 @@ impl Place {
 
     fn probe(&self) -> Result<Command> {
         Ok(self.netns.command(binaries::find("sinew-probe")?))
+    }
+}
+
+/// A stream that goes on.
+#[derive(Debug)]
+pub struct Streaming(Running);
+
+impl Streaming {
+    /// Waits for its end and reads what came of it.
+    ///
+    /// # Errors
+    /// It goes on, or died without a report.
+    pub fn finish(mut self, limit: Duration) -> Result<Streamed> {
+        self.0.wait(limit)?;
+        let output = self.0.finish()?;
+        serde_json::from_str(&output).with_context(|| format!("a stream reported {output:?}"))
     }
 }
 

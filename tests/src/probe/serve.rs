@@ -32,7 +32,10 @@ pub fn serve(name: &'static str, tcp: &[u16], udp: &[u16]) -> Result<()> {
     for thread in threads {
         thread.join().ok();
     }
-    Ok(())
+    // Without a port it only stays: what the first process of a pod does.
+    loop {
+        thread::park();
+    }
 }
 
 /// `[::]` takes both families; a namespace without IPv6 has IPv4 only.

@@ -1,0 +1,325 @@
+//! Connections, one test for each sentence of datapath.md 6–17 that real traffic can show; what needs exact packets in an
+//! exact order is in the pipeline's own tests.
+
+#[path = "lab_conntrack/ground.rs"]
+mod ground;
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use ground::{CLIENT_MAY, Ground, TCP, UDP};
+use sinew_tests::lab::process::pause;
+use sinew_tests::lab::{Family, ROUTINGS, Routing};
+use sinew_tests::probe::Transport;
+use sinew_tests::probe::raw::{self, Tuple, flag};
+use sinew_tests::probe::report::Outcome;
+use sinew_tests::probe::stream::Direction;
+
+const EVERY: Duration = Duration::from_millis(10);
+/// What a stream that must be cut would have to move to end by itself.
+const ENDLESS: u64 = 1 << 42;
+const CUT_WITHIN: Duration = Duration::from_secs(10);
+
+// datapath.md 9: a stale stamp is judged again whichever way the packet goes.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn relabel_of_a_remote_peer_ends_its_connections_in_either_direction() -> Result<()> {
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        for family in Family::BOTH {
+            let to = ground.server.address(family);
+            let asks = ground.client.hold(Transport::Tcp, to, TCP, EVERY)?;
+            let gets = ground.client.start_stream(to, TCP, Direction::Down, ENDLESS)?;
+            let gives = ground.client.start_stream(to, TCP, Direction::Up, ENDLESS)?;
+            let datagrams = ground.client.hold(Transport::Udp, to, UDP, EVERY)?;
+            pause(Duration::from_millis(500))?;
+            ground.relabel_client(&[("app", "stranger")])?;
+            for (what, stream) in [("download", gets), ("upload", gives)] {
+                let outcome = stream.finish(CUT_WITHIN)?.outcome;
+                assert_eq!(outcome, Outcome::TimedOut, "{routing:?} {family:?} {what}");
+            }
+            let asked = asks.finish()?;
+            assert!(asked.answered > 10 && !asked.failed.is_empty(), "{asked:?}");
+            let datagrams = datagrams.finish()?;
+            assert!(datagrams.answered > 10 && !datagrams.failed.is_empty(), "{datagrams:?}");
+            assert_eq!(ground.client.tcp(to, TCP)?.outcome, Outcome::TimedOut);
+            ground.relabel_client(&[("app", "client")])?;
+            assert!(ground.client.tcp(to, TCP)?.answered());
+        }
+    }
+    Ok(())
+}
+
+// datapath.md 9: what stays allowed is restamped and loses nothing.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_change_that_still_allows_disturbs_no_connection() -> Result<()> {
+    for (same_node, routing) in [(true, Routing::Native), (false, Routing::Native), (false, Routing::Vxlan)] {
+        let ground = if same_node { Ground::together()? } else { Ground::apart(routing)? };
+        for family in Family::BOTH {
+            let to = ground.server.address(family);
+            let tcp = ground.client.hold(Transport::Tcp, to, TCP, EVERY)?;
+            let udp = ground.client.hold(Transport::Udp, to, UDP, EVERY)?;
+            for round in 0..20 {
+                let other = CLIENT_MAY.replace("name: client-may", &format!("name: other-{}", round % 2));
+                ground.lab.apply("other", &other.replace("app: client", "app: other"))?;
+            }
+            for watched in [tcp.finish()?, udp.finish()?] {
+                assert!(watched.answered > 20, "{watched:?}");
+                assert!(
+                    watched.failed.is_empty(),
+                    "{routing:?} same node {same_node} {family:?}: {watched:?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+// datapath.md 10: a tombstone drops both directions, until a pure SYN is judged anew.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_tombstone_ends_with_a_syn_that_is_allowed() -> Result<()> {
+    let ground = Ground::apart(Routing::Native)?;
+    let to = ground.server.address(Family::V4);
+    let more = ["--source-port", "45001", "--timeout", "500"];
+    let held = ground.client.watch("hold", Transport::Tcp, to, TCP, EVERY, &more)?;
+    pause(Duration::from_millis(200))?;
+    ground.relabel_client(&[("app", "stranger")])?;
+    assert!(!held.finish()?.failed.is_empty());
+    let states: Vec<String> =
+        ground.entries("b")?.iter().map(|connection| connection.state().to_owned()).collect();
+    assert!(states.iter().any(|state| state == "denied"), "{states:?}");
+    // The same ports, while the policy refuses, and when it allows again.
+    assert_eq!(ground.client.dial(Transport::Tcp, to, TCP, &more)?.outcome, Outcome::TimedOut);
+    ground.relabel_client(&[("app", "client")])?;
+    let again = ["--source-port", "45002"];
+    assert!(ground.client.dial(Transport::Tcp, to, TCP, &again)?.answered());
+    Ok(())
+}
+
+// datapath.md 12: TIME_WAIT reuse.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_port_in_time_wait_is_used_again() -> Result<()> {
+    let ground = Ground::apart(Routing::Native)?;
+    ground.client.netns().sysctl("net/ipv4/tcp_tw_reuse", "1")?;
+    for family in Family::BOTH {
+        for round in 0..3 {
+            let attempt = ground.client.dial(
+                Transport::Tcp,
+                ground.server.address(family),
+                TCP,
+                &["--source-port", "45010"],
+            )?;
+            assert!(attempt.answered(), "{family:?} round {round}: {attempt:?}");
+            // tcp_twsk_unique() lets a port be used again when the clock of the time stamps has moved on by a second.
+            pause(Duration::from_millis(1200))?;
+        }
+    }
+    Ok(())
+}
+
+// datapath.md 13: an entry that is gone is picked up by either side, in the right orientation.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn an_evicted_connection_is_picked_up_and_never_in_the_wrong_direction() -> Result<()> {
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        for family in Family::BOTH {
+            let to = ground.server.address(family);
+            let asks = ground.client.hold(Transport::Tcp, to, TCP, EVERY)?;
+            let gets = ground.client.start_stream(to, TCP, Direction::Down, 256 << 20)?;
+            for _ in 0..5 {
+                pause(Duration::from_millis(100))?;
+                ground.forget_connections()?;
+            }
+            let asked = asks.finish()?;
+            assert!(asked.failed.is_empty(), "{routing:?} {family:?}: {asked:?}");
+            assert_eq!(
+                gets.finish(Duration::from_secs(30))?.outcome,
+                Outcome::Answered,
+                "{routing:?} {family:?}"
+            );
+        }
+        // Evicted and forbidden at once: the reply side must not re-create what is refused.
+        let to = ground.server.address(Family::V4);
+        let gets = ground.client.start_stream(to, TCP, Direction::Down, ENDLESS)?;
+        pause(Duration::from_millis(200))?;
+        ground.relabel_client(&[("app", "stranger")])?;
+        ground.forget_connections()?;
+        assert_eq!(gets.finish(CUT_WITHIN)?.outcome, Outcome::TimedOut, "{routing:?}");
+    }
+    Ok(())
+}
+
+// datapath.md 13: RST creates nothing; a denied connection leaves no entry.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_rst_and_a_refused_syn_leave_no_entry() -> Result<()> {
+    let ground = Ground::apart(Routing::Native)?;
+    for family in Family::BOTH {
+        let tuple = ground.tuple(family, 45020, TCP);
+        ground.client.send_raw(tuple.to.ip(), &raw::tcp(tuple, flag::RST, 1, 0, b""))?;
+        let refused = ground.tuple(family, 45021, TCP + 1);
+        let since = SystemTime::now();
+        ground.client.send_raw(refused.to.ip(), &raw::tcp(refused, flag::SYN, 1, 0, b""))?;
+        let flow = ground.lab.dropped(since, "client", "server", "TCP")?;
+        assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{}", flow.raw());
+        assert!(flow.by_default(), "{}", flow.raw());
+        let entries = ground.entries("b")?;
+        assert!(entries.is_empty(), "{family:?}: {entries:?}");
+    }
+    Ok(())
+}
+
+// datapath.md 12: data in a SYN is no exception: it is judged as new.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_syn_with_data_is_judged_like_any_other() -> Result<()> {
+    let ground = Ground::apart(Routing::Native)?;
+    let since = SystemTime::now();
+    let refused = ground.tuple(Family::V4, 45030, TCP + 1);
+    ground
+        .client
+        .send_raw(refused.to.ip(), &raw::tcp(refused, flag::SYN, 1, 0, b"GET / HTTP/1.0\r\n\r\n"))?;
+    assert_eq!(ground.lab.dropped(since, "client", "server", "TCP")?.drop_reason(), "POLICY_DENIED");
+    assert!(ground.entries("b")?.is_empty());
+    let allowed = ground.tuple(Family::V4, 45031, TCP);
+    ground
+        .client
+        .send_raw(allowed.to.ip(), &raw::tcp(allowed, flag::SYN, 1, 0, b"GET / HTTP/1.0\r\n\r\n"))?;
+    pause(Duration::from_millis(200))?;
+    assert_eq!(ground.entries("b")?.len(), 1);
+    Ok(())
+}
+
+// datapath.md 13: SYN+ACK out of nothing: its sender is the responder, so the other end's rights decide.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_syn_ack_out_of_nothing_opens_nothing() -> Result<()> {
+    let ground = Ground::apart(Routing::Native)?;
+    // From the client: then the server would be the initiator, and towards the client everything is allowed, but not
+    // from port 80 of a stranger's connection: the client accepts nothing.
+    ground.client_accepts_nothing()?;
+    let since = SystemTime::now();
+    let tuple = ground.tuple(Family::V4, 45040, TCP + 1).turned();
+    ground.server.send_raw(tuple.to.ip(), &raw::tcp(tuple, flag::SYN | flag::ACK, 1, 2, b""))?;
+    let flow = ground.lab.dropped(since, "server", "client", "TCP")?;
+    assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{}", flow.raw());
+    assert!(ground.entries("a")?.is_empty());
+    Ok(())
+}
+
+// datapath.md 10: UDP from the responder is judged as its own, unless it is a reply.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_udp_reply_passes_and_an_unasked_datagram_is_refused() -> Result<()> {
+    let ground = Ground::apart(Routing::Native)?;
+    ground.client_accepts_nothing()?;
+    ground.client.serve(&[], &[5353])?;
+    for family in Family::BOTH {
+        assert!(ground.client.udp(ground.server.address(family), UDP)?.answered());
+        let since = SystemTime::now();
+        assert_eq!(ground.server.udp(ground.client.address(family), 5353)?.outcome, Outcome::TimedOut);
+        let flow = ground.lab.dropped(since, "server", "client", "UDP")?;
+        assert_eq!(flow.denied_by(), ["client-accepts-nothing"], "{}", flow.raw());
+    }
+    Ok(())
+}
+
+// datapath.md 14: an ICMP error passes only for a connection that is tracked.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn an_icmp_error_passes_for_a_connection_and_for_nothing_else() -> Result<()> {
+    let ground = Ground::apart(Routing::Native)?;
+    ground.client_accepts_nothing()?;
+    ground.lab.withdraw("client-may")?;
+    for family in Family::BOTH {
+        let to = ground.server.address(family);
+        // Nobody listens on this port: the server's kernel answers with an error about the client's datagram.
+        assert_eq!(ground.client.udp(to, UDP + 1)?.outcome, Outcome::Refused, "{family:?}");
+        let since = SystemTime::now();
+        let never_sent = ground.tuple(family, 45050, 9999);
+        let quoted = raw::packet(
+            never_sent.from.ip(),
+            never_sent.to.ip(),
+            raw::protocol::UDP,
+            &raw::datagram(never_sent, b"never sent"),
+        );
+        let error = raw::port_unreachable(to, never_sent.from.ip(), &quoted);
+        ground.server.send_raw(never_sent.from.ip(), &error)?;
+        let fits = |flow: &sinew_tests::lab::flows::Flow| flow.own_reason().contains("ICMP error");
+        let nodes = [ground.lab.node("b"), ground.lab.node("a")];
+        let found = nodes.iter().any(|node| node.flow(since, "an unrelated ICMP error", fits).is_ok());
+        assert!(found, "{family:?}: no node dropped the error");
+    }
+    Ok(())
+}
+
+// datapath.md 15: one entry on one node, one on each of two.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_connection_has_one_entry_on_each_node_that_it_touches() -> Result<()> {
+    let together = Ground::together()?;
+    assert!(together.client.tcp(together.server.address(Family::V4), TCP)?.answered());
+    assert_eq!(together.entries("a")?.len(), 1);
+    assert_eq!(together.entries("b")?.len(), 0);
+    drop(together);
+    let apart = Ground::apart(Routing::Vxlan)?;
+    assert!(apart.client.tcp(apart.server.address(Family::V6), TCP)?.answered());
+    for node in ["a", "b"] {
+        let entries = apart.entries(node)?;
+        assert_eq!(entries.len(), 1, "{node}: {entries:?}");
+        assert_eq!(entries[0].source(), apart.client.address(Family::V6).to_string());
+    }
+    Ok(())
+}
+
+// datapath.md 17: a deleted endpoint's connections end with it.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_deleted_endpoint_takes_its_connections_along() -> Result<()> {
+    for same_node in [true, false] {
+        let ground = if same_node { Ground::together()? } else { Ground::apart(Routing::Native)? };
+        let to = ground.server.address(Family::V4);
+        let held = ground.client.watch("hold", Transport::Tcp, to, TCP, EVERY, &["--timeout", "500"])?;
+        pause(Duration::from_millis(200))?;
+        ground.lab.node(if same_node { "a" } else { "b" }).remove_pod("server")?;
+        let held = held.finish()?;
+        assert!(held.answered > 5 && !held.failed.is_empty(), "{held:?}");
+        assert!(!ground.client.tcp(to, TCP)?.answered());
+    }
+    Ok(())
+}
+
+// datapath.md 27: fragments in any order after their first; one that precedes it drops.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn fragments_follow_their_first() -> Result<()> {
+    use raw::Fragment;
+    let ground = Ground::apart(Routing::Native)?;
+    for family in Family::BOTH {
+        let tuple: Tuple = ground.tuple(family, 45060, UDP);
+        let whole = raw::datagram(tuple, &[7; 1000]);
+        let part = |id: u16, from: usize, to: usize| {
+            let place = Fragment { id, offset: u16::try_from(from).unwrap_or(0), more: to < whole.len() };
+            raw::fragment(tuple.from.ip(), tuple.to.ip(), raw::protocol::UDP, &whole[from..to], Some(place))
+        };
+        // Its second part first: dropped by name.
+        let since = SystemTime::now();
+        ground.client.send_raw(tuple.to.ip(), &part(100, 512, whole.len()))?;
+        ground.lab.node("a").flow(since, "a lone fragment", |flow| flow.drop_reason().contains("FRAG"))?;
+        // First, then third, then second: the server's echo comes to the client, which has no socket there and says so.
+        let before = ground.entries("b")?.len();
+        for (from, to) in [(0, 256), (768, whole.len()), (256, 768)] {
+            ground.client.send_raw(tuple.to.ip(), &part(101, from, to))?;
+        }
+        pause(Duration::from_millis(200))?;
+        let entries = ground.entries("b")?;
+        assert_eq!(entries.len(), before + 1, "{family:?}: {entries:?}");
+        let replies = &entries.last().expect("an entry").raw()["reply"]["packets"];
+        assert_ne!(replies.as_str().unwrap_or("0"), "0", "the server got no whole datagram: {entries:?}");
+    }
+    Ok(())
+}

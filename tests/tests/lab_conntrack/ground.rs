@@ -1,0 +1,89 @@
+//! A client and a server, on one node or on two, and the policy between them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Result;
+use sinew_tests::lab::connections::Connection;
+use sinew_tests::lab::{Family, Lab, Pod, Routing, Topology};
+use sinew_tests::probe::raw::Tuple;
+
+pub(crate) const TCP: u16 = 80;
+pub(crate) const UDP: u16 = 53;
+
+/// The server accepts TCP 80 and UDP 53 of the client, and nothing else.
+pub(crate) const CLIENT_MAY: &str = "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: client-may, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: client}}]
+    toPorts:
+    - ports: [{port: '80', protocol: TCP}, {port: '53', protocol: UDP}]
+";
+
+/// The client accepts nothing that it has not asked for.
+const CLIENT_ACCEPTS_NOTHING: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: client-accepts-nothing, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  policyTypes: [Ingress]
+";
+
+pub(crate) struct Ground {
+    pub(crate) lab: Lab,
+    pub(crate) client: Arc<Pod>,
+    pub(crate) server: Arc<Pod>,
+}
+
+impl Ground {
+    /// Client on node a, server on node b.
+    pub(crate) fn apart(routing: Routing) -> Result<Self> {
+        Self::new(routing, "b")
+    }
+
+    /// Both on node a.
+    pub(crate) fn together() -> Result<Self> {
+        Self::new(Routing::Native, "a")
+    }
+
+    fn new(routing: Routing, server_on: &str) -> Result<Self> {
+        let lab = Lab::build(Topology::Wire(2)).routing(routing).start()?;
+        let client = lab.node("a").pod("client", &[("app", "client")])?;
+        let server = lab.node(server_on).pod("server", &[("app", "server")])?;
+        server.serve(&[TCP], &[UDP])?;
+        lab.apply("client-may", CLIENT_MAY)?;
+        Ok(Self { lab, client, server })
+    }
+
+    /// Changes the client's labels and waits until every node judges by them.
+    pub(crate) fn relabel_client(&self, labels: &[(&str, &str)]) -> Result<()> {
+        self.lab.node("a").relabel(&self.client, labels)?;
+        self.lab.wait_enforced()
+    }
+
+    pub(crate) fn client_accepts_nothing(&self) -> Result<()> {
+        self.lab.apply("client-accepts-nothing", CLIENT_ACCEPTS_NOTHING)
+    }
+
+    /// Entries of connections between client and server on a node.
+    pub(crate) fn entries(&self, node: &str) -> Result<Vec<Connection>> {
+        self.lab.node(node).connections_between(&self.client, &self.server)
+    }
+
+    pub(crate) fn forget_connections(&self) -> Result<()> {
+        self.lab.nodes().try_for_each(|node| node.flush_connections())
+    }
+
+    /// From the client to the server.
+    pub(crate) fn tuple(&self, family: Family, from: u16, to: u16) -> Tuple {
+        Tuple {
+            from: SocketAddr::new(self.client.address(family), from),
+            to: SocketAddr::new(self.server.address(family), to),
+        }
+    }
+}
