@@ -10,6 +10,7 @@
 mod change;
 mod config;
 mod event;
+pub mod explain;
 pub mod ipam;
 mod numbers;
 pub mod policy;

@@ -9,6 +9,7 @@
 
 mod claims;
 mod facts;
+mod lend;
 mod locals;
 mod order;
 mod policies;
@@ -36,6 +37,7 @@ use crate::policy::matcher::{MatcherId, Matchers};
 use crate::snapshot::Snapshot;
 use claims::{Claimant, Claims};
 use facts::Facts;
+pub(crate) use lend::Somebody;
 use locals::Local;
 use order::Written;
 use policies::Stored;

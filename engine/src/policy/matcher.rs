@@ -186,11 +186,6 @@ impl Matchers {
         self.slots.get(&id).map_or(&NOBODY, |slot| &slot.members)
     }
 
-    /// What a matcher asks for.
-    pub(crate) fn matcher(&self, id: MatcherId) -> Option<&Matcher> {
-        self.slots.get(&id).map(|slot| &slot.matcher)
-    }
-
     /// An identity appears. Returns the matchers that match it.
     pub(crate) fn add_identity(&mut self, number: Identity, labels: Arc<Labels>) -> Vec<MatcherId> {
         let mut candidates: BTreeSet<MatcherId> = self.unanchored.clone();
@@ -329,7 +324,7 @@ impl Matchers {
 
     /// policy.md 6. World is every number that world traffic can have; the families' own numbers exist only where both
     /// families are on, and with one family 2 stands for it.
-    fn entity_holds(&self, entity: Entity, number: Identity, labels: &Labels) -> bool {
+    pub(crate) fn entity_holds(&self, entity: Entity, number: Identity, labels: &Labels) -> bool {
         match entity {
             Entity::All => true,
             Entity::None => false,

@@ -177,7 +177,7 @@ impl Engine {
     }
 
     /// The number of a label set: reserved, or the lowest that is not about to go.
-    fn number_of(&self, labels: &Labels) -> Option<Identity> {
+    pub(super) fn number_of(&self, labels: &Labels) -> Option<Identity> {
         for name in ["init", "unmanaged"] {
             if labels.get("reserved", name).is_some() {
                 return Identity::RESERVED
@@ -211,7 +211,7 @@ impl Engine {
 
 /// The labels of a pod's identity: its own, its namespace's, its service account and cluster, as far as the filter keeps
 /// them (design.md §5).
-fn pod_labels(pod: &Pod, namespace: &Namespace, config: &Config) -> Labels {
+pub(super) fn pod_labels(pod: &Pod, namespace: &Namespace, config: &Config) -> Labels {
     let mut labels = Labels::new();
     let mut keep = |key: &str, value: &str| {
         if config.labels.keeps(key) {

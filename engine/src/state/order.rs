@@ -31,7 +31,7 @@ use crate::table::{PolicyTable, TableKey};
 
 /// What has been asked for so far. `None` stands for something found at start whose value doesn't matter.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Written {
+pub(crate) struct Written {
     pub(super) endpoints: BTreeMap<EndpointId, (Identity, Arc<PolicyTable>)>,
     pub(super) known: BTreeSet<Identity>,
     pub(super) addresses: BTreeMap<IpAddr, Option<IpcacheEntry>>,
@@ -375,12 +375,12 @@ impl Engine {
         }
     }
 
-    pub(super) fn pod_ranges(&self) -> BTreeSet<IpNet> {
+    pub(crate) fn pod_ranges(&self) -> BTreeSet<IpNet> {
         let pools = self.facts.nodes.values().flat_map(|node| node.pod_cidrs.iter());
         self.config.cluster_cidrs.iter().chain(pools).map(IpNet::trunc).collect()
     }
 
-    fn all_node_addresses(&self) -> BTreeSet<IpAddr> {
+    pub(super) fn all_node_addresses(&self) -> BTreeSet<IpAddr> {
         let named = self.facts.nodes.values().flat_map(|node| node.addresses.iter());
         self.facts.node_addresses.iter().chain(named).copied().collect()
     }

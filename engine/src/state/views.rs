@@ -13,7 +13,6 @@ use super::claims::Claimant;
 use super::policies::Stored;
 use crate::change::EndpointId;
 use crate::numbers::Direction;
-use crate::policy::Enforcement;
 use crate::policy::load::LoadedPeers;
 use crate::snapshot::{AddressView, EndpointView, IdentityView, PolicyState, PolicyView, Snapshot};
 
@@ -39,20 +38,13 @@ impl Engine {
 
     fn endpoint_view(&self, id: EndpointId) -> EndpointView {
         let local = &self.locals[&id];
-        let mut enforcement = [Enforcement::default(), Enforcement::default()];
-        for subject in local.subjects() {
-            let Some(selected) = self.subjects.get(&subject) else { continue };
-            for (all, one) in enforcement.iter_mut().zip(&selected.compiled.enforcement) {
-                all.merge(one);
-            }
-        }
         EndpointView {
             created: local.created.clone(),
             pod: local.pod.clone().map(Arc::new),
             identity: local.identity,
             labels: Arc::clone(&local.labels),
             moving_to: local.moving.as_ref().map(|moving| Arc::clone(&moving.labels)),
-            enforcement,
+            enforcement: self.enforcement_of(id),
             table: self.written.endpoints.get(&id).map(|(_, table)| Arc::clone(table)),
         }
     }

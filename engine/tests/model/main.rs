@@ -1,6 +1,7 @@
 //! The engine as a whole, over the kernel's verdict code.
 
 mod events;
+mod explained;
 mod kernel;
 mod naive;
 mod node;

@@ -1,0 +1,262 @@
+//! A copy of the engine on which both ends of a query have tables, and the kernel's verdict code over them.
+//!
+//! Neighbours: `sinew_bpf::policy` judges, `sinew_bpf::host` holds the maps, `state/views.rs` says where ends are.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_bpf::abi::policy::verdict;
+use sinew_bpf::abi::{Address, PrefixKey};
+use sinew_bpf::host::HostMaps;
+use sinew_bpf::policy::{Answer, Question, ask};
+
+use super::party::{End, Party, Unknown, find_pod};
+use super::{Traffic, Verdict};
+use crate::change::EndpointId;
+use crate::numbers::{Direction, Place};
+use crate::policy::Enforcement;
+use crate::policy::classes;
+use crate::policy::compile::NamedPorts;
+use crate::state::{Engine, Somebody};
+
+/// Addresses that stand for the pods of a query that have none, where no range of pods is known: shared address space
+/// (RFC 6598), which no cluster may route.
+const NO_ADDRESS: [[u8; 4]; 2] = [[100, 127, 255, 253], [100, 127, 255, 254]];
+
+/// Addresses outside the cluster, for the world in general. The one with the shortest policy prefix around it is taken.
+const ANYWHERE: [&str; 6] =
+    ["192.0.2.1", "198.51.100.1", "203.0.113.1", "192.88.99.1", "2001:db8::1", "3fff::1"];
+
+/// The copy.
+pub(crate) struct Bench {
+    pub(crate) engine: Engine,
+}
+
+/// What a table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Judged {
+    pub(crate) verdict: Verdict,
+    pub(crate) cookie: u32,
+    pub(crate) shadow: Verdict,
+    pub(crate) shadow_cookie: u32,
+}
+
+impl Bench {
+    /// A copy of an engine.
+    pub(crate) fn new(engine: &Engine) -> Self {
+        Self { engine: engine.clone() }
+    }
+
+    /// Finds both ends, and gives those who are judged a table.
+    pub(crate) fn ends(&mut self, from: &Party, to: &Party) -> Result<(End, End), Unknown> {
+        let mut from = self.find("FROM", from)?;
+        let mut to = self.find("TO", to)?;
+        for (number, end) in [&mut from, &mut to].into_iter().enumerate() {
+            self.settle(end, number);
+        }
+        self.meet(&mut from, &mut to);
+        Ok((from, to))
+    }
+
+    /// What the judged end's table says; `None` if policies don't select it.
+    pub(crate) fn judge(
+        &self,
+        direction: Direction,
+        judged: &End,
+        peer: &End,
+        traffic: &Traffic,
+    ) -> Option<Judged> {
+        let slot = u32::from(judged.table?.0);
+        let question = Question {
+            slot,
+            direction: direction.number(),
+            peer: peer.identity.0,
+            address: Address::from(peer.address),
+            protocol: traffic.protocol.unwrap_or(0),
+            port: traffic.port.unwrap_or(0).to_be(),
+        };
+        let mut answer = Answer::default();
+        Some(match ask(&self.maps(judged.table?), &question, &mut answer) {
+            Ok(()) => Judged {
+                verdict: spoken(answer.verdict),
+                cookie: answer.cookie,
+                shadow: spoken(answer.shadow_verdict),
+                shadow_cookie: answer.shadow_cookie,
+            },
+            Err(dropped) => {
+                let reason = dropped.reason().expect("the verdict code drops for reasons that have names");
+                let verdict = Verdict::Drop(reason);
+                Judged { verdict, cookie: 0, shadow: verdict, shadow_cookie: 0 }
+            }
+        })
+    }
+
+    pub(super) fn enforcement(&self, direction: Direction, judged: &End) -> Enforcement {
+        let table = judged.table.map(|id| self.engine.enforcement_of(id));
+        table
+            .map(|[ingress, egress]| if direction == Direction::Ingress { ingress } else { egress })
+            .unwrap_or_default()
+    }
+
+    /// The maps as far as one endpoint's policy is concerned.
+    fn maps(&self, id: EndpointId) -> HostMaps {
+        let mut maps = HostMaps::new();
+        let written = self.engine.written();
+        if let Some(table) = written.table(id) {
+            let entries =
+                table.entries.iter().map(|(key, entry)| ((key.prefix_len, key.key), *entry)).collect();
+            maps.policy.insert(u32::from(id.0), entries);
+        }
+        maps.classes = written.classes().map(|(prefix, class)| (prefix_key(prefix), class.0)).collect();
+        maps.known = written.known().map(|identity| identity.0).collect();
+        maps
+    }
+
+    fn find(&mut self, part: &'static str, party: &Party) -> Result<End, Unknown> {
+        let unknown = |problem: String, nearest| Unknown { part, party: party.clone(), problem, nearest };
+        let nobody = |problem: &str| unknown(problem.to_owned(), Vec::new());
+        match party {
+            Party::Pod(text) => {
+                let pods = self.engine.pod_names();
+                let pod = find_pod(text, &pods).map_err(|(problem, nearest)| unknown(problem, nearest))?;
+                let somebody = self.engine.pod(&pod).ok_or_else(|| nobody("there is no such pod"))?;
+                Ok(self.end(format!("{}/{}", pod.0, pod.1), somebody))
+            }
+            Party::Identity(number) => {
+                let labels = self.engine.labels_of_identity(*number);
+                let labels = labels.ok_or_else(|| nobody("no identity has this number"))?;
+                let somebody = self.engine.identity(*number, labels);
+                let name = number.reserved_name().map_or_else(|| number.to_string(), str::to_owned);
+                Ok(self.end(name, somebody))
+            }
+            Party::Entity(name) => {
+                let found = Identity::RESERVED.iter().find(|(_, known)| known == name);
+                let (number, _) = found
+                    .filter(|(number, _)| *number != Identity::UNKNOWN)
+                    .ok_or_else(|| nobody("there is no entity of this name"))?;
+                let labels = Arc::new(Labels::reserved(name));
+                let somebody = self.engine.identity(*number, labels);
+                Ok(self.end(name.clone(), somebody))
+            }
+            Party::Labels(labels) => {
+                let labels = Arc::new(labels.clone());
+                let somebody = self.engine.somebody_with(Arc::clone(&labels));
+                Ok(self.end(labels.to_string(), somebody))
+            }
+            Party::Address(address) => {
+                let somebody = self.engine.at(*address).ok_or_else(|| {
+                    nobody("the address is in a range of the cluster, and nobody is known there")
+                })?;
+                let name = somebody
+                    .pod
+                    .as_ref()
+                    .map_or_else(|| address.to_string(), |pod| format!("{}/{}", pod.0, pod.1));
+                let mut end = self.end(name, Somebody { addresses: vec![*address], ..somebody });
+                end.address = *address;
+                Ok(end)
+            }
+        }
+    }
+
+    fn end(&self, name: String, somebody: Somebody) -> End {
+        let Somebody { identity, labels, ports, addresses, endpoint, node, judged, .. } = somebody;
+        End {
+            name,
+            unnumbered: identity.is_none(),
+            identity: identity.unwrap_or_default(),
+            labels,
+            ports,
+            addresses,
+            address: IpAddr::from(NO_ADDRESS[0]),
+            judged,
+            table: None,
+            endpoint,
+            node,
+        }
+    }
+
+    /// Gives an end what it lacks: a number, an address, a table.
+    fn settle(&mut self, end: &mut End, number: usize) {
+        if end.unnumbered {
+            end.identity = self.engine.lend_identity(Arc::clone(&end.labels));
+        }
+        if end.judged && end.addresses.is_empty() {
+            let range = self.engine.pod_ranges().into_iter().find_map(|range| range.hosts().nth(number));
+            end.address = range.unwrap_or_else(|| IpAddr::from(NO_ADDRESS[number]));
+        }
+        let ready = end.endpoint.filter(|id| self.engine.written().table(*id).is_some());
+        if end.judged && ready.is_none() {
+            let Self { engine } = self;
+            let ports: Arc<NamedPorts> = Arc::clone(&end.ports);
+            end.table = Some(engine.lend_table(end.identity, Arc::clone(&end.labels), ports));
+        } else if end.judged {
+            end.table = ready;
+        }
+        if end.judged
+            && end.addresses.is_empty()
+            && let Some(table) = end.table
+        {
+            self.engine.lend_address(table, end.identity, end.address);
+        }
+    }
+
+    /// Chooses the addresses with which the ends meet: of one family, if they have one in common.
+    fn meet(&self, from: &mut End, to: &mut End) {
+        let wanted_v4 = [&*from, &*to]
+            .iter()
+            .all(|end| end.addresses.is_empty() || end.addresses.iter().any(IpAddr::is_ipv4));
+        for end in [from, to] {
+            let of_family = end.addresses.iter().find(|address| address.is_ipv4() == wanted_v4);
+            if let Some(address) = of_family.or(end.addresses.first()) {
+                end.address = *address;
+            } else if !end.judged {
+                end.address = self.anywhere(end.identity, wanted_v4);
+            }
+            // World is a number for each family where the node has both.
+            if end.identity == Identity::WORLD {
+                end.identity = self.engine.world_identity(end.address);
+            }
+        }
+    }
+
+    /// An address for an identity that names none: the place where CIDRs say least.
+    fn anywhere(&self, identity: Identity, v4: bool) -> IpAddr {
+        let v4 = match identity {
+            Identity::WORLD_IPV4 => true,
+            Identity::WORLD_IPV6 => false,
+            _ => v4,
+        };
+        let own = self.engine.addresses_of(identity).into_iter().find(|address| address.is_ipv4() == v4);
+        own.unwrap_or_else(|| {
+            let candidates = ANYWHERE.iter().filter_map(|text| text.parse::<IpAddr>().ok());
+            let prefix_len = |address: &IpAddr| match classes::class_of(self.engine.trie(), *address) {
+                Some(class) if class.place == Place::World => i32::from(class.prefix.prefix_len()),
+                Some(_) => i32::MAX,
+                None => -1,
+            };
+            candidates
+                .filter(|address| address.is_ipv4() == v4)
+                .min_by_key(prefix_len)
+                .expect("there are addresses of both families in the list")
+        })
+    }
+}
+
+fn spoken(number: u8) -> Verdict {
+    match number {
+        verdict::ALLOW => Verdict::Allow,
+        verdict::DENY => Verdict::Deny,
+        _ => Verdict::DefaultDeny,
+    }
+}
+
+fn prefix_key(prefix: &IpNet) -> PrefixKey {
+    let prefix_len = match prefix {
+        IpNet::V4(v4) => 96 + u32::from(v4.prefix_len()),
+        IpNet::V6(v6) => u32::from(v6.prefix_len()),
+    };
+    PrefixKey { prefix_len, address: Address::from(prefix.addr()) }
+}

@@ -1,0 +1,203 @@
+//! Rules that would have allowed a connection but for a field or two, nearest first. Each field is compared as the
+//! resolver compares it, but with words for what failed.
+//!
+//! Neighbours: `explain.rs` asks after a default deny; `words.rs` says what fields ask for.
+
+use ipnet::IpNet;
+use sinew_api::policy::{
+    CidrReach, Enforcement, Peer, PeerMatch, Peers, Policy, PolicySpec, PortMatch, PortMatchKind, Rule,
+    RuleAction,
+};
+use sinew_api::selector::Selector;
+
+use super::bench::Bench;
+use super::party::End;
+use super::{NearMiss, RuleRef, Traffic, words};
+use crate::numbers::{Cause, Direction, Place};
+use crate::policy::load::{prefixes_of, written_rules};
+
+/// How many are told.
+const AT_MOST: usize = 5;
+
+/// One field that failed.
+struct Failure {
+    field: String,
+    wanted: String,
+    found: String,
+}
+
+impl Bench {
+    pub(super) fn near(
+        &self,
+        direction: Direction,
+        judged: &End,
+        peer: &End,
+        traffic: &Traffic,
+    ) -> Vec<NearMiss> {
+        let mut near = Vec::new();
+        for policy in self.engine.running_policies() {
+            for (index, spec) in policy.specs.iter().enumerate() {
+                for rule in written_rules(spec, direction) {
+                    if rule.action == RuleAction::Allow {
+                        let failures =
+                            self.failures(direction, policy, (index, spec), rule, judged, peer, traffic);
+                        near.extend(near_miss(policy, rule, failures));
+                    }
+                }
+            }
+        }
+        // Of rules that fail in as many fields, those of policies that select the endpoint are nearer.
+        near.sort_by_key(|miss: &NearMiss| (miss.failed, miss.field.contains("endpointSelector")));
+        near.retain(|miss| miss.failed <= 2);
+        near.truncate(AT_MOST);
+        near
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "a rule, whose it is, and the connection that it is compared with"
+    )]
+    fn failures(
+        &self,
+        direction: Direction,
+        policy: &Policy,
+        (index, spec): (usize, &PolicySpec),
+        rule: &Rule,
+        judged: &End,
+        peer: &End,
+        traffic: &Traffic,
+    ) -> Vec<Failure> {
+        let mut failures = Vec::new();
+        if policy.enforcement == Enforcement::Audit {
+            failures.push(Failure {
+                field: words::enforcement_field(policy.name.kind).to_owned(),
+                wanted: "enforcement".to_owned(),
+                found: "audit, which opens nothing".to_owned(),
+            });
+        }
+        if !spec.subject.matches(&judged.labels) {
+            failures.push(Failure {
+                field: words::subject_field(policy, index),
+                wanted: words::selector(&spec.subject),
+                found: failing_label(&spec.subject, judged),
+            });
+        }
+        failures.extend(self.peer_failure(rule, peer));
+        failures.extend(self.port_failure(direction, rule, judged, peer, traffic));
+        failures
+    }
+
+    fn peer_failure(&self, rule: &Rule, peer: &End) -> Option<Failure> {
+        let Peers::OneOf(peers) = &rule.peers else { return None };
+        if peers.iter().any(|one| self.peer_matches(one, peer)) {
+            return None;
+        }
+        let found = |one: &Peer| match &one.matches {
+            PeerMatch::Labels(selector) => failing_label(selector, peer),
+            PeerMatch::Entity(_) => words::who(peer),
+            PeerMatch::Cidr { reach, .. } | PeerMatch::CidrGroup { reach, .. } => {
+                words::address_for_cidr(peer, self.engine.place_of(peer.address), *reach)
+            }
+        };
+        // The peer that fails in the fewest labels is the one that was probably meant.
+        let nearest = peers.iter().min_by_key(|one| match &one.matches {
+            PeerMatch::Labels(selector) => {
+                selector.requirements.iter().filter(|requirement| !requirement.matches(&peer.labels)).count()
+            }
+            _ => usize::MAX,
+        });
+        Some(match nearest {
+            None => Failure {
+                field: rule.path.clone(),
+                wanted: "nobody: the rule has an empty list of peers".to_owned(),
+                found: words::who(peer),
+            },
+            Some(one) => {
+                Failure { field: one.path.clone(), wanted: words::peer(&one.matches), found: found(one) }
+            }
+        })
+    }
+
+    /// As the resolver has it, but for CIDRs, which are compared directly: the classes here are those of policies that
+    /// select somebody.
+    fn peer_matches(&self, one: &Peer, peer: &End) -> bool {
+        let cidr = |prefix: IpNet, except: &[IpNet], reach: CidrReach| {
+            let reached = match self.engine.place_of(peer.address) {
+                Place::World => true,
+                Place::Nodes => reach.nodes,
+                Place::Pods => reach.pods,
+            };
+            reached && prefix.contains(&peer.address) && !except.iter().any(|net| net.contains(&peer.address))
+        };
+        match &one.matches {
+            PeerMatch::Labels(selector) => selector.matches(&peer.labels),
+            PeerMatch::Entity(entity) => self.engine.is_entity(*entity, peer.identity, &peer.labels),
+            PeerMatch::Cidr { prefix, except, reach } => cidr(*prefix, except, *reach),
+            PeerMatch::CidrGroup { group, except, reach } => {
+                prefixes_of(self.engine.cidr_groups(), group).any(|prefix| cidr(prefix, except, *reach))
+            }
+        }
+    }
+
+    fn port_failure(
+        &self,
+        direction: Direction,
+        rule: &Rule,
+        judged: &End,
+        peer: &End,
+        traffic: &Traffic,
+    ) -> Option<Failure> {
+        let owner = if direction == Direction::Ingress { judged } else { peer };
+        let matches = |port: &PortMatch| port_matches(&port.matches, owner, traffic);
+        if rule.ports.is_empty() || rule.ports.iter().any(matches) {
+            return None;
+        }
+        let same_protocol = |port: &&PortMatch| words::protocol_of(&port.matches) == traffic.protocol;
+        let nearest = rule.ports.iter().find(same_protocol).or(rule.ports.first())?;
+        Some(Failure {
+            field: nearest.path.clone(),
+            wanted: rule.ports.iter().map(|port| words::port(&port.matches)).collect::<Vec<_>>().join(", "),
+            found: words::traffic(traffic),
+        })
+    }
+}
+
+fn port_matches(kind: &PortMatchKind, owner: &End, traffic: &Traffic) -> bool {
+    if words::protocol_of(kind) != traffic.protocol {
+        return false;
+    }
+    let Some(port) = traffic.port else { return matches!(kind, PortMatchKind::Protocol(_)) };
+    match kind {
+        PortMatchKind::Protocol(_) => true,
+        PortMatchKind::Range { first, last, .. } => (*first..=*last).contains(&port),
+        PortMatchKind::IcmpType { icmp_type, .. } => u16::from(*icmp_type) == port,
+        PortMatchKind::Named { protocol, name } => owner.named(name, *protocol).contains(&port),
+    }
+}
+
+/// What an end has instead of the first label that a selector misses.
+fn failing_label(selector: &Selector, end: &End) -> String {
+    let failing = selector.requirements.iter().find(|requirement| !requirement.matches(&end.labels));
+    let Some(failing) = failing else { return words::who(end) };
+    let values: Vec<&str> = end.labels.values_of_any(&failing.key).collect();
+    match values.as_slice() {
+        [] => format!("no label {}", failing.key),
+        values => format!("{}={}", failing.key, values.join(",")),
+    }
+}
+
+fn near_miss(policy: &Policy, rule: &Rule, failures: Vec<Failure>) -> Option<NearMiss> {
+    let failed = failures.len();
+    let first = failures.into_iter().next()?;
+    Some(NearMiss {
+        rule: RuleRef {
+            cause: Cause::Rule { policy: policy.name.clone(), path: rule.path.clone() },
+            origin: rule.origin.clone(),
+            deny: false,
+        },
+        field: first.field,
+        wanted: first.wanted,
+        found: first.found,
+        failed,
+    })
+}

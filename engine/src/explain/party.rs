@@ -1,0 +1,207 @@
+//! Who is meant: a pod by name, an identity, an address, labels or an entity. A name that nobody has is an error that
+//! says which part it is and who has a name like it.
+//!
+//! Neighbours: `bench.rs` gives whoever is judged a table.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_api::policy::Protocol;
+
+use super::ResolvedParty;
+use crate::change::EndpointId;
+use crate::policy::compile::NamedPorts;
+
+/// One end of a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// `namespace/name`, or a name or the beginning of one that only one pod has.
+    Pod(String),
+    /// An identity's number.
+    Identity(Identity),
+    /// An address.
+    Address(IpAddr),
+    /// Labels of an endpoint, all of them.
+    Labels(Labels),
+    /// A reserved identity by name: `host`, `world`, `remote-node`, …
+    Entity(String),
+}
+
+impl Party {
+    /// Reads what a person writes: an address, a number, the name of an entity, labels (`app=web,k8s:tier=front`; `k8s` is
+    /// the source of those that name none), else the name of a pod.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        if let Ok(address) = text.parse() {
+            return Self::Address(address);
+        }
+        if let Ok(number) = text.parse() {
+            return Self::Identity(Identity(number));
+        }
+        if let Some(name) = text.strip_prefix("reserved:") {
+            return Self::Entity(name.to_owned());
+        }
+        if Identity::RESERVED.iter().any(|(_, name)| *name == text) {
+            return Self::Entity(text.to_owned());
+        }
+        if !text.contains('=') {
+            return Self::Pod(text.to_owned());
+        }
+        let mut labels = Labels::new();
+        for label in text.split(',') {
+            let (name, value) = label.split_once('=').unwrap_or((label, ""));
+            let (source, key) = name.split_once(':').unwrap_or(("k8s", name));
+            labels.insert(source.trim(), key.trim(), value.trim());
+        }
+        Self::Labels(labels)
+    }
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name) | Self::Entity(name) => f.write_str(name),
+            Self::Identity(number) => number.fmt(f),
+            Self::Address(address) => address.fmt(f),
+            Self::Labels(labels) => labels.fmt(f),
+        }
+    }
+}
+
+/// An end that doesn't exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{part} {party}: {problem}{}", hint(.nearest))]
+pub struct Unknown {
+    /// `FROM` or `TO`.
+    pub part: &'static str,
+    /// What was asked for.
+    pub party: Party,
+    /// What is wrong with it.
+    pub problem: String,
+    /// Names like it.
+    pub nearest: Vec<String>,
+}
+
+fn hint(nearest: &[String]) -> String {
+    match nearest {
+        [] => String::new(),
+        names => format!("; did you mean {}?", names.join(", ")),
+    }
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    pub(crate) name: String,
+    /// What its packets carry.
+    pub(crate) identity: Identity,
+    /// Whether the number is only this explanation's.
+    pub(crate) unnumbered: bool,
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) ports: Arc<NamedPorts>,
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The address that CIDRs are compared with.
+    pub(crate) address: IpAddr,
+    /// Whether policies select it.
+    pub(crate) judged: bool,
+    /// Whose table answers for it.
+    pub(crate) table: Option<EndpointId>,
+    /// The endpoint of this node.
+    pub(crate) endpoint: Option<EndpointId>,
+    pub(crate) node: String,
+}
+
+impl End {
+    pub(super) fn resolved(&self) -> ResolvedParty {
+        ResolvedParty {
+            name: self.name.clone(),
+            identity: (!self.unnumbered).then_some(self.identity),
+            labels: Arc::clone(&self.labels),
+            addresses: self.addresses.clone(),
+            judged_as: self.address,
+            endpoint: self.endpoint,
+            node: self.node.clone(),
+        }
+    }
+
+    /// Numbers of its ports of a name.
+    pub(super) fn named(&self, name: &str, protocol: Protocol) -> &[u16] {
+        self.ports.get(&(name.to_owned(), protocol)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The one pod that a text names: exactly, by name alone, or by the beginning of either.
+pub(super) fn find_pod(
+    text: &str,
+    pods: &BTreeSet<(String, String)>,
+) -> Result<(String, String), (String, Vec<String>)> {
+    let full = |pod: &(String, String)| format!("{}/{}", pod.0, pod.1);
+    if let Some(pod) = pods.iter().find(|pod| full(pod) == text) {
+        return Ok(pod.clone());
+    }
+    for matches in [
+        |pod: &(String, String), text: &str| pod.1 == text,
+        |pod: &(String, String), text: &str| {
+            pod.1.starts_with(text) || format!("{}/{}", pod.0, pod.1).starts_with(text)
+        },
+    ] {
+        let found: Vec<&(String, String)> = pods.iter().filter(|pod| matches(pod, text)).collect();
+        match found.as_slice() {
+            [] => {}
+            [pod] => return Ok((*pod).clone()),
+            several => {
+                let names = several.iter().take(5).map(|pod| full(pod)).collect();
+                return Err((format!("{} pods have a name like this", several.len()), names));
+            }
+        }
+    }
+    let mut names: Vec<(usize, String)> = pods
+        .iter()
+        .map(|pod| {
+            let name = full(pod);
+            let distance =
+                strsim::damerau_levenshtein(text, &name).min(strsim::damerau_levenshtein(text, &pod.1));
+            (distance, name)
+        })
+        .filter(|(distance, _)| *distance <= text.len() / 2)
+        .collect();
+    names.sort();
+    Err(("there is no such pod".to_owned(), names.into_iter().take(3).map(|(_, name)| name).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write() {
+        assert_eq!(Party::parse("shop/web"), Party::Pod("shop/web".to_owned()));
+        assert_eq!(Party::parse("10.0.0.1"), Party::Address("10.0.0.1".parse().unwrap()));
+        assert_eq!(Party::parse("fd00::1"), Party::Address("fd00::1".parse().unwrap()));
+        assert_eq!(Party::parse("4711"), Party::Identity(Identity(4711)));
+        assert_eq!(Party::parse("world"), Party::Entity("world".to_owned()));
+        assert_eq!(Party::parse("reserved:host"), Party::Entity("host".to_owned()));
+        let Party::Labels(labels) = Party::parse("app=web, cni:tier=x") else { panic!("labels") };
+        assert_eq!(labels.to_strings(), ["cni:tier=x", "k8s:app=web"]);
+    }
+
+    #[test]
+    fn pods_by_unique_beginnings() {
+        let pod = |ns: &str, name: &str| (ns.to_owned(), name.to_owned());
+        let pods =
+            [pod("shop", "web-1"), pod("shop", "web-2"), pod("blog", "db"), pod("shop", "db-2")].into();
+        assert_eq!(find_pod("shop/web-1", &pods), Ok(pod("shop", "web-1")));
+        assert_eq!(find_pod("db", &pods), Ok(pod("blog", "db")));
+        assert_eq!(find_pod("blog/", &pods), Ok(pod("blog", "db")));
+        let (problem, names) = find_pod("web", &pods).unwrap_err();
+        assert_eq!(problem, "2 pods have a name like this");
+        assert_eq!(names, ["shop/web-1", "shop/web-2"]);
+        let (problem, names) = find_pod("shpo/web-1", &pods).unwrap_err();
+        assert_eq!(problem, "there is no such pod");
+        assert_eq!(names[0], "shop/web-1");
+    }
+}

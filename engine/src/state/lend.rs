@@ -1,0 +1,308 @@
+//! What `explain` asks of its copy of the engine: who is where, and a table, a number or an address for whom has none.
+//! Nothing here is meant for the engine that the agent holds.
+//!
+//! Neighbours: `explain/bench.rs` asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_api::object::{CidrGroupKind, Pod, PolicyName};
+use sinew_api::policy::{CidrGroup, Entity, Policy};
+use sinew_bpf::abi::IpcacheEntry;
+
+use super::Engine;
+use super::claims::Claimant;
+use super::locals::{Local, named_ports, pod_labels};
+use super::order::Written;
+use crate::change::EndpointId;
+use crate::event::{Event, LocalEndpoint};
+use crate::numbers::{Cause, Place};
+use crate::policy::Enforcement;
+use crate::policy::classes::ClassTrie;
+use crate::policy::compile::NamedPorts;
+use crate::table::PolicyTable;
+
+/// The last number of the identities that labels without one borrow; global, and the last that the store would give.
+const LAST_IDENTITY: u32 = 0x00ff_ffff;
+
+/// Somebody who can be at an end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Somebody {
+    /// Namespace and name of the pod.
+    pub(crate) pod: Option<(String, String)>,
+    /// `None` for labels without a number.
+    pub(crate) identity: Option<Identity>,
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) ports: Arc<NamedPorts>,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) endpoint: Option<EndpointId>,
+    pub(crate) node: String,
+    /// Whether policies select it.
+    pub(crate) judged: bool,
+}
+
+impl Written {
+    pub(crate) fn table(&self, id: EndpointId) -> Option<&Arc<PolicyTable>> {
+        self.endpoints.get(&id).map(|(_, table)| table)
+    }
+
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (&IpNet, Identity)> {
+        self.classes.iter().map(|(prefix, class)| (prefix, *class))
+    }
+
+    pub(crate) fn known(&self) -> impl Iterator<Item = Identity> {
+        self.known.iter().copied()
+    }
+}
+
+impl Engine {
+    pub(crate) fn written(&self) -> &Written {
+        &self.written
+    }
+
+    pub(crate) fn trie(&self) -> &ClassTrie {
+        &self.trie
+    }
+
+    pub(crate) fn cidr_groups(&self) -> &BTreeMap<(CidrGroupKind, String), CidrGroup> {
+        &self.facts.groups
+    }
+
+    /// What kind of place an address is.
+    pub(crate) fn place_of(&self, address: IpAddr) -> Place {
+        let pods = || self.pod_ranges().iter().any(|range| range.contains(&address));
+        if self.all_node_addresses().contains(&address) {
+            Place::Nodes
+        } else if pods() || self.strays.contains(&address) {
+            Place::Pods
+        } else {
+            Place::World
+        }
+    }
+
+    pub(crate) fn cause(&self, cookie: u32) -> Option<&Cause> {
+        self.numbers.cause(cookie)
+    }
+
+    pub(crate) fn running_policy(&self, name: &PolicyName) -> Option<Arc<Policy>> {
+        self.policies.get(name)?.running().cloned()
+    }
+
+    /// Policies in force, in the order of their names.
+    pub(crate) fn running_policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values().filter_map(|stored| stored.running())
+    }
+
+    pub(crate) fn pod_names(&self) -> BTreeSet<(String, String)> {
+        let locals = self.locals.values().map(|local| &local.created);
+        let locals = locals.map(|created| (created.pod_namespace.clone(), created.pod_name.clone()));
+        let others = self.facts.remotes_by_pod.keys().chain(self.facts.pods.keys()).cloned();
+        locals.chain(others).filter(|(_, name)| !name.is_empty()).collect()
+    }
+
+    /// A pod of any node.
+    pub(crate) fn pod(&self, pod: &(String, String)) -> Option<Somebody> {
+        if let Some((id, local)) = self.locals.iter().find(|(_, local)| local.is_of(pod)) {
+            return Some(self.local(*id, local));
+        }
+        if let Some(remote) = self.facts.remotes_by_pod.get(pod).and_then(BTreeSet::first) {
+            return self.remote(remote);
+        }
+        self.facts.pods.get(pod).map(|pod| self.unplaced(pod))
+    }
+
+    /// Whoever has an address; the world, if it is outside the cluster. `None` for an address in a range of the cluster
+    /// that nobody is known to have.
+    pub(crate) fn at(&self, address: IpAddr) -> Option<Somebody> {
+        let Some((claimant, entry)) = self.claims.holder(address) else {
+            if self.pod_ranges().iter().any(|range| range.contains(&address)) {
+                return None;
+            }
+            let identity = self.world_identity(address);
+            return Some(self.identity(identity, self.labels_of_identity(identity)?));
+        };
+        match claimant {
+            Claimant::Local(id) => self.locals.get(id).map(|local| self.local(*id, local)),
+            Claimant::Remote(name) => self.remote(name),
+            Claimant::OwnNode | Claimant::KubeApiserver | Claimant::Node(_) => {
+                let identity = Identity(entry.identity);
+                let mut somebody = self.identity(identity, self.labels_of_identity(identity)?);
+                match claimant {
+                    Claimant::OwnNode => somebody.node.clone_from(&self.config.node),
+                    Claimant::Node(name) => somebody.node.clone_from(name),
+                    _ => {}
+                }
+                Some(somebody)
+            }
+        }
+    }
+
+    /// Whoever has an identity.
+    pub(crate) fn identity(&self, number: Identity, labels: Arc<Labels>) -> Somebody {
+        let ports = self.peer_ports.get(&number).cloned().unwrap_or_default();
+        let mut somebody = self.somebody_with(labels);
+        somebody.identity = Some(number);
+        somebody.ports = Arc::new(ports);
+        somebody.addresses = self.addresses_of(number);
+        somebody
+    }
+
+    /// Whoever has these labels.
+    pub(crate) fn somebody_with(&self, labels: Arc<Labels>) -> Somebody {
+        // Of the reserved identities these two are endpoints' (policy.md 8).
+        let mut reserved =
+            Identity::RESERVED.iter().filter(|(_, name)| labels.get("reserved", name).is_some());
+        let reserved = reserved.next().map(|(number, _)| *number);
+        Somebody {
+            pod: None,
+            identity: reserved.or_else(|| self.number_of(&labels)),
+            labels,
+            ports: Arc::default(),
+            addresses: Vec::new(),
+            endpoint: None,
+            node: String::new(),
+            judged: reserved.is_none_or(|number| matches!(number, Identity::INIT | Identity::UNMANAGED)),
+        }
+    }
+
+    pub(crate) fn labels_of_identity(&self, number: Identity) -> Option<Arc<Labels>> {
+        self.matchers.identities().get(&number).cloned()
+    }
+
+    pub(crate) fn addresses_of(&self, number: Identity) -> Vec<IpAddr> {
+        let holders = self.claims.holders().filter(|(_, _, entry)| entry.identity == number.0);
+        holders.map(|(address, ..)| address).take(16).collect()
+    }
+
+    /// What the kernel calls an address outside the cluster.
+    pub(crate) fn world_identity(&self, address: IpAddr) -> Identity {
+        match address {
+            _ if !(self.config.v4 && self.config.v6) => Identity::WORLD,
+            IpAddr::V4(_) => Identity::WORLD_IPV4,
+            IpAddr::V6(_) => Identity::WORLD_IPV6,
+        }
+    }
+
+    /// What policy does to an endpoint, by [`Direction`](crate::Direction) number.
+    pub(crate) fn enforcement_of(&self, id: EndpointId) -> [Enforcement; 2] {
+        let mut enforcement = [Enforcement::default(), Enforcement::default()];
+        let Some(local) = self.locals.get(&id) else { return enforcement };
+        for subject in local.subjects() {
+            let Some(selected) = self.subjects.get(&subject) else { continue };
+            for (all, one) in enforcement.iter_mut().zip(&selected.compiled.enforcement) {
+                all.merge(one);
+            }
+        }
+        enforcement
+    }
+
+    /// Whether somebody is of an entity.
+    pub(crate) fn is_entity(&self, entity: Entity, number: Identity, labels: &Labels) -> bool {
+        self.matchers.entity_holds(entity, number, labels)
+    }
+
+    /// A number for labels that have none.
+    pub(crate) fn lend_identity(&mut self, labels: Arc<Labels>) -> Identity {
+        let free = |number: &Identity| !self.matchers.identities().contains_key(number);
+        let number = (0..=LAST_IDENTITY).rev().map(Identity).find(free).unwrap_or_default();
+        self.hear(Event::IdentityApplied(number, (*labels).clone()));
+        self.reconcile();
+        number
+    }
+
+    /// A table for labels.
+    pub(crate) fn lend_table(
+        &mut self,
+        identity: Identity,
+        labels: Arc<Labels>,
+        ports: Arc<NamedPorts>,
+    ) -> EndpointId {
+        let free = |id: &EndpointId| !self.locals.contains_key(id);
+        let id = (1..=u16::MAX).rev().map(EndpointId).find(free).unwrap_or(EndpointId(0));
+        let created = LocalEndpoint {
+            id,
+            container_id: String::new(),
+            ifname: String::new(),
+            pod_namespace: String::new(),
+            pod_name: String::new(),
+            labels: BTreeMap::new(),
+            addresses: Vec::new(),
+            found: None,
+        };
+        let local = Local { identity, labels, ports, ..Local::new(created) };
+        let subjects = local.subjects();
+        self.locals.insert(id, local);
+        self.join_subjects(id, &subjects);
+        self.dirty.endpoints.insert(id);
+        self.reconcile();
+        id
+    }
+
+    /// An address for an endpoint that has none.
+    pub(crate) fn lend_address(&mut self, id: EndpointId, identity: Identity, address: IpAddr) {
+        let entry = IpcacheEntry { identity: identity.0, ..IpcacheEntry::default() };
+        self.claims.set(&Claimant::Local(id), [(address, entry)].into());
+        self.reconcile();
+    }
+
+    fn local(&self, id: EndpointId, local: &Local) -> Somebody {
+        let pod = (local.created.pod_namespace.clone(), local.created.pod_name.clone());
+        Somebody {
+            pod: Some(pod).filter(|(_, name)| !name.is_empty()),
+            identity: Some(local.identity),
+            labels: Arc::clone(&local.labels),
+            ports: Arc::clone(&local.ports),
+            addresses: local.created.addresses.clone(),
+            endpoint: Some(id),
+            node: self.config.node.clone(),
+            judged: true,
+        }
+    }
+
+    fn remote(&self, name: &str) -> Option<Somebody> {
+        let endpoint = self.facts.remotes.get(name)?;
+        let identity = endpoint.previous_identity.unwrap_or(endpoint.identity);
+        let labels = self.labels_of_identity(identity)?;
+        Some(Somebody {
+            pod: Some((endpoint.pod_namespace.clone(), endpoint.pod_name.clone()))
+                .filter(|(_, n)| !n.is_empty()),
+            identity: Some(identity),
+            labels,
+            ports: Arc::new(named_ports(&endpoint.ports)),
+            addresses: endpoint.addresses.clone(),
+            endpoint: None,
+            node: endpoint.node.clone(),
+            judged: true,
+        })
+    }
+
+    /// A pod that has no endpoint that we know of: one of the host network, or one that is about to start.
+    fn unplaced(&self, pod: &Pod) -> Somebody {
+        let name = Some((pod.namespace.clone(), pod.name.clone()));
+        if pod.host_network {
+            let here = pod.node.is_empty() || pod.node == self.config.node;
+            let reserved = if here { "host" } else { "remote-node" };
+            let somebody = self.somebody_with(Arc::new(Labels::reserved(reserved)));
+            return Somebody {
+                pod: name,
+                addresses: pod.addresses.clone(),
+                node: pod.node.clone(),
+                ..somebody
+            };
+        }
+        let bare = sinew_api::object::Namespace::bare(&pod.namespace);
+        let namespace = self.facts.namespaces.get(&pod.namespace).unwrap_or(&bare);
+        let somebody = self.somebody_with(Arc::new(pod_labels(pod, namespace, &self.config)));
+        Somebody {
+            pod: name,
+            ports: Arc::new(named_ports(&pod.ports)),
+            addresses: pod.addresses.clone(),
+            node: pod.node.clone(),
+            ..somebody
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! `explain` on small clusters, by hand.
+
+use sinew_api::object::decode_text;
+use sinew_bpf::drop::DropReason;
+use sinew_engine::Direction;
+use sinew_engine::Event;
+use sinew_engine::explain::{Explanation, Party, Query, Verdict};
+
+use crate::node::{Node, TCP};
+
+fn explain(node: &Node, from: &str, to: &str, port: u16) -> Explanation {
+    let query = Query {
+        from: Party::parse(from),
+        to: Party::parse(to),
+        protocol: Some(TCP),
+        port: (port != 0).then_some(port),
+    };
+    node.engine.explain(&query).unwrap()
+}
+
+fn shop() -> Node {
+    let mut node = Node::new();
+    node.pod("shop/web", "app=web");
+    node.pod("shop/client", "app=client");
+    node.pod("blog/db", "app=db, tier=back");
+    node.yaml(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress:
+  - fromEndpoints:
+    - matchLabels: {app: client}
+    toPorts: [{ports: [{port: '80', protocol: TCP}]}]
+",
+    );
+    node
+}
+
+#[test]
+fn an_allow_names_its_rule_and_line() {
+    let answer = explain(&shop(), "shop/client", "web", 80);
+    assert_eq!(answer.verdict, Verdict::Allow);
+    assert_eq!(answer.suggestion, "");
+    let [egress, ingress] = answer.directions.as_slice() else { panic!("{answer:?}") };
+    assert_eq!(egress.summary, "no policy enforces egress of shop/client");
+    assert_eq!(ingress.summary, "ingress of shop/web is allowed by cnp/shop/web spec.ingress[0]");
+    let rule = ingress.rule.as_ref().unwrap();
+    assert_eq!(rule.origin.to_string(), "test.yaml:8");
+    assert!(!rule.deny);
+}
+
+#[test]
+fn a_default_deny_names_who_switched_it_on_and_what_came_near() {
+    let node = shop();
+    let answer = explain(&node, "shop/client", "shop/web", 443);
+    assert_eq!(answer.verdict, Verdict::DefaultDeny);
+    let ingress = &answer.directions[1];
+    assert_eq!(ingress.denied_by[0].policy.to_string(), "cnp/shop/web");
+    assert_eq!(ingress.denied_by[0].origin.to_string(), "test.yaml:2");
+    let near = &ingress.near[0];
+    assert_eq!(near.field, "spec.ingress[0].toPorts[0].ports[0]");
+    assert_eq!((near.wanted.as_str(), near.found.as_str()), ("80/TCP", "443/TCP"));
+
+    let answer = explain(&node, "blog/db", "shop/web", 80);
+    let near = &answer.directions[1].near[0];
+    assert_eq!(near.field, "spec.ingress[0].fromEndpoints[0]");
+    assert_eq!(near.wanted, "app=client, io.kubernetes.pod.namespace=shop");
+    assert_eq!(near.found, "app=db");
+    assert_eq!(near.failed, 1);
+    assert_eq!(
+        answer.suggestion,
+        "\
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: allow-in, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  enableDefaultDeny: {ingress: false}
+  ingress:
+  - fromEndpoints: [{matchLabels: {\"k8s:io.kubernetes.pod.namespace\": blog, app: db}}]
+    toPorts: [{ports: [{port: \"80\", protocol: TCP}]}]
+"
+    );
+}
+
+#[test]
+fn a_deny_rule_is_named_and_nothing_is_suggested() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewClusterwideNetworkPolicy
+metadata: {name: never}
+spec:
+  endpointSelector: {}
+  egressDeny: [{toEntities: [world]}]
+",
+    );
+    let answer = explain(&node, "shop/client", "8.8.8.8", 53);
+    assert_eq!(answer.verdict, Verdict::Deny);
+    assert_eq!(answer.directions.len(), 1);
+    assert_eq!(answer.directions[0].direction, Direction::Egress);
+    assert_eq!(
+        answer.directions[0].summary,
+        "egress of shop/client is denied by sccnp/never spec.egressDeny[0]"
+    );
+    assert!(answer.directions[0].rule.as_ref().unwrap().deny);
+    assert_eq!(answer.suggestion, "");
+}
+
+#[test]
+fn a_refused_policy_says_why_it_opens_nothing() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: names, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toFQDNs: [{matchName: example.org}]
+",
+    );
+    let answer = explain(&node, "shop/client", "world", 443);
+    let egress = &answer.directions[0];
+    assert_eq!(egress.denied_by[0].refused.as_deref(), Some("spec.egress[0].toFQDNs"));
+    assert_eq!(
+        egress.summary,
+        "no rule allows it: egress of shop/client is under default deny by cnp/shop/names; \
+         cnp/shop/names is refused: spec.egress[0].toFQDNs"
+    );
+}
+
+#[test]
+fn audit_is_a_second_verdict() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: later, namespace: shop}
+spec:
+  enforcement: audit
+  endpointSelector: {matchLabels: {app: client}}
+  egress: [{}]
+",
+    );
+    let answer = explain(&node, "shop/client", "shop/web", 80);
+    assert_eq!(answer.verdict, Verdict::Allow);
+    let (shadow, rule) = answer.directions[0].shadow.as_ref().unwrap();
+    assert_eq!(*shadow, Verdict::DefaultDeny);
+    assert!(format!("{:?}", rule.as_ref().unwrap().cause).contains("later"));
+    assert_eq!(answer.directions[0].enforcement.audited_by[0].to_string(), "snp/shop/later");
+}
+
+#[test]
+fn pods_of_other_nodes_labels_and_entities_are_judged_as_well() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: planned, namespace: shop, labels: {app: client}}
+spec: {nodeName: elsewhere}
+",
+    );
+    assert_eq!(explain(&node, "shop/planned", "shop/web", 80).verdict, Verdict::Allow);
+    let labels = "app=client,io.kubernetes.pod.namespace=shop";
+    assert_eq!(explain(&node, labels, "shop/web", 80).verdict, Verdict::Allow);
+    assert_eq!(explain(&node, "app=client", "shop/web", 80).verdict, Verdict::DefaultDeny);
+    assert_eq!(explain(&node, "host", "shop/web", 81).verdict, Verdict::Allow);
+    assert_eq!(explain(&node, "world", "shop/web", 80).verdict, Verdict::DefaultDeny);
+    // Asked without a port: what holds for ports that no rule names.
+    assert_eq!(explain(&node, "shop/client", "shop/web", 0).verdict, Verdict::DefaultDeny);
+}
+
+#[test]
+fn what_does_not_exist_is_named() {
+    let node = shop();
+    let ask = |from: &str, to: &str| {
+        let query = Query { from: Party::parse(from), to: Party::parse(to), protocol: None, port: None };
+        node.engine.explain(&query).unwrap_err().to_string()
+    };
+    assert_eq!(ask("shop/wbe", "shop/web"), "FROM shop/wbe: there is no such pod; did you mean shop/web?");
+    assert_eq!(ask("shop/web", "4711"), "TO 4711: no identity has this number");
+    assert_eq!(
+        ask("10.0.3.3", "shop/web"),
+        "FROM 10.0.3.3: the address is in a range of the cluster, and nobody is known there"
+    );
+    assert_eq!(ask("reserved:moon", "shop/web"), "FROM moon: there is no entity of this name");
+}
+
+#[test]
+fn the_suggestion_of_both_directions_opens_both() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: all, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
+",
+    );
+    let answer = explain(&node, "shop/client", "shop/web", 8080);
+    assert_eq!(answer.verdict, Verdict::DefaultDeny);
+    let objects = decode_text("suggested.yaml", &answer.suggestion);
+    assert_eq!(objects.len(), 2);
+    node.apply(objects.into_iter().map(|object| Event::from(object.unwrap())));
+    assert_eq!(explain(&node, "shop/client", "shop/web", 8080).verdict, Verdict::Allow);
+    assert_eq!(explain(&node, "shop/client", "shop/web", 8081).verdict, Verdict::DefaultDeny);
+}
+
+#[test]
+fn an_unknown_identity_drops_by_name() {
+    let mut node = shop();
+    let number = node.number(&node_labels());
+    node.apply([Event::IdentityApplied(number, node_labels())]);
+    assert_eq!(explain(&node, &number.to_string(), "shop/web", 80).verdict, Verdict::DefaultDeny);
+    node.apply([Event::IdentityRemoved(number)]);
+    let web = node.kernel.endpoints.keys().next().copied().unwrap();
+    let judged = node.kernel.judge(web, Direction::Ingress, number, "10.0.0.77".parse().unwrap(), TCP, 80);
+    assert_eq!(judged.unwrap_err(), DropReason::InvalidIdentity);
+}
+
+fn node_labels() -> sinew_api::labels::Labels {
+    let mut labels = sinew_api::labels::Labels::new();
+    labels.insert("k8s", "app", "visitor");
+    labels
+}
