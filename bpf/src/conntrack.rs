@@ -69,6 +69,9 @@ pub struct Tracking<'a, M, P> {
     pub receiver: &'a End,
     /// [`flag`]s that an entry made here gets.
     pub create_flags: u16,
+    /// 14: the packet is an ICMP error, and everything else here speaks of the connection that it quotes: `parsed` is the
+    /// quoted packet turned round, so that its sender is who got the quoted packet and its receiver who gets the error.
+    pub is_error: bool,
 }
 
 /// What to do about a packet once it is judged.
@@ -91,12 +94,15 @@ enum Plan {
 #[inline(always)]
 pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<(), Dropped> {
     let (key, sender) = key_of(t.parsed);
-    let pure_syn = t.parsed.is_pure_syn();
+    let pure_syn = !t.is_error && t.parsed.is_pure_syn();
     let (table, found) = find(t, &key);
     let plan;
     let sender_initiates;
     match &found {
         None => {
+            if t.is_error {
+                return Err(dropped!(UnrelatedIcmpError));
+            }
             sender_initiates = initiates_on_miss(t.parsed);
             plan = plan_on_miss(t.parsed);
         }
@@ -113,7 +119,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 }
                 sender_initiates = true;
                 plan = if from_initiator { Plan::Reset } else { Plan::Replace };
-            } else if denied && !from_initiator && t.parsed.protocol != protocol::TCP {
+            } else if denied && !from_initiator && !t.is_error && t.parsed.protocol != protocol::TCP {
                 // 10.
                 sender_initiates = true;
                 plan = Plan::Reset;
@@ -121,10 +127,15 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 if denied {
                     return Err(tombstone_hit(t, entry, sender, report));
                 }
+                if t.is_error {
+                    report.reply_known(!from_initiator);
+                    report.entry_flags = entry.flags;
+                    return Ok(());
+                }
+                account::hit(t, entry, sender, !from_initiator, report);
                 if table as u8 == CtTable::TcpOpening as u8 && from_initiator && is_answered(entry, sender) {
                     promote(t, &key, entry);
                 }
-                account::hit(t, entry, sender, !from_initiator, report);
                 return Ok(());
             } else {
                 sender_initiates = from_initiator;
@@ -132,9 +143,14 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             }
         }
     }
-    let initiator = if sender_initiates { sender } else { 1 - sender };
+    report.keep([plan as u8, table as u8, sender, u8::from(sender_initiates)]);
     let judged = judge::judge(t, sender_initiates, report);
-    if plan as u8 == Plan::Rejudge as u8 {
+    let [plan, table, sender, sender_initiates] = report.kept();
+    let judged = report.forget(judged);
+    let (sender, sender_initiates) = (sender & 1, sender_initiates != 0);
+    let table = CtTable::from_number(table);
+    let initiator = if sender_initiates { sender } else { 1 - sender };
+    if plan == Plan::Rejudge as u8 {
         return match &found {
             Some(entry) => rejudged(t, table, &key, sender, entry, judged, report),
             None => Err(dropped!(CtInsertFailed)),
@@ -142,24 +158,20 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     }
     judged?;
     report.reply_known(!sender_initiates);
-    match plan {
-        Plan::Nothing => {
-            report.entry_flags = t.create_flags;
-            return Ok(());
-        }
-        Plan::Replace => {
-            if let Some(entry) = &found
-                && entry.verdict != verdict::DENY
-                && !entry::is_closing(entry)
-            {
-                report.entry_flags = entry.flags;
-                return Ok(());
-            }
-        }
-        Plan::Create | Plan::Reset | Plan::Rejudge => {}
+    if plan == Plan::Nothing as u8 {
+        report.entry_flags = t.create_flags;
+        return Ok(());
+    }
+    if plan == Plan::Replace as u8
+        && let Some(entry) = &found
+        && entry.verdict != verdict::DENY
+        && !entry::is_closing(entry)
+    {
+        report.entry_flags = entry.flags;
+        return Ok(());
     }
     let target = table_for(t.parsed);
-    if plan as u8 != Plan::Create as u8 && table as u8 != target as u8 {
+    if plan != Plan::Create as u8 && table as u8 != target as u8 {
         t.maps.conntrack_delete(table, &key);
     }
     let picked_up = t.parsed.protocol == protocol::TCP && !pure_syn;
@@ -181,34 +193,13 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     };
     report.kind = event::kind::NEW;
     report.entry_flags = flags;
-    if plan as u8 == Plan::Create as u8 {
+    if plan == Plan::Create as u8 {
         if t.maps.conntrack_create(target, &key, fill) {
             return Ok(());
         }
         return first_come(t, target, &key, sender, report);
     }
     if t.maps.conntrack_write(target, &key, None, fill) { Ok(()) } else { Err(dropped!(CtInsertFailed)) }
-}
-
-/// 14: an ICMP error. `t` speaks of the connection that it quotes: the sender is the quoted destination, the receiver
-/// the quoted source, and `t.parsed` the quoted packet turned round.
-#[inline(always)]
-pub fn track_error<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<(), Dropped> {
-    let (key, sender) = key_of(t.parsed);
-    let (table, found) = find(t, &key);
-    let Some(entry) = &found else { return Err(dropped!(UnrelatedIcmpError)) };
-    let from_initiator = entry.initiator == sender;
-    report.reply_known(!from_initiator);
-    if is_current(entry, sender, t.sender, t.receiver) {
-        report.stored(entry, sender);
-        if entry.verdict == verdict::DENY {
-            return Err(Dropped::by_number(entry.reason, FILE, line!()));
-        }
-        report.entry_flags = entry.flags;
-        return Ok(());
-    }
-    let judged = judge::judge(t, from_initiator, report);
-    rejudged(t, table, &key, sender, entry, judged, report)
 }
 
 /// Looks in the tables where the packet's protocol can be; 8.
@@ -302,7 +293,7 @@ fn rejudged<M: Maps, P: Packet>(
     let stamps = entry::by_end(sender, t.sender.stamp, t.receiver.stamp);
     let identities = entry::by_end(sender, report.identities[0], report.identities[1]);
     let cookies = report.cookies;
-    let rule_changed = entry.cookies[0] != cookies[0] || entry.cookies[1] != cookies[1];
+    let rule_changed = (entry.cookies[0] ^ cookies[0]) | (entry.cookies[1] ^ cookies[1]) != 0;
     let audited = report.audited();
     let flags = entry.flags & !flag::AUDIT | if audited { flag::AUDIT } else { 0 };
     let written = t.maps.conntrack_write(table, key, Some(entry), |copy| {
@@ -323,7 +314,9 @@ fn rejudged<M: Maps, P: Packet>(
         report.kind = event::kind::NEW;
     }
     report.entry_flags = flags;
-    account::add(t, entry, sender);
+    if !t.is_error {
+        account::add(t, entry, sender);
+    }
     Ok(())
 }
 
@@ -335,7 +328,9 @@ fn tombstone_hit<M: Maps, P: Packet>(
     sender: u8,
     report: &mut Report,
 ) -> Dropped {
-    account::refresh(t, entry, sender);
+    if !t.is_error {
+        account::refresh(t, entry, sender);
+    }
     report.stored(entry, sender);
     report.reply_known(entry.initiator != sender);
     Dropped::by_number(entry.reason, FILE, line!())

@@ -178,6 +178,22 @@ impl Dropped {
         }
     }
 
+    /// The whole word, never 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self) -> u32 {
+        self.0.get()
+    }
+
+    /// A drop from its word; 0 is none.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Result<(), Self> {
+        match NonZeroU32::new(word) {
+            Some(word) => Err(Self(word)),
+            None => Ok(()),
+        }
+    }
+
     /// The number of the reason.
     #[inline(always)]
     #[must_use]

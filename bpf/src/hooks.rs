@@ -13,7 +13,7 @@ pub mod to_pod;
 
 use crate::abi::endpoint::stamp;
 use crate::abi::{Address, EndpointEntry, StateWord, event};
-use crate::conntrack::{End, Report, Tracking, track, track_error};
+use crate::conntrack::{End, Report, Tracking, track};
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -166,38 +166,23 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         }
     }
 
-    /// Tracks the packet between the frame's ends.
+    /// Tracks the packet between the frame's ends: by its own connection, or, for an ICMP error, by the one that it quotes.
     #[inline(always)]
     fn track(&mut self, create_flags: u16) -> Result<(), Dropped> {
-        let Frame { parsed, report, sender, receiver, .. } = &mut *self.frame;
+        let Frame { parsed, inner, report, sender, receiver } = &mut *self.frame;
+        let is_error = parsed.is_icmp_error();
         let tracking = Tracking {
             maps: self.maps,
             packet: &*self.packet,
             settings: self.settings,
             now: self.now,
-            parsed,
+            parsed: if is_error { inner } else { parsed },
             sender,
             receiver,
             create_flags,
+            is_error,
         };
         track(&tracking, report)
-    }
-
-    /// Tracks an ICMP error by the connection that it quotes, between the frame's ends.
-    #[inline(always)]
-    fn track_quoted(&mut self) -> Result<(), Dropped> {
-        let Frame { inner, report, sender, receiver, .. } = &mut *self.frame;
-        let tracking = Tracking {
-            maps: self.maps,
-            packet: &*self.packet,
-            settings: self.settings,
-            now: self.now,
-            parsed: inner,
-            sender,
-            receiver,
-            create_flags: 0,
-        };
-        track_error(&tracking, report)
     }
 
     /// Reads the packet that an ICMP error quotes, and turns it round: its sender is then who got the quoted packet.

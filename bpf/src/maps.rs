@@ -18,6 +18,19 @@ pub enum CtTable {
     Any,
 }
 
+impl CtTable {
+    /// The table of a number that `as u8` gave.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::TcpOpening,
+            1 => Self::Tcp,
+            _ => Self::Any,
+        }
+    }
+}
+
 /// Names a fragmented datagram: addresses, id, protocol and the interface that its fragments came in by.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]

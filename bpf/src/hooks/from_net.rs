@@ -54,7 +54,6 @@ pub(super) fn judged<M: Maps, P: Packet>(
     if run.frame.parsed.is_icmp_error() {
         run.read_quoted()?;
         run.frame.sender = run.end_of(&run.frame.inner.source, lookup);
-        run.track_quoted()?;
     } else {
         run.frame.sender = run.end_of(&run.frame.parsed.source, lookup);
         if claimed != 0 {
@@ -62,8 +61,8 @@ pub(super) fn judged<M: Maps, P: Packet>(
             run.frame.sender.lookup = Lookup::Known;
             run.frame.sender.claimed = claimed;
         }
-        run.track(0)?;
     }
+    run.track(0)?;
     if pod.flags & endpoint::flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }

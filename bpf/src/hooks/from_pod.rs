@@ -60,10 +60,8 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
         if run.frame.inner.source != run.frame.parsed.source {
             return Err(dropped!(UnrelatedIcmpError));
         }
-        run.track_quoted()?;
-    } else {
-        run.track(0)?;
     }
+    run.track(0)?;
     if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }

@@ -52,11 +52,10 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     if run.frame.parsed.is_icmp_error() {
         run.read_quoted()?;
         run.frame.sender = run.end_of(&run.frame.inner.source, Lookup::FromStack);
-        run.track_quoted()?;
     } else {
         run.frame.sender = run.end_of(&run.frame.parsed.source, Lookup::FromStack);
-        run.track(ct_flag::VIA_STACK)?;
     }
+    run.track(ct_flag::VIA_STACK)?;
     Ok(Action::Stack)
 }
 
