@@ -5,12 +5,14 @@
 //! a copy of the engine. A connection judged without port and protocol is one that no rule names by port.
 //!
 //! Neighbours in `explain/`: `party.rs` finds the ends, `bench.rs` asks the tables, `near.rs` looks for rules that came
-//! near, `suggest.rs` writes the policy that would allow it. `simulate.rs` asks the same of many flows.
+//! near, `suggest.rs` writes the policy that would allow it, `wire.rs` has the form in which the agent's service carries
+//! questions and answers. `simulate.rs` asks the same of many flows.
 
 mod bench;
 mod near;
 mod party;
 mod suggest;
+mod wire;
 mod words;
 
 use std::net::IpAddr;
@@ -30,6 +32,7 @@ use crate::state::Engine;
 pub(crate) use bench::{Bench, Judged};
 pub(crate) use party::End;
 pub use party::{Party, Unknown};
+pub use wire::{Malformed, enforcement};
 
 /// A connection to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
