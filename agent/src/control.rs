@@ -158,7 +158,9 @@ impl<S: Store> Control<S> {
                 Wake::Tick => self.tick().await,
                 Wake::Heartbeat => self.say_alive().await,
             }
-            if std::mem::take(&mut self.routes_due) {
+            // Before the first list is complete, a route that nobody names may be a living node's.
+            if self.routes_due && self.engine.snapshot().synced {
+                self.routes_due = false;
                 self.sync_routes().await;
             }
             if std::mem::take(&mut self.stale) {
@@ -423,10 +425,22 @@ impl<S: Store> Control<S> {
         let snapshot = self.engine.snapshot();
         let policies = snapshot.policies.iter().map(|(name, view)| (name, view.policy.generation));
         let store_digest = policy_digest(policies);
-        self.say_enforced(&snapshot, &store_digest).await;
+        let unreadable = self.refused.iter().filter(|document| document.name.is_none());
+        let view = View {
+            snapshot: Arc::clone(&snapshot),
+            enforced: self.enforced,
+            nodes: Arc::new(self.nodes.all().clone()),
+            store_digest: store_digest.clone(),
+            unreadable: Arc::new(unreadable.flat_map(|document| document.problems.clone()).collect()),
+            wires: Arc::new(self.wires()),
+            pools: self.pools(),
+            failures: self.failures.clone(),
+        };
+        self.view.send_replace(Arc::new(view));
         for labels in std::mem::take(&mut self.wanted_identities) {
             self.store.write(StoreWrite::AllocateIdentity(labels)).await;
         }
+        self.say_enforced(&snapshot, &store_digest).await;
         if snapshot.synced {
             let announced = self.relabels.iter().map(|(id, (identity, _))| (*id, *identity)).collect();
             let endpoints = report::endpoints(&snapshot, &self.own.name, &announced);
@@ -435,18 +449,6 @@ impl<S: Store> Control<S> {
                 self.store.write(write).await;
             }
         }
-        let unreadable = self.refused.iter().filter(|document| document.name.is_none());
-        let view = View {
-            snapshot,
-            enforced: self.enforced,
-            nodes: Arc::new(self.nodes.all().clone()),
-            store_digest,
-            unreadable: Arc::new(unreadable.flat_map(|document| document.problems.clone()).collect()),
-            wires: Arc::new(self.wires()),
-            pools: self.pools(),
-            failures: self.failures.clone(),
-        };
-        self.view.send_replace(Arc::new(view));
     }
 
     /// Tells the other nodes what this one enforces, as soon as it does.
