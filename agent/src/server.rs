@@ -30,6 +30,7 @@ use sinew_api::proto::agent::{
     ListMapsRequest, ListMapsResponse, ListPoliciesRequest, ListPoliciesResponse, MonitorRequest,
     WaitPolicyRequest,
 };
+use sinew_engine::explain::Query;
 use sinew_observer::Journal;
 use sinew_observer::peer::Peers;
 use tokio::net::UnixListener;
@@ -157,10 +158,11 @@ impl Agent for AgentService {
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
-        drop(request);
-        Err(Status::unimplemented(
-            "this agent does not explain yet: use `sinew policy explain --from-folder`",
-        ))
+        let request = request.into_inner();
+        let query = Query::try_from(&request).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let explanation = self.ask(|reply| Ask::Explain(query, reply)).await?;
+        let explanation = explanation.map_err(|unknown| Status::not_found(unknown.to_string()))?;
+        Ok(Response::new(explanation.to_wire(&request)))
     }
 
     async fn list_conntrack(

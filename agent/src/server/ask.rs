@@ -1,9 +1,10 @@
-//! What the services ask of the control loop, which alone owns the datapath.
+//! What the services ask of the control loop, which alone owns engine and datapath.
 
 use std::collections::BTreeMap;
 
 use sinew_bpf::abi::StateWord;
-use sinew_engine::EndpointId;
+use sinew_engine::explain::{Explanation, Query, Unknown};
+use sinew_engine::{EndpointId, Engine};
 use tokio::sync::oneshot;
 
 use crate::datapath::{Connection, ConnectionFilter, Datapath, DatapathError, MapFill, RuleHits};
@@ -19,13 +20,15 @@ pub enum Ask {
     Words(oneshot::Sender<BTreeMap<EndpointId, StateWord>>),
     /// Connections.
     Connections(ConnectionFilter, oneshot::Sender<Result<Vec<Connection>, DatapathError>>),
+    /// What would happen to a new connection.
+    Explain(Query, oneshot::Sender<Result<Explanation, Unknown>>),
     /// Forget connections.
     Flush(ConnectionFilter, oneshot::Sender<Result<usize, DatapathError>>),
 }
 
 impl Ask {
     /// Answers it. Whoever has gone away meanwhile gets no answer.
-    pub fn answer(self, datapath: &mut Datapath) {
+    pub fn answer(self, engine: &Engine, datapath: &mut Datapath) {
         match self {
             Self::Maps(reply) => drop(reply.send(datapath.map_fill())),
             Self::RuleHits(reply) => drop(reply.send(datapath.rule_hits())),
@@ -34,6 +37,7 @@ impl Ask {
                 drop(reply.send(words));
             }
             Self::Connections(filter, reply) => drop(reply.send(datapath.connections(&filter))),
+            Self::Explain(query, reply) => drop(reply.send(engine.explain(&query))),
             Self::Flush(filter, reply) => drop(reply.send(datapath.connections_flush(&filter))),
         }
     }

@@ -6,13 +6,13 @@ use sinew_api::policy::Protocol;
 use sinew_api::proto::agent::get_endpoint_request::By;
 use sinew_api::proto::agent::table_entry::PeerKind;
 use sinew_api::proto::agent::{
-    DirectionEnforcement, Endpoint, EndpointState, EnforcementMode, GetEndpointRequest, GetEndpointResponse,
-    ListEndpointsResponse, NamedPort, TableEntry,
+    Endpoint, EndpointState, GetEndpointRequest, GetEndpointResponse, ListEndpointsResponse, NamedPort,
+    TableEntry,
 };
 use sinew_api::proto::flow::{TrafficDirection, Verdict};
 use sinew_bpf::abi::policy::{direction, verdict};
 use sinew_bpf::abi::{PolicyEntry, PolicyKey, StateWord};
-use sinew_engine::policy::Enforcement;
+use sinew_engine::explain::enforcement;
 use sinew_engine::snapshot::EndpointView;
 use sinew_engine::{EndpointId, TableKey};
 use tonic::Status;
@@ -150,25 +150,6 @@ fn moving(labels: &Labels) -> String {
     format!(
         "moves to the identity of {labels}; until every node knows it, only what both identities allow is allowed"
     )
-}
-
-/// One direction of an endpoint.
-pub(super) fn enforcement(enforcement: &Enforcement) -> DirectionEnforcement {
-    let mode = if enforcement.init || !enforcement.switched_on_by.is_empty() {
-        EnforcementMode::Enforcing
-    } else if !enforcement.audited_by.is_empty() {
-        EnforcementMode::Auditing
-    } else {
-        EnforcementMode::Open
-    };
-    let names =
-        |policies: &[sinew_api::object::PolicyName]| policies.iter().map(ToString::to_string).collect();
-    DirectionEnforcement {
-        mode: mode.into(),
-        switched_on_by: names(&enforcement.switched_on_by),
-        audited_by: names(&enforcement.audited_by),
-        policies: names(&enforcement.policies),
-    }
 }
 
 fn named_port(port: &sinew_api::object::NamedPort) -> NamedPort {
