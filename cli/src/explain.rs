@@ -8,12 +8,16 @@ pub(crate) mod party;
 pub(crate) mod text;
 pub(crate) mod words;
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use sinew_api::proto::agent::{ExplainRequest, ExplainResponse};
 use sinew_api::proto::flow::Verdict;
 
 use crate::failure::Failure;
+use crate::folder::Folder;
+use crate::offline::Offline;
 use crate::{AgentArgs, agent};
 
 /// Arguments of `sinew policy explain`.
@@ -30,6 +34,9 @@ pub(crate) struct ExplainArgs {
     /// Namespace of bare pod names, and of labels that name none
     #[arg(short, long)]
     namespace: Option<String>,
+    /// Ask this folder of objects instead of an agent
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from_folder: Option<PathBuf>,
     /// Exit 1 when the verdict is another one; for checks in CI
     #[arg(long, value_enum)]
     expect: Option<Expected>,
@@ -51,6 +58,14 @@ pub(crate) async fn run(args: &ExplainArgs) -> Result<()> {
     let request = question(args)?;
     let answer = args.agent.connect().await?.explain(args.agent.request(request)).await;
     let answer = answer.map_err(|status| agent::refused(&status))?.into_inner();
+    show(args, &answer)
+}
+
+/// Asks a folder.
+pub(crate) fn run_offline(args: &ExplainArgs) -> Result<()> {
+    let folder = args.from_folder.as_deref().unwrap_or(Path::new("."));
+    let request = question(args)?;
+    let answer = Offline::new(&Folder::read(folder)?)?.explain(&request)?;
     show(args, &answer)
 }
 

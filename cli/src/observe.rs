@@ -7,7 +7,7 @@
 mod explain;
 mod filters;
 mod flags;
-mod input;
+pub(crate) mod input;
 mod moment;
 mod print;
 mod request;

@@ -10,8 +10,11 @@ use anyhow::{Context, Result};
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::object::{Endpoint, Object, Pod};
+use sinew_api::proto::agent::{ExplainRequest, ExplainResponse};
+use sinew_engine::explain::Query;
 use sinew_engine::{Change, Config, EndpointId, Engine, Event, LocalEndpoint};
 
+use crate::failure::Failure;
 use crate::folder::Folder;
 
 /// The node's name: no object can have it, since it is no DNS label.
@@ -52,6 +55,25 @@ impl Offline {
             events = changes.into_iter().filter_map(|change| numbers.answer(change)).collect();
         }
         Ok(Self { engine })
+    }
+
+    /// What an agent would answer.
+    ///
+    /// # Errors
+    /// An end that nobody has, or a question that can't be understood.
+    pub(crate) fn explain(&self, request: &ExplainRequest) -> Result<ExplainResponse, Failure> {
+        let query = Query::try_from(request).map_err(|malformed| Failure::usage(malformed.to_string()))?;
+        let explanation =
+            self.engine.explain(&query).map_err(|unknown| Failure::unknown_name(unknown.to_string()))?;
+        let mut answer = explanation.to_wire(request);
+        // The made-up node is no fact, and neither is the number of times that the engine has thought.
+        for party in [&mut answer.from, &mut answer.to].into_iter().flatten() {
+            if party.node == NODE {
+                party.node.clear();
+            }
+        }
+        answer.revision = 0;
+        Ok(answer)
     }
 }
 

@@ -3,6 +3,7 @@
 //! `list`, `get` and `wait` ask the agent; `validate` and `simulate` need none; `explain` (`crate::explain`) does either.
 //! Neighbours: `policy/text.rs` writes policies for people.
 
+mod simulate;
 mod text;
 mod validate;
 mod wait;
@@ -25,6 +26,8 @@ pub(crate) enum PolicyCommand {
     Get(GetArgs),
     /// Check objects before they are applied: what would be refused, and what is a foot-gun
     Validate(validate::ValidateArgs),
+    /// Replay recorded flows against changed policies and list the verdicts that would change
+    Simulate(simulate::SimulateArgs),
     /// What would happen to a connection, by which rule, and what would change it
     Explain(ExplainArgs),
     /// Wait until every live node enforces what the store holds
@@ -57,8 +60,9 @@ impl PolicyCommand {
     /// Whether it needs no agent.
     pub(crate) fn is_offline(&self) -> bool {
         match self {
-            Self::Validate(_) => true,
-            Self::Explain(_) | Self::List(_) | Self::Get(_) | Self::Wait(_) => false,
+            Self::Validate(_) | Self::Simulate(_) => true,
+            Self::Explain(args) => args.from_folder.is_some(),
+            Self::List(_) | Self::Get(_) | Self::Wait(_) => false,
         }
     }
 }
@@ -67,10 +71,9 @@ impl PolicyCommand {
 pub(crate) fn run_offline(command: &PolicyCommand) -> Result<()> {
     match command {
         PolicyCommand::Validate(args) => validate::run(args),
-        PolicyCommand::Explain(_)
-        | PolicyCommand::List(_)
-        | PolicyCommand::Get(_)
-        | PolicyCommand::Wait(_) => {
+        PolicyCommand::Simulate(args) => simulate::run(args),
+        PolicyCommand::Explain(args) => explain::run_offline(args),
+        PolicyCommand::List(_) | PolicyCommand::Get(_) | PolicyCommand::Wait(_) => {
             unreachable!("these ask the agent")
         }
     }
@@ -83,7 +86,7 @@ pub(crate) async fn run(command: &PolicyCommand) -> Result<()> {
         PolicyCommand::Get(args) => get(args).await,
         PolicyCommand::Explain(args) => explain::run(args).await,
         PolicyCommand::Wait(args) => wait::run(args).await,
-        PolicyCommand::Validate(_) => unreachable!("this asks no agent"),
+        PolicyCommand::Validate(_) | PolicyCommand::Simulate(_) => unreachable!("these ask no agent"),
     }
 }
 

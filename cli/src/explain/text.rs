@@ -55,10 +55,21 @@ fn party(title: &str, party: Option<&ResolvedParty>, paint: Paint) -> String {
     }
     facts.extend(party.addresses.iter().filter(|address| **address != party.name).cloned());
     let mut text = format!("  {title:<5} {}\n", facts.join("  "));
-    if !party.labels.is_empty() {
-        text.push_str(&format!("        {}\n", paint.tone(Tone::Faint, &party.labels.join(" "))));
+    let labels = telling(&party.labels);
+    if !labels.is_empty() {
+        text.push_str(&format!("        {}\n", paint.tone(Tone::Faint, &labels.join(" "))));
     }
     text
+}
+
+/// Labels that somebody chose. Every pod has those of its namespace, cluster and service account besides; they stand in
+/// `sinew identity get` and in JSON.
+fn telling(labels: &[String]) -> Vec<&str> {
+    let of_every_pod = |label: &str| {
+        let key = label.strip_prefix("k8s:").unwrap_or_default();
+        key.starts_with("io.cilium.k8s.") || key.starts_with("io.kubernetes.")
+    };
+    labels.iter().map(String::as_str).filter(|label| !of_every_pod(label)).collect()
 }
 
 fn one_direction(direction: &DirectionExplanation, paint: Paint) -> String {
@@ -72,7 +83,8 @@ fn one_direction(direction: &DirectionExplanation, paint: Paint) -> String {
     if let Some(rule) = direction.rule.as_ref().filter(|rule| rule.built_in.is_empty()) {
         text.push_str(&rule_line(rule, paint));
     }
-    if !direction.summary.is_empty() {
+    // Where a rule or policies decided, the lines around say the same.
+    if direction.rule.is_none() && direction.denied_by.is_empty() && direction.verdict() == Verdict::Dropped {
         text.push_str(&format!("  {}\n", direction.summary));
     }
     if direction.verdict() == Verdict::Dropped {

@@ -24,7 +24,7 @@ use crate::failure::Failure;
 const MOST_LAST: u64 = 1_000_000;
 
 /// The answers of a file to a request.
-pub(super) fn read(
+pub(crate) fn read(
     path: &Path,
     request: &GetFlowsRequest,
 ) -> Result<Box<dyn Iterator<Item = Result<GetFlowsResponse>>>> {

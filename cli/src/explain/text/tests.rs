@@ -22,7 +22,17 @@ fn pod(name: &str, identity: u32, node: &str, address: &str, labels: &[&str]) ->
 fn client_to_web() -> ExplainResponse {
     ExplainResponse {
         from: Some(pod("default/client", 257, "a", "10.0.0.5", &["k8s:app=client"])),
-        to: Some(pod("default/web", 258, "b", "10.0.1.7", &["k8s:app=web"])),
+        to: Some(pod(
+            "default/web",
+            258,
+            "b",
+            "10.0.1.7",
+            &[
+                "k8s:app=web",
+                "k8s:io.cilium.k8s.policy.serviceaccount=default",
+                "k8s:io.kubernetes.pod.namespace=default",
+            ],
+        )),
         verdict: Verdict::Forwarded.into(),
         revision: 12,
         port: Some(8080),

@@ -1,0 +1,224 @@
+//! Recorded flows as questions: who asked for what, in which direction it was judged, and what the verdict was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::Result;
+use sinew_api::identity::Identity;
+use sinew_api::labels::{CLUSTER, NAMESPACE, NAMESPACE_LABELS_PREFIX, SERVICE_ACCOUNT};
+use sinew_api::object::{Namespace, Object, Origin, Pod, PodPhase};
+use sinew_api::proto::agent::Party;
+use sinew_api::proto::agent::party::By;
+use sinew_api::proto::flow::{DropReason, Endpoint, Flow, TrafficDirection, Verdict, layer4};
+use sinew_api::proto::observer::GetFlowsRequest;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+
+use crate::folder::Folder;
+use crate::observe;
+
+/// `CiliumEventType.type` of a policy verdict.
+const POLICY_VERDICT: i32 = 5;
+
+/// One end of a recorded connection.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    /// A pod, as `ns/name`.
+    Pod(String),
+    /// A node or the host, by the name of its identity.
+    Entity(String),
+    /// Anybody else.
+    Address(IpAddr),
+}
+
+impl End {
+    /// The end as the question of an explanation.
+    pub(super) fn party(&self) -> Party {
+        let by = match self {
+            Self::Pod(pod) => By::Pod(pod.clone()),
+            Self::Entity(entity) => By::Entity(entity.clone()),
+            Self::Address(address) => By::Address(address.to_string()),
+        };
+        Party { by: Some(by) }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name) | Self::Entity(name) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// What a flow asked of the policies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Question {
+    pub(super) from: End,
+    pub(super) to: End,
+    /// As in answers.
+    pub(super) protocol: String,
+    /// Destination port or ICMP type.
+    pub(super) port: Option<u32>,
+    egress: bool,
+}
+
+impl Question {
+    /// The direction that was judged.
+    pub(super) fn direction(&self) -> TrafficDirection {
+        if self.egress { TrafficDirection::Egress } else { TrafficDirection::Ingress }
+    }
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let traffic = crate::explain::words::asked(&self.protocol, self.port);
+        write!(f, "{} -> {} {traffic}", self.from, self.to)
+    }
+}
+
+/// How a question was answered when it was recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) flows: u64,
+    /// The latest verdict.
+    pub(super) verdict: Verdict,
+}
+
+/// All questions of a file, and the pods that asked them.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    verdicts: BTreeMap<Question, Asked>,
+    /// Drops by policy, for whoever recorded drops only.
+    drops: BTreeMap<Question, Asked>,
+    pods: BTreeMap<(String, String), Pod>,
+    namespaces: BTreeMap<String, Namespace>,
+}
+
+impl Recording {
+    /// Reads a file of flows, or stdin where it is `-`.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let mut recording = Self::default();
+        for answer in observe::input::read(path, &GetFlowsRequest::default())? {
+            if let Some(ResponseTypes::Flow(flow)) = answer?.response_types {
+                recording.add(&flow);
+            }
+        }
+        Ok(recording)
+    }
+
+    /// Questions in order; a drop counts where no verdict was recorded.
+    pub(super) fn questions(&self) -> impl Iterator<Item = (&Question, &Asked)> {
+        let drops = self.drops.iter().filter(|(question, _)| !self.verdicts.contains_key(question));
+        self.verdicts.iter().chain(drops)
+    }
+
+    /// The pods and namespaces that the flows speak of.
+    pub(super) fn folder(&self) -> Folder {
+        let namespaces = self.namespaces.values().cloned().map(Object::Namespace);
+        let pods = self.pods.values().cloned().map(Object::Pod);
+        Folder { objects: namespaces.chain(pods).collect(), refused: Vec::new() }
+    }
+
+    /// Takes a flow in, if it tells of a verdict on a new connection.
+    pub(super) fn add(&mut self, flow: &Flow) {
+        let is_verdict = flow.event_type.is_some_and(|event| event.r#type == POLICY_VERDICT);
+        let is_drop = flow.verdict() == Verdict::Dropped
+            && matches!(flow.drop_reason_desc(), DropReason::PolicyDenied | DropReason::PolicyDeny);
+        if !is_verdict && !is_drop {
+            return;
+        }
+        self.learn(flow.source.as_ref(), flow.ip.as_ref().map(|ip| ip.source.as_str()));
+        self.learn(flow.destination.as_ref(), flow.ip.as_ref().map(|ip| ip.destination.as_str()));
+        let Some(question) = question(flow) else { return };
+        let known = if is_verdict { &mut self.verdicts } else { &mut self.drops };
+        let asked = known.entry(question).or_insert(Asked { flows: 0, verdict: flow.verdict() });
+        asked.flows += 1;
+        asked.verdict = flow.verdict();
+    }
+
+    /// A pod is what the latest flow says of it.
+    fn learn(&mut self, end: Option<&Endpoint>, address: Option<&str>) {
+        let Some(end) = end.filter(|end| !end.pod_name.is_empty()) else { return };
+        let mut pod = Pod {
+            namespace: end.namespace.clone(),
+            name: end.pod_name.clone(),
+            uid: String::new(),
+            labels: BTreeMap::new(),
+            service_account: "default".into(),
+            host_network: false,
+            node: String::new(),
+            ports: Vec::new(),
+            phase: Some(PodPhase::Running),
+            addresses: Vec::new(),
+            terminating: false,
+            workload: None,
+            origin: Origin::default(),
+        };
+        let mut namespace = Namespace::bare(&end.namespace);
+        for label in &end.labels {
+            let Some(label) = label.strip_prefix("k8s:") else { continue };
+            let (key, value) = label.split_once('=').unwrap_or((label, ""));
+            if let Some(key) = key.strip_prefix(NAMESPACE_LABELS_PREFIX) {
+                namespace.labels.insert(key.to_owned(), value.to_owned());
+            } else if key == SERVICE_ACCOUNT {
+                pod.service_account = value.to_owned();
+            } else if key != NAMESPACE && key != CLUSTER {
+                pod.labels.insert(key.to_owned(), value.to_owned());
+            }
+        }
+        let name = (pod.namespace.clone(), pod.name.clone());
+        let mut addresses =
+            address.and_then(|address| address.parse::<IpAddr>().ok()).into_iter().collect::<BTreeSet<_>>();
+        if let Some(before) = self.pods.get(&name) {
+            // One address a family: the latest.
+            let other = before
+                .addresses
+                .iter()
+                .filter(|old| addresses.iter().all(|new| new.is_ipv4() != old.is_ipv4()));
+            let other = other.copied().collect::<Vec<_>>();
+            addresses.extend(other);
+        }
+        pod.addresses = addresses.into_iter().collect();
+        self.pods.insert(name, pod);
+        self.namespaces.insert(namespace.name.clone(), namespace);
+    }
+}
+
+fn question(flow: &Flow) -> Option<Question> {
+    let ip = flow.ip.as_ref();
+    let from = end(flow.source.as_ref(), ip.map(|ip| ip.source.as_str()))?;
+    let to = end(flow.destination.as_ref(), ip.map(|ip| ip.destination.as_str()))?;
+    let (protocol, port) = match flow.l4.as_ref()?.protocol.as_ref()? {
+        layer4::Protocol::Tcp(tcp) => ("TCP", Some(tcp.destination_port)),
+        layer4::Protocol::Udp(udp) => ("UDP", Some(udp.destination_port)),
+        layer4::Protocol::Sctp(sctp) => ("SCTP", Some(sctp.destination_port)),
+        layer4::Protocol::IcmPv4(icmp) => ("ICMP", Some(icmp.r#type)),
+        layer4::Protocol::IcmPv6(icmp) => ("ICMPv6", Some(icmp.r#type)),
+        layer4::Protocol::Vrrp(_) | layer4::Protocol::Igmp(_) => return None,
+    };
+    let egress = match flow.traffic_direction() {
+        TrafficDirection::Egress => true,
+        TrafficDirection::Ingress => false,
+        TrafficDirection::Unknown => return None,
+    };
+    Some(Question { from, to, protocol: protocol.into(), port, egress })
+}
+
+/// A pod by its name; nodes by their identity, since a flow's address may be one of several; all others by address.
+fn end(end: Option<&Endpoint>, address: Option<&str>) -> Option<End> {
+    if let Some(end) = end {
+        if !end.pod_name.is_empty() {
+            return Some(End::Pod(format!("{}/{}", end.namespace, end.pod_name)));
+        }
+        let identity = Identity(end.identity);
+        if matches!(identity, Identity::HOST | Identity::REMOTE_NODE | Identity::KUBE_APISERVER)
+            && let Some(name) = identity.reserved_name()
+        {
+            return Some(End::Entity(name.to_owned()));
+        }
+    }
+    address?.parse().ok().map(End::Address)
+}
