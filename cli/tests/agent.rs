@@ -2,6 +2,7 @@
 //!
 //! The agent here (`agent/server.rs`) answers from fixed values over real gRPC on a real Unix socket; the lab has the
 //! real agent. Expectations are what `--help` promises.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 #[path = "agent/server.rs"]
 mod server;

@@ -3,6 +3,7 @@
 //! `documents/sessions.rs` runs the YAML and the commands of `docs/policy.md` against the real binary;
 //! `documents/tables.rs` makes the tables that repeat code and compares them, or writes them where
 //! `SINEW_WRITE_DOCUMENTS=1` is set.
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 #[path = "documents/sessions.rs"]
 mod sessions;

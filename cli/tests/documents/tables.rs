@@ -9,16 +9,22 @@ use sinew_bpf::drop::DropReason;
 
 use super::{file, writing};
 
-/// Document, name of the table, and what makes it.
-const TABLES: [(&str, &str, fn() -> String); 3] = [
-    ("docs/datapath.md", "drop reasons", drop_reasons),
-    ("docs/datapath.md", "maps", maps),
-    ("docs/datapath.md", "time-outs", time_outs),
+/// A table of a document.
+struct Table {
+    document: &'static str,
+    name: &'static str,
+    make: fn() -> String,
+}
+
+const TABLES: [Table; 3] = [
+    Table { document: "docs/datapath.md", name: "drop reasons", make: drop_reasons },
+    Table { document: "docs/datapath.md", name: "maps", make: maps },
+    Table { document: "docs/datapath.md", name: "time-outs", make: time_outs },
 ];
 
 /// Compares every table, or writes it.
 pub(crate) fn check() {
-    for (document, name, make) in TABLES {
+    for Table { document, name, make } in TABLES {
         let path = file(document);
         let text = fs::read_to_string(&path).unwrap();
         let begin = format!("<!-- generated: {name} -->\n");
