@@ -16,7 +16,8 @@ use crate::control::{NUMBERS, POLICIES};
 use crate::netlink::node::OVERLAY_LINK;
 use crate::netlink::{Netlink, ROUTE_PROTOCOL};
 use crate::plugin::queue;
-use crate::run::{SOCKET, is_served};
+use crate::run::SOCKET;
+use crate::socket;
 use crate::store::folder;
 
 /// Takes everything away. Returns a line for each thing that was there.
@@ -25,9 +26,9 @@ use crate::store::folder;
 /// The agent runs, or something could not be removed; what could be is gone, and the error lists the rest.
 pub fn cleanup(place: &Place) -> anyhow::Result<Vec<String>> {
     place.check()?;
-    let socket = place.run_dir.join(SOCKET);
-    if is_served(&socket) {
-        bail!("the agent still serves {}: stop it first", socket.display());
+    let path = place.run_dir.join(SOCKET);
+    if socket::is_served(&path) {
+        bail!("the agent still serves {}: stop it first", path.display());
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;

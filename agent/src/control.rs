@@ -154,7 +154,7 @@ impl<S: Store> Control<S> {
                 Wake::Step(step) => self.answer(step),
                 Wake::Link(Some(event)) => self.hear_link(&event).await,
                 Wake::Link(None) => return Err(StartError::Ended("the kernel's link events")),
-                Wake::Ask(ask) => ask.answer(&mut self.datapath),
+                Wake::Ask(ask) => ask.answer(&self.engine, &mut self.datapath),
                 Wake::Tick => self.tick().await,
                 Wake::Heartbeat => self.say_alive().await,
             }

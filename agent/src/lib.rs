@@ -11,5 +11,6 @@ pub mod netlink;
 pub mod plugin;
 pub mod run;
 pub mod server;
+mod socket;
 pub mod store;
 pub mod view;

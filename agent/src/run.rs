@@ -11,7 +11,6 @@
 //! the datapath as it is: pods go on, and the next agent takes over (design.md §1, promise 3).
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +32,7 @@ use crate::datapath::EventRings;
 use crate::flow::{self, FlowSettings};
 use crate::kernel;
 use crate::server::{self, Sources};
+use crate::socket;
 
 /// Name of the gRPC socket under the run folder.
 pub const SOCKET: &str = "agent.sock";
@@ -47,25 +47,19 @@ const QUEUE_LOOK: Duration = Duration::from_secs(10);
 /// What keeps the agent from coming up or going on.
 pub fn run(config: Config, object: &[u8]) -> anyhow::Result<()> {
     let kernel = kernel::check()?;
-    let socket = config.place.run_dir.join(SOCKET);
-    if is_served(&socket) {
-        bail!("another agent serves {}: this node has its agent already", socket.display());
+    let path = config.place.run_dir.join(SOCKET);
+    if socket::is_served(&path) {
+        bail!("another agent serves {}: this node has its agent already", path.display());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("making the control thread's runtime")?;
     let tasks = LocalSet::new();
-    let outcome = runtime.block_on(tasks.run_until(be_agent(config, object, kernel, socket.clone())));
+    let outcome = runtime.block_on(tasks.run_until(be_agent(config, object, kernel, path.clone())));
     // Whoever connects from now on is told at once that nobody listens.
-    let _gone = fs::remove_file(&socket);
+    let _gone = fs::remove_file(&path);
     outcome
-}
-
-/// Whether an agent answers on a socket.
-#[must_use]
-pub fn is_served(socket: &Path) -> bool {
-    UnixStream::connect(socket).is_ok()
 }
 
 async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf) -> anyhow::Result<()> {

@@ -15,9 +15,7 @@ mod rule_text;
 mod status;
 mod wait;
 
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,7 +31,6 @@ use sinew_api::proto::agent::{
 use sinew_engine::explain::Query;
 use sinew_observer::Journal;
 use sinew_observer::peer::Peers;
-use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
@@ -64,12 +61,7 @@ pub struct Sources {
 ///
 /// The socket can't be made, or serving ends.
 pub async fn serve(socket: &Path, sources: Sources, peers: watch::Receiver<Peers>) -> io::Result<()> {
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, Permissions::from_mode(0o600))?;
+    let listener = crate::socket::bind(socket)?;
     let (mut routes, _health) = sinew_observer::server::routes(sources.journal.clone(), peers).await;
     routes.add_service(AgentServer::new(AgentService { sources }));
     tonic::transport::Server::builder()

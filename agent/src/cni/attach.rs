@@ -5,7 +5,7 @@
 //!
 //! Neighbours: [`super::server`] and [`super::queue`] bring commands, [`super::step`] has the steps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -92,11 +92,19 @@ impl Attacher {
     /// # Errors
     /// The first thing that could not be removed; the rest has been tried.
     pub async fn gc(&self, valid: &[AttachmentKey]) -> Result<(), Refusal> {
+        // Links first: one that is made meanwhile has its attachment's file before.
+        let links = self.netlink.pod_links().await?;
+        let standing = self.ask(Step::List).await?;
         let mut outcome = Ok(());
-        for key in self.ask(Step::List).await? {
-            if !valid.contains(&key) {
-                outcome = outcome.and(self.del(&key).await);
-            }
+        for key in standing.iter().filter(|key| !valid.contains(key)) {
+            outcome = outcome.and(self.del(key).await);
+        }
+        let claimed: BTreeSet<String> =
+            standing.iter().map(|key| veth::host_link_name(&key.container_id, &key.ifname)).collect();
+        for link in links.iter().filter(|link| !claimed.contains(&link.name)) {
+            tracing::warn!(interface = link.name, "an interface of nobody is removed");
+            outcome =
+                outcome.and(self.netlink.delete_link(&link.name).await.map(drop).map_err(Refusal::from));
         }
         outcome
     }

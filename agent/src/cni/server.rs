@@ -7,10 +7,8 @@
 //! A connection's task owns its socket only, so dropping it anywhere leaves at most an attachment in the phase "adding"
 //! or "removing", which the next start undoes.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +22,7 @@ use tokio::time::timeout;
 use super::attach::Attacher;
 use super::ledger::key_of;
 use super::{AttachmentKey, Refusal};
+use crate::socket;
 
 /// Name of the socket under the run folder.
 pub const SOCKET: &str = "cni.sock";
@@ -39,31 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The socket can't be made, or another agent listens on it.
 pub fn bind(run_dir: &Path) -> io::Result<UnixListener> {
-    bind_socket(&run_dir.join(SOCKET))
-}
-
-/// Makes a Unix socket that only root may use.
-///
-/// # Errors
-/// As for [`bind`].
-pub(crate) fn bind_socket(path: &Path) -> io::Result<UnixListener> {
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(io::Error::other(format!("another agent listens on {}", path.display())));
-    }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    // Made under another name and moved into place, so that it is never there with the wrong mode.
-    let temporary: PathBuf = path.with_extension("new");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&temporary)?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
-    fs::rename(&temporary, path)?;
-    Ok(listener)
+    socket::bind(&run_dir.join(SOCKET))
 }
 
 /// Serves the socket until the task is dropped. Must run in a `LocalSet`.
