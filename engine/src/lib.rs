@@ -17,6 +17,7 @@ pub mod policy;
 pub mod snapshot;
 mod state;
 mod table;
+mod validate;
 
 pub use change::{Change, EndpointId};
 pub use config::{Config, LabelFilter};

@@ -186,6 +186,16 @@ impl Matchers {
         self.slots.get(&id).map_or(&NOBODY, |slot| &slot.members)
     }
 
+    /// Whether a pod's identity matches a selector.
+    pub(crate) fn anybody_matches(&self, selector: &Selector) -> bool {
+        let matches =
+            |number: &Identity| self.identities.get(number).is_some_and(|labels| selector.matches(labels));
+        match self.fewest_candidates(selector) {
+            Some(candidates) => candidates.iter().any(matches),
+            None => self.identities.keys().any(matches),
+        }
+    }
+
     /// An identity appears. Returns the matchers that match it.
     pub(crate) fn add_identity(&mut self, number: Identity, labels: Arc<Labels>) -> Vec<MatcherId> {
         let mut candidates: BTreeSet<MatcherId> = self.unanchored.clone();

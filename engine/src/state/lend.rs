@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_api::object::{CidrGroupKind, Pod, PolicyName};
-use sinew_api::policy::{CidrGroup, Entity, Policy};
+use sinew_api::policy::{CidrGroup, Entity, Policy, Protocol};
+use sinew_api::selector::Selector;
 use sinew_bpf::abi::IpcacheEntry;
 
 use super::Engine;
@@ -20,7 +21,7 @@ use super::locals::{Local, named_ports, pod_labels};
 use super::order::Written;
 use crate::change::EndpointId;
 use crate::event::{Event, LocalEndpoint};
-use crate::numbers::{Cause, Place};
+use crate::numbers::{Cause, Direction, Place};
 use crate::policy::Enforcement;
 use crate::policy::classes::ClassTrie;
 use crate::policy::compile::NamedPorts;
@@ -70,6 +71,37 @@ impl Engine {
 
     pub(crate) fn cidr_groups(&self) -> &BTreeMap<(CidrGroupKind, String), CidrGroup> {
         &self.facts.groups
+    }
+
+    /// Whether any pod of the cluster is known.
+    pub(crate) fn has_pods(&self) -> bool {
+        self.synced && self.matchers.identities().range(Identity::FIRST_ALLOCATED..).next().is_some()
+    }
+
+    /// Whether an identity that is known matches.
+    pub(crate) fn anybody_matches(&self, selector: &Selector) -> bool {
+        self.matchers.anybody_matches(selector)
+    }
+
+    /// Whether a pod has a port of this name: of this node's for what comes in, of the whole cluster's for what goes out.
+    pub(crate) fn somebody_has_port(&self, direction: Direction, name: &str, protocol: Protocol) -> bool {
+        let key = (name.to_owned(), protocol);
+        match direction {
+            Direction::Ingress => self.locals.values().any(|local| local.ports.contains_key(&key)),
+            Direction::Egress => self.peer_ports.values().any(|ports| ports.contains_key(&key)),
+        }
+    }
+
+    /// The tables of the endpoints here that a spec selects.
+    pub(crate) fn tables_selected_by(&self, name: &PolicyName, index: usize) -> Vec<&PolicyTable> {
+        let spec = (name.clone(), index);
+        let selected = self.subjects.values().filter(|selected| selected.specs.contains(&spec));
+        selected.map(|selected| &*selected.compiled.table).collect()
+    }
+
+    /// The addresses of nodes.
+    pub(crate) fn node_prefixes(&self) -> Vec<IpNet> {
+        self.all_node_addresses().into_iter().map(IpNet::from).collect()
     }
 
     /// What kind of place an address is.

@@ -5,8 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sinew_api::object::{PolicyName, Problem};
-use sinew_api::policy::{PeerMatch, Peers, Policy};
+use sinew_api::object::PolicyName;
 
 use super::Engine;
 use super::claims::Claimant;
@@ -56,7 +55,7 @@ impl Engine {
             let mut problems = policy.problems.clone();
             problems.extend(stored.overflow.clone());
             let mut warnings = policy.warnings.clone();
-            warnings.extend(self.empty_peers(running));
+            warnings.extend(crate::validate::warnings(self, running));
             let view = PolicyView {
                 policy: Arc::clone(policy),
                 running: Arc::clone(running),
@@ -120,41 +119,6 @@ impl Engine {
             }
         }
         matched
-    }
-
-    /// policy.md 6: an entity that nobody is, or a group that isn't there, is valid and worth a word.
-    fn empty_peers(&self, policy: &Policy) -> Vec<Problem> {
-        use sinew_api::policy::{CidrGroupMatch, Entity};
-        let mut warnings = Vec::new();
-        let rules = policy.specs.iter().flat_map(|spec| spec.ingress.iter().chain(&spec.egress));
-        for rule in rules {
-            let Peers::OneOf(peers) = &rule.peers else { continue };
-            for peer in peers {
-                let message = match &peer.matches {
-                    PeerMatch::Entity(Entity::KubeApiserver) if self.config.kube_apiserver.is_empty() => {
-                        "no address of the API server is configured, so this matches nobody"
-                    }
-                    PeerMatch::Entity(Entity::Ingress | Entity::Health) => {
-                        "nothing here has this entity, so this matches nobody"
-                    }
-                    PeerMatch::CidrGroup { group, .. }
-                        if crate::policy::load::prefixes_of(&self.facts.groups, group).next().is_none() =>
-                    {
-                        match group {
-                            CidrGroupMatch::Name(_) => "there is no CIDR group of this name, or it is empty",
-                            CidrGroupMatch::Labels(_) => "no CIDR group has these labels",
-                        }
-                    }
-                    _ => continue,
-                };
-                warnings.push(Problem {
-                    path: peer.path.clone(),
-                    message: message.to_owned(),
-                    origin: rule.origin.clone(),
-                });
-            }
-        }
-        warnings
     }
 
     fn identity_views(&self) -> BTreeMap<sinew_api::identity::Identity, IdentityView> {

@@ -14,7 +14,8 @@ use sinew_api::object::{
     Endpoint, NamedPort, Namespace, Node as NodeObject, Origin, Pod, PodPhase, PolicyName,
 };
 use sinew_api::policy::{CidrGroup, PeerMatch, Peers, Policy, Protocol};
-use sinew_engine::{Config, Direction, EndpointId, Event, Found, LocalEndpoint};
+use sinew_engine::explain::{self, Party, Query};
+use sinew_engine::{Config, Direction, EndpointId, Engine, Event, Found, LocalEndpoint};
 
 use crate::kernel::Kernel;
 use crate::naive::{self, Cluster, End, Enforcer, Label, Traffic, Verdict};
@@ -27,7 +28,8 @@ const AT_LEAST: u64 = 100_000;
 #[test]
 fn random_events_keep_every_promise() {
     let compared = AtomicU64::new(0);
-    let cases = Cases { cases: 700, max_shrink_iters: 4_000, ..Cases::default() };
+    let cases =
+        Cases { cases: 1_500, max_shrink_iters: 4_000, failure_persistence: None, ..Cases::default() };
     let questions = prop::collection::vec(random::traffic(), 3);
     let steps = prop::collection::vec(random::step(), 1..45);
     TestRunner::new(cases)
@@ -39,6 +41,7 @@ fn random_events_keep_every_promise() {
                 let asked = model.check_verdicts(&questions)?;
                 compared.fetch_add(asked, Ordering::Relaxed);
             }
+            model.check_explanations(questions[0])?;
             Ok(())
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
@@ -157,7 +160,7 @@ impl Model {
                 }
             }
             Step::OwnAddresses(choice) => {
-                let all = ["192.168.0.1", "10.0.1.1", "2001:db8::1"].map(|text| text.parse().unwrap());
+                let all = ["192.168.0.1", "10.0.1.200", "2001:db8::1"].map(|text| text.parse().unwrap());
                 self.own = all[..usize::from(choice % 4)].to_vec();
                 self.node.apply([Event::NodeAddresses(self.own.clone())]);
             }
@@ -391,6 +394,12 @@ impl Model {
         let peers = self.peers();
         let kernel = &self.node.kernel;
         let mut asked = 0;
+        for (identity, peer) in peers.iter().filter(|(identity, _)| !identity.is_world()) {
+            prop_assert_eq!(kernel.identity_of(peer.address), *identity, "who is {}", peer.address);
+        }
+        let claimed: BTreeSet<IpAddr> =
+            peers.iter().filter(|(identity, _)| !identity.is_world()).map(|(_, peer)| peer.address).collect();
+        prop_assert_eq!(kernel.addresses.keys().copied().collect::<BTreeSet<_>>(), claimed);
         for local in self.locals.values() {
             for direction in Direction::BOTH {
                 for (identity, peer) in &peers {
@@ -418,6 +427,51 @@ impl Model {
             }
         }
         Ok(asked)
+    }
+
+    /// Explain says what the kernel says, and applying what it suggests does allow the connection.
+    fn check_explanations(&self, traffic: Traffic) -> Result<(), TestCaseError> {
+        let peers = self.peers();
+        for local in
+            self.locals.values().filter(|local| local.labels == local.target && !over(local.pod.as_ref()))
+        {
+            let own = local.created.addresses[0];
+            for (identity, peer) in peers.iter().filter(|(_, peer)| {
+                peer.address.is_ipv4() == own.is_ipv4()
+                    && self.node.kernel.identity_of(peer.address) == number_of_plain(&self.node, &peer.labels)
+            }) {
+                for direction in Direction::BOTH {
+                    let found = ask(&self.node.kernel, local.created.id, direction, *identity, peer, traffic);
+                    let (answer, one) = explain(&self.node.engine, direction, own, peer.address, traffic);
+                    let explained = match one {
+                        explain::Verdict::Allow => Verdict::Allow,
+                        explain::Verdict::DefaultDeny => Verdict::DefaultDeny,
+                        explain::Verdict::Deny => Verdict::Deny,
+                        explain::Verdict::Drop(reason) => panic!("{}", reason.words()),
+                    };
+                    prop_assert_eq!(explained, found, "{:?} of {:?} from {:?}", direction, local, peer);
+                    if found != Verdict::DefaultDeny {
+                        prop_assert_eq!(answer, "");
+                        continue;
+                    }
+                    if answer.is_empty() {
+                        prop_assert!([1, 58].contains(&traffic.protocol), "{:?} needs a suggestion", traffic);
+                        continue;
+                    }
+                    let objects = sinew_api::object::decode_text("suggested.yaml", &answer);
+                    let objects: Vec<_> = objects.into_iter().map(|object| object.unwrap()).collect();
+                    for object in &objects {
+                        let sinew_api::object::Object::Policy(policy) = object else { panic!("a policy") };
+                        prop_assert_eq!(&policy.problems, &[], "{}", &answer);
+                    }
+                    let mut engine = self.node.engine.clone();
+                    engine.apply(objects.into_iter().map(Event::from));
+                    let (_, one) = explain(&engine, direction, own, peer.address, traffic);
+                    prop_assert_eq!(one, explain::Verdict::Allow, "{}\n{:?} from {:?}", answer, local, peer);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// While it moves, an endpoint may deny a pod or node that one of its label sets allows by labels and the other only by
@@ -565,6 +619,37 @@ fn ask(
     verdict(
         judged.unwrap_or_else(|reason| panic!("{id:?} and {identity} {peer:?}: {}", reason.words())).verdict,
     )
+}
+
+/// The suggestion for one direction, and its verdict.
+fn explain(
+    engine: &Engine,
+    direction: Direction,
+    own: IpAddr,
+    peer: IpAddr,
+    traffic: Traffic,
+) -> (String, explain::Verdict) {
+    let (from, to) = match direction {
+        Direction::Ingress => (peer, own),
+        Direction::Egress => (own, peer),
+    };
+    let query = Query {
+        from: Party::Address(from),
+        to: Party::Address(to),
+        protocol: Some(traffic.protocol),
+        port: Some(traffic.port),
+    };
+    let answer = engine.explain(&query).unwrap();
+    let one = answer.directions.into_iter().find(|one| one.direction == direction).unwrap();
+    (one.suggestion, one.verdict)
+}
+
+fn number_of_plain(node: &Node, labels: &[Label]) -> Identity {
+    let mut all = Labels::new();
+    for (source, key, value) in labels {
+        all.insert(source, key, value);
+    }
+    number_of(node, &all)
 }
 
 fn verdict(number: u8) -> Verdict {

@@ -7,13 +7,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
-use sinew_bpf::abi::{
-    Address, CtEntry, CtKey, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry, PolicyKey, StateWord,
-};
+use sinew_bpf::abi::{Address, IpcacheEntry, PrefixKey};
 use sinew_bpf::drop::DropReason;
-use sinew_bpf::maps::{CtTable, FragmentKey, FragmentPorts, Maps};
+use sinew_bpf::host::HostMaps;
 use sinew_bpf::policy::{Answer, Question, ask};
-use sinew_engine::{Change, Direction, EndpointId, PolicyTable, TableKey};
+use sinew_engine::{Change, Direction, EndpointId, PolicyTable};
 
 /// The maps.
 #[derive(Clone, Default)]
@@ -24,6 +22,8 @@ pub(crate) struct Kernel {
     pub(crate) ranges: BTreeMap<IpNet, IpcacheEntry>,
     pub(crate) classes: BTreeMap<IpNet, Identity>,
     pub(crate) revision: u64,
+    /// What the verdict code reads.
+    maps: HostMaps,
 }
 
 impl Kernel {
@@ -32,21 +32,28 @@ impl Kernel {
         match change {
             Change::Endpoint { endpoint, identity, table } => {
                 self.endpoints.insert(*endpoint, (*identity, Arc::clone(table)));
+                let entries = table.entries.iter().map(|(key, entry)| ((key.prefix_len, key.key), *entry));
+                self.maps.policy.insert(u32::from(endpoint.0), entries.collect());
             }
             Change::EndpointClosed(endpoint) => {
                 self.endpoints.remove(endpoint);
+                self.maps.policy.remove(&u32::from(endpoint.0));
             }
             Change::ClassSet(prefix, class) => {
                 self.classes.insert(*prefix, *class);
+                self.maps.classes.insert(prefix_key(prefix), class.0);
             }
             Change::ClassDelete(prefix) => {
                 assert!(self.classes.remove(prefix).is_some(), "{prefix} has no class to take back");
+                self.maps.classes.remove(&prefix_key(prefix));
             }
             Change::KnownAdd(identity) => {
                 assert!(self.known.insert(*identity), "{identity} is KNOWN already");
+                self.maps.known.push(identity.0);
             }
             Change::KnownDelete(identity) => {
                 assert!(self.known.remove(identity), "{identity} is not KNOWN");
+                self.maps.known.retain(|known| *known != identity.0);
                 let resolves = self.addresses.values().any(|entry| entry.identity == identity.0);
                 assert!(!resolves, "{identity} leaves while an address resolves to it");
             }
@@ -100,7 +107,7 @@ impl Kernel {
             port: port.to_be(),
         };
         let mut answer = Answer::default();
-        ask(self, &question, &mut answer).map_err(|dropped| dropped.reason().unwrap())?;
+        ask(&self.maps, &question, &mut answer).map_err(|dropped| dropped.reason().unwrap())?;
         Ok(answer)
     }
 
@@ -114,78 +121,10 @@ impl Kernel {
     }
 }
 
-impl Maps for Kernel {
-    type Conntrack = Box<CtEntry>;
-
-    fn word(&self, _: u32) -> StateWord {
-        StateWord::default()
-    }
-    fn endpoint_by_interface(&self, _: u32) -> Option<&EndpointEntry> {
-        None
-    }
-    fn endpoint_by_address(&self, _: &Address) -> Option<&EndpointEntry> {
-        None
-    }
-    fn ipcache(&self, address: &Address) -> Option<&IpcacheEntry> {
-        self.addresses.get(&IpAddr::from(*address))
-    }
-    fn range(&self, _: &Address) -> Option<&IpcacheEntry> {
-        None
-    }
-    /// As the kernel's trie does it: over 128 bits, in which IPv4 is a part of IPv6.
-    fn class(&self, address: &Address) -> u32 {
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-            IpAddr::V6(v6) => u128::from(v6),
-        };
-        let wanted = bits(IpAddr::from(*address));
-        let length = |prefix: &IpNet| match prefix {
-            IpNet::V4(v4) => 96 + v4.prefix_len(),
-            IpNet::V6(v6) => v6.prefix_len(),
-        };
-        self.classes
-            .iter()
-            .filter(|(prefix, _)| {
-                let shift = u32::from(128 - length(prefix));
-                (bits(prefix.addr()) ^ wanted).checked_shr(shift).unwrap_or(0) == 0
-            })
-            .max_by_key(|(prefix, _)| length(prefix))
-            .map_or(0, |(_, class)| class.0)
-    }
-    fn known(&self, identity: u32) -> bool {
-        self.known.contains(&Identity(identity))
-    }
-    fn policy(&self, slot: u32, key: &PolicyKey) -> Option<&PolicyEntry> {
-        let (_, table) = self.endpoints.get(&EndpointId(slot as u16))?;
-        let port = u16::from_be(key.port);
-        (40..=64u8).rev().find_map(|prefix_len| {
-            let protocol = if prefix_len >= 48 { key.protocol } else { 0 };
-            let mask = 0xffff_u16.checked_shl(u32::from(64 - prefix_len)).unwrap_or(0);
-            let key = PolicyKey { protocol, port: (port & mask).to_be(), ..*key };
-            table.entries.get(&TableKey { prefix_len, key })
-        })
-    }
-    fn conntrack(&self, _: CtTable, _: &CtKey) -> Option<Self::Conntrack> {
-        None
-    }
-    fn conntrack_create(&self, _: CtTable, _: &CtKey, _: impl FnOnce(&mut CtEntry)) -> bool {
-        false
-    }
-    fn conntrack_write(
-        &self,
-        _: CtTable,
-        _: &CtKey,
-        _: Option<&CtEntry>,
-        _: impl FnOnce(&mut CtEntry),
-    ) -> bool {
-        false
-    }
-    fn conntrack_delete(&self, _: CtTable, _: &CtKey) {}
-    fn fragment(&self, _: &FragmentKey) -> Option<FragmentPorts> {
-        None
-    }
-    fn fragment_write(&self, _: &FragmentKey, _: &FragmentPorts) {}
-    fn count_rule(&self, _: u32, _: u32, _: u64) {}
-    fn count_drop(&self, _: u16, _: u32) {}
-    fn emit(&self, _: impl FnOnce(&mut EventRecord)) {}
+fn prefix_key(prefix: &IpNet) -> PrefixKey {
+    let prefix_len = match prefix {
+        IpNet::V4(v4) => 96 + u32::from(v4.prefix_len()),
+        IpNet::V6(v6) => u32::from(v6.prefix_len()),
+    };
+    PrefixKey { prefix_len, address: Address::from(prefix.addr()) }
 }

@@ -2,6 +2,7 @@
 
 mod events;
 mod explained;
+mod foot_guns;
 mod kernel;
 mod naive;
 mod node;

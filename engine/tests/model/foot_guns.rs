@@ -1,0 +1,116 @@
+//! What `policy validate` warns of, and what it doesn't.
+
+use sinew_engine::Event;
+
+use crate::node::Node;
+
+/// Warnings of the one policy, as `path: message`.
+fn warnings(node: &mut Node, spec: &str) -> Vec<String> {
+    node.yaml(&format!(
+        "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {{name: one, namespace: shop}}
+spec:
+{spec}"
+    ));
+    let snapshot = node.engine.snapshot();
+    let view = snapshot.policies.values().next().unwrap();
+    assert_eq!(view.problems, []);
+    view.warnings.iter().map(ToString::to_string).collect()
+}
+
+fn populated() -> Node {
+    let mut node = Node::new();
+    node.apply([Event::NodeAddresses(vec!["192.168.0.1".parse().unwrap()])]);
+    node.pod("shop/web", "app=web");
+    node.pod("shop/client", "app=client");
+    node
+}
+
+#[test]
+fn a_cidr_over_pods_or_nodes() {
+    let mut node = populated();
+    let deny = "
+  endpointSelector: {matchLabels: {app: web}}
+  enableDefaultDeny: {ingress: false}
+  ingressDeny: [{fromCIDR: [10.0.0.0/8, 192.168.0.0/24, 203.0.113.0/24]}]
+";
+    assert_eq!(
+        warnings(&mut node, deny),
+        [
+            "spec.ingressDeny[0].fromCIDR[0]: holds pods (10.0.0.0/16), but denies only what is outside the cluster; \
+             policyCIDRMatchMode: [pods] would change that",
+            "spec.ingressDeny[0].fromCIDR[1]: holds nodes (192.168.0.1/32), but denies only what is outside the cluster; \
+             policyCIDRMatchMode: [nodes] would change that",
+        ]
+    );
+    let meant = format!("  policyCIDRMatchMode: [pods, nodes]{deny}");
+    assert_eq!(warnings(&mut node, &meant), [""; 0]);
+}
+
+#[test]
+fn no_way_to_dns() {
+    let mut node = populated();
+    let https = "
+  endpointSelector: {matchLabels: {app: web}}
+  egress:
+  - toEntities: [world]
+    toPorts: [{ports: [{port: '443', protocol: TCP}]}]
+";
+    let warned = ["spec.egress[0]: default deny for egress leaves no way to DNS: no rule allows UDP port 53"];
+    assert_eq!(warnings(&mut node, https), warned);
+    let with_dns = format!(
+        "{https}  - toEndpoints: [{{}}]\n    toPorts: [{{ports: [{{port: '53', protocol: ANY}}]}}]\n"
+    );
+    assert_eq!(warnings(&mut node, &with_dns), [""; 0]);
+    // Another policy may be the one that opens DNS, for all whom this one selects.
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: two-dns, namespace: shop}
+spec:
+  endpointSelector: {}
+  enableDefaultDeny: {egress: false}
+  egress: [{toEntities: [cluster], toPorts: [{ports: [{port: '53', protocol: UDP}]}]}]
+",
+    );
+    assert_eq!(warnings(&mut node, https), [""; 0]);
+}
+
+#[test]
+fn selectors_that_match_nothing() {
+    let mut node = populated();
+    let typo = "
+  endpointSelector: {matchLabels: {app: wbe}}
+  ingress: [{fromEndpoints: [{matchLabels: {app: client}}, {matchLabels: {app: cleint}}]}]
+";
+    let warned = [
+        "spec.endpointSelector: selects no pod that exists",
+        "spec.ingress[0].fromEndpoints[1]: matches nobody that exists",
+    ];
+    assert_eq!(warnings(&mut node, typo), warned);
+    // A node that knows no pod can't say that none matches.
+    assert_eq!(warnings(&mut Node::new(), typo), [""; 0]);
+}
+
+#[test]
+fn groups_and_ports_that_nobody_has() {
+    let mut node = populated();
+    let spec = "
+  endpointSelector: {matchLabels: {app: web}}
+  ingress:
+  - fromEntities: [host]
+  - fromCIDRSet: [{cidrGroupRef: offices}]
+  ingressDeny:
+  - toPorts: [{ports: [{port: http, protocol: TCP}, {port: metrics, protocol: TCP}]}]
+";
+    assert_eq!(
+        warnings(&mut node, spec),
+        [
+            "spec.ingress[1].fromCIDRSet[0]: there is no CIDR group \"offices\" with prefixes, so this matches nobody",
+            "spec.ingressDeny[0].toPorts[0].ports[1]: nobody has a port named \"metrics\", so this denies nothing",
+        ]
+    );
+}
