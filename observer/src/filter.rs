@@ -3,11 +3,13 @@
 //! A flow passes if one filter of the allow list matches (or there is none) and none of the deny list does. A filter
 //! matches if all of its fields do, a field if one of its values does. The meaning of each field is Hubble's 1.19;
 //! where that accepts nonsense in silence (a slash too many in a pod name) we refuse it. Neighbours: [`clause`] has the
-//! fields, [`compile`] makes clauses of a request, [`selector`], [`pattern`] and [`address`] parse the texts.
+//! fields, [`compile`] makes clauses of a request, [`selector`], [`pattern`], [`address`] and
+//! [`expression`] parse the texts.
 
 mod address;
 mod clause;
 mod compile;
+mod expression;
 mod pattern;
 mod selector;
 

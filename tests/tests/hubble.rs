@@ -247,6 +247,24 @@ fn policies_are_named_as_the_stock_client_names_them() -> Result<()> {
     Ok(())
 }
 
+/// A flag of ours.
+#[test]
+#[ignore = "cargo xtask test hubble"]
+fn flows_are_found_by_their_policy() -> Result<()> {
+    let node = Node::with_flows()?;
+    for (policy, expected) in [
+        ("client-out", vec!["verdict-egress"]),
+        ("shop/db-in", vec!["verdict-denied"]),
+        ("netpol/shop/db-in", vec!["verdict-denied"]),
+        ("cnp/shop/db-in", vec![]),
+        ("trial", vec!["audit"]),
+    ] {
+        let seen = shown(|all| node.sinew(all), &["--policy", policy])?;
+        ensure!(seen == expected, "--policy {policy} shows {seen:?}, not {expected:?}");
+    }
+    Ok(())
+}
+
 /// With its default mask the stock client gets what it asked for and nothing else.
 #[test]
 #[ignore = "cargo xtask test hubble"]

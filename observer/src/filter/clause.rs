@@ -9,6 +9,7 @@ use sinew_api::proto::flow::{
 };
 
 use super::address::Addresses;
+use super::expression::{CelExpression, FlowView};
 use super::selector::LabelSelector;
 
 /// One end of a flow.
@@ -52,6 +53,7 @@ pub(super) enum Clause {
     HttpPath(Vec<Regex>),
     HttpUrl(Vec<Regex>),
     HttpHeader(Vec<HttpHeader>),
+    Expression(Vec<CelExpression>),
 }
 
 /// `namespace/prefix`; an empty part matches anything.
@@ -165,6 +167,10 @@ impl Clause {
             }),
             Self::HttpHeader(wanted) => {
                 http(flow).is_some_and(|http| http.headers.iter().any(|header| wanted.contains(header)))
+            }
+            Self::Expression(wanted) => {
+                let view = FlowView::new(flow);
+                wanted.iter().any(|expression| expression.holds(&view))
             }
         }
     }

@@ -5,6 +5,7 @@ use sinew_api::proto::flow::{EventTypeFilter, FlowFilter, IpVersion, TrafficDire
 
 use super::address::Addresses;
 use super::clause::{Clause, End, NamePrefix, Protocol, is_drop_reason};
+use super::expression::CelExpression;
 use super::selector::LabelSelector;
 use super::{LONGEST_TEXT, MOST_VALUES, pattern};
 
@@ -30,11 +31,10 @@ pub(super) fn clauses(filter: &FlowFilter) -> Compiled<Vec<Clause>> {
     ends(filter, &mut push)?;
     names(filter, &mut push)?;
     http(filter, &mut push)?;
-    if let Some(experimental) = &filter.experimental
-        && !experimental.cel_expression.is_empty()
-    {
-        let problem = "this server does not evaluate CEL expressions".to_owned();
-        return Err(Problem { field: "experimental.cel_expression[0]".to_owned(), problem });
+    if let Some(experimental) = &filter.experimental {
+        let parse = |it: &String| CelExpression::parse(it);
+        let expressions = each("experimental.cel_expression", &experimental.cel_expression, parse)?;
+        push(some(expressions).map(Clause::Expression));
     }
     Ok(made)
 }

@@ -208,6 +208,21 @@ pub(crate) const CASES: &[Case] = &[
     case(&["--http-url", "x=2"], &[]),
     case(&["--http-header", "X-Shop:blue"], &["http"]),
     case(&["--http-header", "X-Shop:red"], &[]),
+    // Expressions.
+    case(&["--cel-expression", "_flow.source.identity == uint(1002)"], &["reply", "http"]),
+    case(
+        &["--cel-expression", "_flow.verdict == Verdict.AUDIT || has(_flow.l7)"],
+        &["audit", "http", "query"],
+    ),
+    case(
+        &[
+            "--cel-expression",
+            "_flow.ingress_denied_by.exists(p, p.name == 'db-extra')",
+            "--verdict",
+            "DROPPED",
+        ],
+        &["verdict-denied"],
+    ),
     // Together.
     case(&["--from-pod", "shop/client", "--to-port", "5432"], &["verdict-egress", "delivered"]),
     case(
@@ -245,4 +260,6 @@ pub(crate) const REFUSED: &[(&[&str], &str)] = &[
     (&["--to-fqdn", "a b"], "destination_fqdn[0]"),
     (&["--from-cluster", ""], "source_cluster_name[0]"),
     (&["--from-pod", "a/b/c"], "source_pod[0]"),
+    (&["--cel-expression", "_flow.pod == 'x'"], "flow.Flow has no field"),
+    (&["--cel-expression", "_flow.verdict"], "experimental.cel_expression[0]"),
 ];
