@@ -13,7 +13,7 @@ pub(crate) use tally::Tally;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 
 use crate::setup::{self, Group};
 use crate::{build, privilege};
@@ -44,19 +44,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let chosen = choose(&arguments.lanes)?;
     let mut sum = Tally::default();
     let mut lines = Vec::new();
-    if chosen.iter().any(|lane| lane.needs == Needs::Node)
-        && let Err(error) = prepare()
-    {
-        println!("FAILED: the lanes can't be prepared: {error:#}");
-        sum.failed += 1;
-    } else {
-        for lane in chosen {
-            let start = Instant::now();
-            println!("\n=== lane {}: {}", lane.name, lane.about);
-            let tally = run_lane(lane, arguments.filter.as_deref());
-            lines.push(format!("{:<10} {tally} in {} s", lane.name, start.elapsed().as_secs()));
-            sum.add(tally);
-        }
+    // Once for all lanes that need it, and before the first of them: a machine that lacks something says so at once.
+    let prepared = if chosen.iter().any(|lane| lane.needs == Needs::Node) { prepare() } else { Ok(()) };
+    for lane in chosen {
+        let start = Instant::now();
+        println!("\n=== lane {}: {}", lane.name, lane.about);
+        let tally = match &prepared {
+            Err(error) if lane.needs == Needs::Node => failure(error),
+            _ => run_lane(lane, arguments.filter.as_deref()),
+        };
+        lines.push(format!("{:<10} {tally} in {} s", lane.name, start.elapsed().as_secs()));
+        sum.add(tally);
     }
     println!("\n{}", lines.join("\n"));
     println!("{sum}");
@@ -100,12 +98,14 @@ fn run_lane(lane: &Lane, filter: Option<&str>) -> Tally {
             }
             Step::Own(function) => function(),
         };
-        tally.add(result.unwrap_or_else(|error| {
-            println!("FAILED: {error:#}");
-            Tally { failed: 1, ..Tally::default() }
-        }));
+        tally.add(result.unwrap_or_else(|error| failure(&error)));
     }
     tally
+}
+
+fn failure(error: &Error) -> Tally {
+    println!("FAILED: {error:#}");
+    Tally { failed: 1, ..Tally::default() }
 }
 
 /// Everything that lies beside the code: libraries, binaries, documentation, and the test targets of packages that no
