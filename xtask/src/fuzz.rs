@@ -56,7 +56,8 @@ fn build() -> Result<PathBuf> {
     cargo.current_dir(paths::root()).env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo.args([
         "build",
-        "--release",
+        "--profile",
+        "fuzz",
         "--package",
         "sinew-fuzz",
         "--bins",
@@ -65,7 +66,7 @@ fn build() -> Result<PathBuf> {
         "--target-dir",
     ]);
     process::run(cargo.arg(&target_folder))?;
-    Ok(target_folder.join(host).join("release"))
+    Ok(target_folder.join(host).join("fuzz"))
 }
 
 fn host() -> Result<String> {

