@@ -156,8 +156,11 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             None => Err(dropped!(CtInsertFailed)),
         };
     }
-    judged?;
     report.reply_known(!sender_initiates);
+    if judged.is_err() {
+        report.entry_flags = report.egress_refused();
+    }
+    judged?;
     if plan == Plan::Nothing as u8 {
         report.entry_flags = t.create_flags;
         return Ok(());
@@ -295,7 +298,10 @@ fn rejudged<M: Maps, P: Packet>(
     let cookies = report.cookies;
     let rule_changed = (entry.cookies[0] ^ cookies[0]) | (entry.cookies[1] ^ cookies[1]) != 0;
     let audited = report.audited();
-    let flags = entry.flags & !flag::AUDIT | if audited { flag::AUDIT } else { 0 };
+    let changing = flag::AUDIT | flag::EGRESS_REFUSED;
+    let flags = entry.flags & !changing
+        | if denied != 0 { report.egress_refused() } else { 0 }
+        | if audited { flag::AUDIT } else { 0 };
     let written = t.maps.conntrack_write(table, key, Some(entry), |copy| {
         copy.stamps = stamps;
         copy.identities = identities;
@@ -305,6 +311,7 @@ fn rejudged<M: Maps, P: Packet>(
         copy.flags = flags;
     });
     report.flags |= event::flag::REJUDGED;
+    report.entry_flags = flags;
     report.reply_known(entry.initiator != sender);
     judged?;
     if !written {
@@ -313,7 +320,6 @@ fn rejudged<M: Maps, P: Packet>(
     if rule_changed || entry.verdict == verdict::DENY {
         report.kind = event::kind::NEW;
     }
-    report.entry_flags = flags;
     if !t.is_error {
         account::add(t, entry, sender);
     }
@@ -332,6 +338,7 @@ fn tombstone_hit<M: Maps, P: Packet>(
         account::refresh(t, entry, sender);
     }
     report.stored(entry, sender);
+    report.entry_flags = entry.flags;
     report.reply_known(entry.initiator != sender);
     Dropped::by_number(entry.reason, FILE, line!())
 }

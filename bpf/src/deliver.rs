@@ -36,6 +36,8 @@ pub enum Action {
         /// The neighbour's address.
         next_hop: Address,
     },
+    /// Dropped, and answered by the program for that.
+    Answer,
     /// Into the overlay.
     Overlay {
         /// Outer destination.
@@ -51,7 +53,7 @@ impl Action {
     #[must_use]
     pub const fn point(&self) -> u8 {
         match self {
-            Self::Stack => event::point::TO_STACK,
+            Self::Stack | Self::Answer => event::point::TO_STACK,
             Self::Endpoint { .. } => event::point::TO_ENDPOINT,
             Self::Forward { .. } => event::point::TO_NETWORK,
             Self::Overlay { .. } => event::point::TO_OVERLAY,

@@ -21,6 +21,7 @@ use crate::identity::Lookup;
 use crate::maps::Maps;
 use crate::packet::Packet;
 use crate::parse::{self, Parsed};
+use crate::reject;
 use crate::settings::Settings;
 
 const FILE: u8 = file::HOOKS;
@@ -38,6 +39,18 @@ pub struct Frame {
     pub sender: End,
     /// Who gets it.
     pub receiver: End,
+    /// Where an answer to a refused packet is made.
+    pub room: Answer,
+}
+
+/// Room for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer(pub reject::Room);
+
+impl Default for Answer {
+    fn default() -> Self {
+        Self([0; size_of::<reject::Room>()])
+    }
 }
 
 /// One packet at one hook.
@@ -169,7 +182,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
     /// Tracks the packet between the frame's ends: by its own connection, or, for an ICMP error, by the one that it quotes.
     #[inline(always)]
     fn track(&mut self, create_flags: u16) -> Result<(), Dropped> {
-        let Frame { parsed, inner, report, sender, receiver } = &mut *self.frame;
+        let Frame { parsed, inner, report, sender, receiver, .. } = &mut *self.frame;
         let is_error = parsed.is_icmp_error();
         let tracking = Tracking {
             maps: self.maps,

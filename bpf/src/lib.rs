@@ -23,5 +23,6 @@ pub mod maps;
 pub mod packet;
 pub mod parse;
 pub mod policy;
+pub mod reject;
 pub mod settings;
 pub mod source;

@@ -96,6 +96,42 @@ pub const fn drop_counter(reason: u16) -> u32 {
     index & (DROP_COUNTERS - 1)
 }
 
+/// Answers to refused packets, on one CPU: a bucket of tokens.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnswerCount {
+    /// When the bucket was last filled, nanoseconds of `CLOCK_MONOTONIC`.
+    pub filled: u64,
+    /// Answers that may be made before it is filled again.
+    pub tokens: u64,
+    /// Answers made.
+    pub made: u64,
+    /// Answers not made for want of a token.
+    pub withheld: u64,
+}
+
+impl AnswerCount {
+    /// Answers that a CPU makes in a second, which is also how full the bucket gets: what a person's retries need, and
+    /// nothing that a flood of refused packets could amplify.
+    pub const EACH_SECOND: u64 = 100;
+
+    /// Takes a token.
+    #[inline(always)]
+    pub fn take(&mut self, now: u64) -> bool {
+        if now.wrapping_sub(self.filled) >= 1_000_000_000 {
+            self.filled = now;
+            self.tokens = Self::EACH_SECOND;
+        }
+        if self.tokens == 0 {
+            self.withheld += 1;
+            return false;
+        }
+        self.tokens -= 1;
+        self.made += 1;
+        true
+    }
+}
+
 /// What one CPU's ring has taken and lost.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,6 +185,8 @@ pub trait Maps {
     fn count_rule(&self, cookie: u32, bytes: u32, now: u64);
     /// Counts a dropped packet.
     fn count_drop(&self, reason: u16, bytes: u32);
+    /// Whether a refused packet may be answered now.
+    fn may_answer(&self, now: u64) -> bool;
     /// Leaves a record on this CPU's ring, with time and sequence; `fill` gets a zeroed record.
     fn emit(&self, fill: impl FnOnce(&mut EventRecord));
 }

@@ -12,7 +12,7 @@ pub unsafe trait Header: Copy {}
 
 // SAFETY: bytes.
 #[allow(unsafe_code, reason = "a marker for types that any bytes are a value of")]
-unsafe impl Header for [u8; 2] {}
+unsafe impl<const N: usize> Header for [u8; N] {}
 
 /// Where the kernel's routing would send a packet (`bpf_fib_lookup`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,10 @@ pub trait Packet {
     fn set_macs(&mut self, destination: [u8; 6], source: [u8; 6]) -> bool;
     /// Takes one from TTL or hop limit, with the IPv4 header checksum; whether it could.
     fn decrement_hop_limit(&mut self, v4: bool) -> bool;
+    /// Cuts or grows the packet to a number of bytes from the link header on; whether it could.
+    fn resize(&mut self, bytes: u32) -> bool;
+    /// Writes bytes at an offset; whether it could.
+    fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
     /// Makes the packet one for the host that gets it, with no mark (datapath.md 19).
     fn prepare_delivery(&mut self);
 }

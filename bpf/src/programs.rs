@@ -21,7 +21,7 @@ use crate::programs::skb::Skb;
 static SETTINGS: Global<Settings> = Global::new(Settings::DUAL_STACK);
 
 macro_rules! program {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $hook:path) => {
         $(#[$doc])*
         #[classifier]
         pub(crate) fn $name(ctx: TcContext) -> i32 {
@@ -30,7 +30,7 @@ macro_rules! program {
             let now = unsafe { bpf_ktime_get_coarse_ns() };
             let Some(frame) = maps::frame() else { return act::SHOT };
             let mut skb = Skb::new(ctx.skb.skb, &settings);
-            let result = hooks::$name::$name(&KernelMaps, &mut skb, &settings, now, frame);
+            let result = $hook(&KernelMaps, &mut skb, &settings, now, frame);
             act::act(&skb, &settings, result)
         }
     };
@@ -38,25 +38,36 @@ macro_rules! program {
 
 program!(
     /// tcx ingress on the host side of a pod's pair.
-    from_pod
+    from_pod,
+    hooks::from_pod::from_pod
 );
 program!(
     /// tcx egress on the host side of a pod's pair.
-    to_pod
+    to_pod,
+    hooks::to_pod::to_pod
 );
 program!(
     /// tcx ingress of an underlay device.
-    from_net
+    from_net,
+    hooks::from_net::from_net
 );
 program!(
     /// tcx egress of an underlay device.
-    to_net
+    to_net,
+    hooks::to_net::to_net
 );
 program!(
     /// tcx ingress of the VXLAN device.
-    from_overlay
+    from_overlay,
+    hooks::from_overlay::from_overlay
 );
 program!(
     /// tcx egress of the VXLAN device.
-    to_overlay
+    to_overlay,
+    hooks::to_overlay::to_overlay
+);
+program!(
+    /// By tail call from `from_pod`: answers what was refused.
+    answer,
+    hooks::from_pod::answer
 );

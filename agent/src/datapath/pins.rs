@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Map, MapData, MapInfo};
+use aya::maps::{Map, MapData, MapInfo, ProgramArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use sinew_bpf::abi::VERSION;
@@ -34,11 +34,15 @@ const PINNED: &[(&str, u32, u32)] = &[
     ("DROPS", 4, 16),
     ("EVENTS", 4, 4),
     ("RINGS", 4, 16),
+    ("NEXT", 4, 4),
+    ("ANSWERS", 4, 32),
 ];
 
+/// The program that answers refused packets, reached by tail call.
+const ANSWER: &str = "answer";
 /// Programs, by the names of their functions.
 pub(super) const PROGRAMS: &[&str] =
-    &["from_pod", "to_pod", "from_net", "to_net", "from_overlay", "to_overlay"];
+    &["from_pod", "to_pod", "from_net", "to_net", "from_overlay", "to_overlay", ANSWER];
 
 /// The folders of one node and layout.
 pub(super) struct Pins {
@@ -92,6 +96,11 @@ impl Pins {
                 .load()
                 .map_err(|e| DatapathError::kernel(format!("loading program {name}"), e))?;
         }
+        let mut next: ProgramArray<_> = typed(self.take(&mut loaded, "NEXT")?, "NEXT")?;
+        let answer = program(&mut loaded, ANSWER)?
+            .fd()
+            .map_err(|e| DatapathError::kernel("asking for program answer", e))?;
+        next.set(0, answer, 0).map_err(|e| DatapathError::kernel("setting program answer", e))?;
         Ok(loaded)
     }
 

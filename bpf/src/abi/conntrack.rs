@@ -21,6 +21,8 @@ pub mod flag {
     pub const AUDIT: u16 = 4;
     /// The overlay delivers the initiator's packets: the VNI is compared with the stored identity (datapath.md 9).
     pub const OVERLAY: u16 = 8;
+    /// Of a tombstone: it is the initiator's egress that is refused, which `reject` answers.
+    pub const EGRESS_REFUSED: u16 = 16;
 }
 
 /// Verdicts of a [`CtEntry`].

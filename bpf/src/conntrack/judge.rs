@@ -1,6 +1,7 @@
 //! One judgement: the initiator's egress and the responder's ingress, those that are enforced here.
 
 use super::Tracking;
+use crate::abi::conntrack::flag;
 use crate::abi::policy::{direction, verdict};
 use crate::abi::{Address, CtEntry, event};
 use crate::drop::Dropped;
@@ -66,6 +67,16 @@ impl Report {
         let egress = (self.flags & event::flag::EGRESS_JUDGED) / event::flag::EGRESS_JUDGED;
         let ingress = (self.flags & event::flag::INGRESS_JUDGED) / event::flag::INGRESS_JUDGED;
         differs(egress, self.verdicts[0]) | differs(ingress, self.verdicts[1]) != 0
+    }
+
+    /// [`flag::EGRESS_REFUSED`] where the egress judgement refused, else 0.
+    #[inline(always)]
+    pub(super) fn egress_refused(&self) -> u16 {
+        if self.flags & event::flag::EGRESS_JUDGED != 0 && self.verdicts[0] & 0xf != verdict::ALLOW {
+            flag::EGRESS_REFUSED
+        } else {
+            0
+        }
     }
 
     /// Keeps four small numbers over a judgement, where the verifier does not follow them.

@@ -12,6 +12,7 @@ use crate::identity::Lookup;
 use crate::maps::Maps;
 use crate::packet::Packet;
 use crate::parse::{self, protocol};
+use crate::reject;
 use crate::settings::Settings;
 use crate::source::{self, Admitted};
 
@@ -28,7 +29,29 @@ pub fn from_pod<M: Maps, P: Packet>(
 ) -> Result<Action, Dropped> {
     let mut run = Run::new(maps, packet, settings, now, frame);
     let result = judged(&mut run);
-    run.finish(result)
+    let refused = result.is_err() && run.frame.report.entry_flags & ct_flag::EGRESS_REFUSED != 0;
+    let result = run.finish(result);
+    if settings.reject != 0 && refused { Ok(Action::Answer) } else { result }
+}
+
+/// Answers the packet that this CPU has just refused, from what its run left in the frame. A program of its own, which
+/// takes over by tail call: the hook's stack has no room for it.
+#[inline(always)]
+pub fn answer<M: Maps, P: Packet>(
+    maps: &M,
+    packet: &mut P,
+    _: &Settings,
+    now: u64,
+    frame: &mut Frame,
+) -> Result<Action, Dropped> {
+    let Some(pod) = maps.endpoint_by_interface(packet.interface()) else {
+        return Err(dropped!(EndpointNotReady));
+    };
+    if reject::answer(maps, packet, (&frame.parsed, &mut frame.room.0), pod, now) {
+        Ok(Action::Endpoint { ifindex: pod.ifindex })
+    } else {
+        Err(dropped!(PolicyDenied))
+    }
 }
 
 #[inline(always)]

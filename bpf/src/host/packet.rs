@@ -118,6 +118,18 @@ impl Packet for HostPacket {
         true
     }
 
+    fn resize(&mut self, bytes: u32) -> bool {
+        self.bytes.resize(bytes as usize, 0);
+        true
+    }
+
+    fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
+        let at = at as usize;
+        let Some(target) = self.bytes.get_mut(at..at + N) else { return false };
+        target.copy_from_slice(bytes);
+        true
+    }
+
     fn prepare_delivery(&mut self) {
         self.prepared = true;
         self.overlay_marked = false;

@@ -9,6 +9,7 @@ use sinew_bpf::deliver::Action;
 use sinew_bpf::drop::Dropped;
 use sinew_bpf::settings::Settings;
 
+use super::maps;
 use super::skb::{AF_INET, AF_INET6, Skb};
 
 /// The next program of the device decides; without one the packet goes on.
@@ -22,6 +23,10 @@ pub(super) fn act(skb: &Skb<'_>, settings: &Settings, result: Result<Action, Dro
     match result {
         Err(_) => SHOT,
         Ok(Action::Stack) => NEXT,
+        Ok(Action::Answer) => {
+            maps::answer(skb.raw());
+            SHOT
+        }
         // SAFETY: the helper takes any number and refuses an unknown interface.
         Ok(Action::Endpoint { ifindex }) => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
         Ok(Action::Forward { ifindex, next_hop }) => forward(ifindex, &next_hop),
@@ -29,7 +34,7 @@ pub(super) fn act(skb: &Skb<'_>, settings: &Settings, result: Result<Action, Dro
     }
 }
 
-#[inline(always)]
+#[inline(never)]
 fn forward(ifindex: u32, next_hop: &Address) -> i32 {
     // SAFETY: all zeros is a value of this plain C struct.
     let mut neighbour: bpf_redir_neigh = unsafe { core::mem::zeroed() };
@@ -44,8 +49,10 @@ fn forward(ifindex: u32, next_hop: &Address) -> i32 {
     unsafe { bpf_redirect_neigh(ifindex, &mut neighbour, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
 }
 
+/// Out of line, as everything that takes stack and happens once, at the end.
+///
 /// Sets the tunnel key and the mark that `to_net` lets out; a packet that is not on the VXLAN device yet goes there.
-#[inline(always)]
+#[inline(never)]
 fn overlay(skb: &Skb<'_>, settings: &Settings, remote: &Address, vni: u32) -> i32 {
     // SAFETY: all zeros is a value of this plain C struct.
     let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };

@@ -1,20 +1,22 @@
 //! The kernel maps, and [`Maps`] over them. Names here are the names of the pins.
 
 use aya_ebpf::bindings::{
-    BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+    __sk_buff, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, RingBuf,
+    Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf,
 };
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::TcContext;
 use sinew_bpf::abi::{
     Address, CtEntry, CtKey, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry, PolicyKey, StateWord,
 };
 use sinew_bpf::hooks::Frame;
 use sinew_bpf::maps::{
-    CtTable, DROP_COUNTERS, DropCount, FragmentKey, FragmentPorts, Maps, RingCount, RuleCount, drop_counter,
+    AnswerCount, CtTable, DROP_COUNTERS, DropCount, FragmentKey, FragmentPorts, Maps, RingCount, RuleCount,
+    drop_counter,
 };
 
 const MMAP: usize = BPF_F_MMAPABLE as usize;
@@ -68,6 +70,12 @@ static EVENTS: ArrayOfMaps<RingBuf<EventRecord, 1_048_576>, 512> = ArrayOfMaps::
 /// Records taken and lost.
 #[btf_map]
 static RINGS: PerCpuArray<RingCount, 1> = PerCpuArray::new();
+/// Answers to refused packets.
+#[btf_map]
+static ANSWERS: PerCpuArray<AnswerCount, 1> = PerCpuArray::new();
+/// Programs that take over by tail call: 0 answers refused packets.
+#[btf_map]
+static NEXT: ProgramArray<1> = ProgramArray::new();
 /// Room for one connection entry, which is too large for the stack.
 #[btf_map]
 static SCRATCH: PerCpuArray<CtEntry, 1> = PerCpuArray::new();
@@ -84,6 +92,13 @@ const WAKE_EVERY: u64 = 64;
 pub(super) fn frame() -> Option<&'static mut Frame> {
     // SAFETY: the element is this CPU's own, and one program at a time runs on it.
     FRAME.get_ptr_mut(0).map(|frame| unsafe { &mut *frame })
+}
+
+/// Hands the packet to the program that answers; comes back only if there is none.
+#[inline(always)]
+pub(super) fn answer(skb: *mut __sk_buff) {
+    // SAFETY: the map has programs of this type only, which the kernel sees to.
+    let _ = unsafe { NEXT.tail_call(&TcContext::new(skb), 0) };
 }
 
 /// The maps of this node.
@@ -214,6 +229,12 @@ impl Maps for KernelMaps {
                 (*count).bytes += u64::from(bytes);
             }
         }
+    }
+
+    #[inline(always)]
+    fn may_answer(&self, now: u64) -> bool {
+        // SAFETY: the element is this CPU's own.
+        ANSWERS.get_ptr_mut(0).is_some_and(|count| unsafe { (*count).take(now) })
     }
 
     #[inline(always)]

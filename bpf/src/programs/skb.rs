@@ -5,8 +5,8 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as FibLookup, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::{
-    bpf_fib_lookup, bpf_l3_csum_replace, bpf_skb_change_type, bpf_skb_get_tunnel_key, bpf_skb_pull_data,
-    bpf_skb_store_bytes,
+    bpf_fib_lookup, bpf_l3_csum_replace, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key,
+    bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use sinew_bpf::abi::Address;
 use sinew_bpf::packet::{Header, Packet, Route, RouteQuery, TunnelKey};
@@ -153,40 +153,9 @@ impl Packet for Skb<'_> {
 
     #[inline(always)]
     fn route(&self, query: &RouteQuery) -> Route {
-        // SAFETY: all zeros is a value of this plain C struct.
-        let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
-        lookup.ifindex = self.ifindex();
-        lookup.__bindgen_anon_1.tot_len = query.length;
-        if query.destination.is_v4() {
-            lookup.family = AF_INET as u8;
-            lookup.__bindgen_anon_3.ipv4_src = query.source.v4_word();
-            lookup.__bindgen_anon_4.ipv4_dst = query.destination.v4_word();
-        } else {
-            lookup.family = AF_INET6 as u8;
-            lookup.__bindgen_anon_3.ipv6_src = query.source.0;
-            lookup.__bindgen_anon_4.ipv6_dst = query.destination.0;
-        }
-        // SAFETY: the struct lives on the stack and has the size that is given. The neighbour is left to
-        // `bpf_redirect_neigh`, which resolves it.
-        let answer = unsafe {
-            bpf_fib_lookup(
-                self.raw.cast(),
-                &mut lookup,
-                size_of::<FibLookup>() as i32,
-                BPF_FIB_LOOKUP_SKIP_NEIGH,
-            )
-        };
-        match answer as u32 {
-            BPF_FIB_LKUP_RET_SUCCESS => {
-                let next_hop = if u32::from(lookup.family) == AF_INET {
-                    // SAFETY: the helper left the next hop in the side of the union that `family` names.
-                    Address::v4(unsafe { lookup.__bindgen_anon_4.ipv4_dst })
-                } else {
-                    // SAFETY: as above.
-                    Address(unsafe { lookup.__bindgen_anon_4.ipv6_dst })
-                };
-                Route::Forward { ifindex: lookup.ifindex, next_hop }
-            }
+        let mut hop = Hop { next: Address::NONE, ifindex: self.ifindex() };
+        match lookup(self.raw, query, &mut hop) as u32 {
+            BPF_FIB_LKUP_RET_SUCCESS => Route::Forward { ifindex: hop.ifindex, next_hop: hop.next },
             BPF_FIB_LKUP_RET_NOT_FWDED => Route::Local,
             BPF_FIB_LKUP_RET_FRAG_NEEDED => Route::TooBig,
             _ => Route::None,
@@ -238,10 +207,60 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
+    fn resize(&mut self, bytes: u32) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { bpf_skb_change_tail(self.raw, bytes, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool {
+        // SAFETY: N bytes of ours.
+        unsafe { bpf_skb_store_bytes(self.raw, at, bytes.as_ptr().cast(), N as u32, 0) == 0 }
+    }
+
+    #[inline(always)]
     fn prepare_delivery(&mut self) {
         self.set_mark(0);
         // A packet that is for the host already is what is wanted.
         // SAFETY: the kernel passes a valid context.
         let _ = unsafe { bpf_skb_change_type(self.raw, PACKET_HOST) };
     }
+}
+
+/// Where a packet goes next; `ifindex` is where it came in when it is asked.
+struct Hop {
+    next: Address,
+    ifindex: u32,
+}
+
+/// Asks the kernel's routing. Out of line: the question takes 64 bytes of stack that the hooks don't have.
+#[inline(never)]
+fn lookup(raw: *mut __sk_buff, query: &RouteQuery, hop: &mut Hop) -> i64 {
+    // SAFETY: all zeros is a value of this plain C struct.
+    let mut lookup: FibLookup = unsafe { core::mem::zeroed() };
+    lookup.ifindex = hop.ifindex;
+    lookup.__bindgen_anon_1.tot_len = query.length;
+    if query.destination.is_v4() {
+        lookup.family = AF_INET as u8;
+        lookup.__bindgen_anon_3.ipv4_src = query.source.v4_word();
+        lookup.__bindgen_anon_4.ipv4_dst = query.destination.v4_word();
+    } else {
+        lookup.family = AF_INET6 as u8;
+        lookup.__bindgen_anon_3.ipv6_src = query.source.0;
+        lookup.__bindgen_anon_4.ipv6_dst = query.destination.0;
+    }
+    // SAFETY: the struct lives on the stack and has the size that is given. The neighbour is left to
+    // `bpf_redirect_neigh`, which resolves it.
+    let answer = unsafe {
+        bpf_fib_lookup(raw.cast(), &mut lookup, size_of::<FibLookup>() as i32, BPF_FIB_LOOKUP_SKIP_NEIGH)
+    };
+    hop.ifindex = lookup.ifindex;
+    hop.next = if u32::from(lookup.family) == AF_INET {
+        // SAFETY: the next hop is in the side of the union that `family` names.
+        Address::v4(unsafe { lookup.__bindgen_anon_4.ipv4_dst })
+    } else {
+        // SAFETY: as above.
+        Address(unsafe { lookup.__bindgen_anon_4.ipv6_dst })
+    };
+    answer as i64
 }
