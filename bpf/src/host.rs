@@ -1,10 +1,23 @@
 //! The host build of the datapath's world: maps in plain memory and packets in byte buffers. Tests, `explain` and
 //! `simulate` run the kernel's verdict code over it.
 //!
-//! Neighbours: `host/packet.rs` has the packets; the agreement tests hold both builds against each other.
+//! Neighbours: `host/packet.rs` has the packets; `host/cases.rs` what must become of them, in a node of `host/world.rs`;
+//! the agreement tests hold both builds against each other.
 
+#[cfg(any(test, feature = "cases"))]
+mod build;
+#[cfg(any(test, feature = "cases"))]
+mod case;
+#[cfg(any(test, feature = "cases"))]
+pub mod cases;
 mod packet;
+#[cfg(any(test, feature = "cases"))]
+pub mod world;
 
+#[cfg(any(test, feature = "cases"))]
+pub use build::{Build, Part, Transport, arp};
+#[cfg(any(test, feature = "cases"))]
+pub use case::{Case, Counts, Expected, Step};
 pub use packet::{HostPacket, Routes};
 
 use std::cell::{Cell, RefCell};
@@ -16,7 +29,7 @@ use crate::abi::{
     Address, CtEntry, CtKey, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry, PolicyKey, PrefixKey,
     StateWord,
 };
-use crate::maps::{CtTable, DropCount, FragmentKey, FragmentPorts, Maps, RuleCount};
+use crate::maps::{AnswerCount, CtTable, DropCount, FragmentKey, FragmentPorts, Maps, RuleCount};
 
 /// The maps of one node, in plain memory. What packets write lies in cells, as the kernel's maps do.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +58,8 @@ pub struct HostMaps {
     pub rules: RefCell<BTreeMap<u32, RuleCount>>,
     /// Drops by the number of their reason.
     pub drops: RefCell<BTreeMap<u16, DropCount>>,
+    /// Answers to refused packets.
+    pub answers: RefCell<AnswerCount>,
     /// Records left, with sequence numbers from 1 and the time of `clock`.
     pub events: RefCell<Vec<EventRecord>>,
     /// What records carry as their time, nanoseconds.
@@ -154,6 +169,10 @@ impl Maps for HostMaps {
         let count = drops.entry(reason).or_default();
         count.packets += 1;
         count.bytes += u64::from(bytes);
+    }
+
+    fn may_answer(&self, now: u64) -> bool {
+        self.answers.borrow_mut().take(now)
     }
 
     fn emit(&self, fill: impl FnOnce(&mut EventRecord)) {
