@@ -19,7 +19,7 @@ mod report;
 mod start;
 mod steps;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,7 +28,7 @@ use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::object::{Node, Object, ObjectKind, ObjectName, Refused, policy_digest};
 use sinew_engine::{Change, EndpointId, Engine, Event};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::cni::ledger::{Ledger, Phase};
@@ -84,6 +84,11 @@ pub struct Control<S> {
     refused: Vec<Refused>,
     steps: mpsc::Receiver<Step>,
     asks: mpsc::Receiver<Ask>,
+    /// Looks at the whole store that were asked for, and the last one that is done.
+    looks: u64,
+    looked: u64,
+    /// Who waits for which look.
+    catching_up: Vec<(u64, oneshot::Sender<()>)>,
     view: watch::Sender<Arc<View>>,
     /// Indexes of the interfaces that have our programs, by name: the pods' and the underlay's.
     attached: BTreeMap<String, u32>,
@@ -154,6 +159,7 @@ impl<S: Store> Control<S> {
                 Wake::Step(step) => self.answer(step),
                 Wake::Link(Some(event)) => self.hear_link(&event).await,
                 Wake::Link(None) => return Err(StartError::Ended("the kernel's link events")),
+                Wake::Ask(Ask::CatchUp(reply)) => self.catch_up(reply).await,
                 Wake::Ask(ask) => ask.answer(&self.engine, &mut self.datapath),
                 Wake::Tick => self.tick().await,
                 Wake::Heartbeat => self.say_alive().await,
@@ -166,6 +172,23 @@ impl<S: Store> Control<S> {
             if std::mem::take(&mut self.stale) {
                 self.publish().await;
             }
+            self.tell_caught_up();
+        }
+    }
+
+    /// Has the store looked at, for somebody who wants to know of what stands there now.
+    async fn catch_up(&mut self, reply: oneshot::Sender<()>) {
+        self.looks += 1;
+        self.catching_up.push((self.looks, reply));
+        self.store.write(StoreWrite::Look(self.looks)).await;
+    }
+
+    /// Answers whoever waited for a look that the view shows.
+    fn tell_caught_up(&mut self) {
+        let looked = self.looked;
+        for (_, reply) in self.catching_up.extract_if(.., |(look, _)| *look <= looked) {
+            // Whoever asked may have gone away.
+            let _ = reply.send(());
         }
     }
 
@@ -206,6 +229,10 @@ impl<S: Store> Control<S> {
                 tracing::warn!(%document, "a document is refused");
             }
             self.refused = refused;
+        }
+        if let Some(looked) = batch.looked {
+            self.looked = looked;
+            self.stale = true;
         }
         if let Some(trouble) = batch.trouble {
             self.fail("store", Some(trouble).filter(|trouble| !trouble.is_empty()));
@@ -368,13 +395,13 @@ impl<S: Store> Control<S> {
             self.idle.clear();
             return;
         }
-        let is_idle = |identity: &Identity| !self.in_use.values().flatten().any(|used| used == identity);
+        let in_use: HashSet<Identity> = self.in_use.values().flatten().copied().collect();
         let allocated = snapshot
             .identities
             .keys()
             .filter(|identity| identity.scope() == 0 && **identity >= Identity::FIRST_ALLOCATED);
         let idle: BTreeMap<Identity, Instant> = allocated
-            .filter(|identity| is_idle(identity))
+            .filter(|identity| !in_use.contains(*identity))
             .map(|identity| (*identity, self.idle.get(identity).copied().unwrap_or(now)))
             .collect();
         for (identity, _) in idle.iter().filter(|(_, since)| now - **since >= IDENTITY_REST) {

@@ -146,6 +146,8 @@ impl Agent for AgentService {
         &self,
         request: Request<WaitPolicyRequest>,
     ) -> Result<Response<wait::Progress>, Status> {
+        // What was written before the question counts, whether the store has told of it or not.
+        self.ask(Ask::CatchUp).await?;
         wait::progress(self.sources.view.clone(), request.get_ref()).map(Response::new)
     }
 

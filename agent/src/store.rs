@@ -23,6 +23,8 @@ pub struct Batch {
     pub synced: bool,
     /// What keeps the store itself from working as it should, if that has changed; empty: nothing any more.
     pub trouble: Option<String>,
+    /// The latest [`StoreWrite::Look`] that is done: everything that stood in the store then has been told.
+    pub looked: Option<u64>,
 }
 
 /// One object of a batch.
@@ -37,6 +39,8 @@ pub enum StoreChange {
 /// What the agent tells the store.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoreWrite {
+    /// Look at everything now, and say this number in the batch that holds what was found.
+    Look(u64),
     /// What this node says of itself.
     Node(Node),
     /// An endpoint of this node.

@@ -24,6 +24,8 @@ pub enum Ask {
     Explain(Query, oneshot::Sender<Result<Explanation, Unknown>>),
     /// Forget connections.
     Flush(ConnectionFilter, oneshot::Sender<Result<usize, DatapathError>>),
+    /// Look at everything in the store, and answer when the view shows it. The loop itself answers this one.
+    CatchUp(oneshot::Sender<()>),
 }
 
 impl Ask {
@@ -39,6 +41,7 @@ impl Ask {
             Self::Connections(filter, reply) => drop(reply.send(datapath.connections(&filter))),
             Self::Explain(query, reply) => drop(reply.send(engine.explain(&query))),
             Self::Flush(filter, reply) => drop(reply.send(datapath.connections_flush(&filter))),
+            Self::CatchUp(reply) => drop(reply),
         }
     }
 }

@@ -62,7 +62,8 @@ impl AgentService {
     }
 }
 
-fn find<'a>(view: &'a View, name: &str) -> Result<(&'a PolicyName, &'a PolicyView), Status> {
+/// The policy that a name means, which is as long as it needs to be.
+pub(super) fn find<'a>(view: &'a View, name: &str) -> Result<(&'a PolicyName, &'a PolicyView), Status> {
     let means = |full: &PolicyName| {
         full.to_string() == name
             || format!("{}/{}", full.namespace, full.name) == name

@@ -10,6 +10,7 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use super::policies;
 use super::status::{is_alive, last_seen};
 use crate::view::View;
 
@@ -21,10 +22,11 @@ pub(super) fn progress(
     views: watch::Receiver<Arc<View>>,
     request: &WaitPolicyRequest,
 ) -> Result<Progress, Status> {
-    let (name, generation) = (request.name.clone(), request.generation);
-    if !name.is_empty() && !views.borrow().snapshot.policies.keys().any(|full| full.to_string() == name) {
-        return Err(Status::not_found(format!("no policy is named `{name}`")));
-    }
+    let generation = request.generation;
+    let name = match request.name.as_str() {
+        "" => String::new(),
+        name => policies::find(&views.borrow(), name)?.0.to_string(),
+    };
     // After the answer that says `enforced` the stream ends.
     let answers = futures_util::stream::unfold((WatchStream::new(views), false), move |(mut views, done)| {
         let name = name.clone();

@@ -276,9 +276,22 @@ impl Running {
 
     /// Puts what follows from the last look into the batch that waits.
     fn settle(&mut self) {
-        for change in self.index.settle() {
-            self.note_identity(&change);
-            self.put(change);
+        // Usually once; a second time when an object comes into force that stood in the shadow of another.
+        loop {
+            let settled = self.index.settle();
+            let nothing_waits = self.pending.changes.is_empty();
+            for change in settled.changes {
+                self.note_identity(&change);
+                if nothing_waits {
+                    self.pending.changes.push(change);
+                } else {
+                    self.put(change);
+                }
+            }
+            if settled.again.is_empty() {
+                break;
+            }
+            settled.again.iter().for_each(|path| self.look_at(path));
         }
         if let Some(refused) = self.index.take_refusals() {
             self.pending.refused = Some(refused);
@@ -334,6 +347,11 @@ impl Running {
 
     fn write(&mut self, write: StoreWrite) {
         let outcome = match write {
+            StoreWrite::Look(number) => {
+                self.look_at_everything();
+                self.pending.looked = Some(number);
+                return;
+            }
             StoreWrite::Node(node) => self.folders.write_node(&node),
             StoreWrite::Endpoint(endpoint) => self.folders.write_endpoint(&endpoint),
             StoreWrite::EndpointGone(name) => self.folders.remove_endpoint(&name),

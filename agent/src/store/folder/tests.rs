@@ -88,6 +88,29 @@ async fn the_first_batch_is_the_whole_folder() {
 }
 
 #[tokio::test]
+async fn a_look_tells_of_all_that_was_written_before_it() {
+    let mut folder = Folder::open();
+    assert!(folder.batch().await.synced);
+    for look in 1..50 {
+        let name = format!("n{look}");
+        folder.write(&format!("x{look}.yaml"), &namespace(&name));
+        folder.store.write(StoreWrite::Look(look)).await;
+        let mut told = Vec::new();
+        loop {
+            let batch = folder.batch().await;
+            told.extend(names(&batch));
+            if batch.looked == Some(look) {
+                break;
+            }
+        }
+        assert_eq!(told, [format!("+Namespace/{name}")], "look {look}");
+    }
+    // A look that finds nothing is answered too.
+    folder.store.write(StoreWrite::Look(50)).await;
+    assert_eq!(folder.batch().await, Batch { looked: Some(50), ..Batch::default() });
+}
+
+#[tokio::test]
 async fn a_change_is_seen_within_100_ms() {
     let mut folder = Folder::open();
     assert!(folder.batch().await.synced);
