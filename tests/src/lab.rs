@@ -16,7 +16,7 @@
 //!
 //! Everything is made with `ip` and `nsenter`, so that each step can be repeated by hand. What one lab makes carries its
 //! id: namespaces `sinew-<id>-…`, files under `/run/sinew-lab/<id>`, pins under `/sys/fs/bpf/sinew-<id>`. It is gone when
-//! the `Lab` is dropped; [`sweep`] removes what a killed process left. A test that panics prints a [`diagnosis`] first.
+//! the `Lab` is dropped; [`sweep`] removes what a killed process left. A test's lab prints a [`diagnosis`] first.
 //!
 //! Neighbours: [`topology`] is the address plan, [`place`] what probes start from, [`node`] and [`pod`] the two kinds of
 //! place with an agent behind them, [`cni`] the call that a container runtime makes.
@@ -103,6 +103,9 @@ pub struct Lab {
     store: Store,
     /// Cleared for a lab that outlives the process.
     removes_itself: Mutex<bool>,
+    /// Whether it tells its state at its end. A test that returns an error does not panic, so that the drop cannot know
+    /// how the test ends; but libtest shows what was said only if it failed.
+    tells: bool,
 }
 
 impl Lab {
@@ -127,7 +130,7 @@ impl Lab {
         let plan = fs::read_to_string(folder.join("plan.json"))
             .with_context(|| format!("there is no lab in {}: `up` makes one", folder.display()))?;
         let plan: Plan = serde_json::from_str(&plan).context("the lab's plan")?;
-        let lab = Self::describe(id.to_owned(), plan);
+        let lab = Self::describe(id.to_owned(), plan, false);
         lab.keep();
         for node in lab.nodes.values() {
             node.attach()?;
@@ -233,7 +236,7 @@ impl Lab {
         *self.removes_itself.lock().expect("nothing panics while it holds this lock") = true;
     }
 
-    fn describe(id: String, plan: Plan) -> Self {
+    fn describe(id: String, plan: Plan, tells: bool) -> Self {
         let folder = folder_of(&id);
         let store = Store::new(folder.join("store"));
         let mut nodes = BTreeMap::new();
@@ -248,7 +251,7 @@ impl Lab {
             Arc::new(Place::new("outside", netns, outside.v4, outside.v6)),
         )]);
         let between = vec![Netns::named(&id, plan.topology.between())];
-        Self { id, plan, nodes, hosts, between, store, removes_itself: Mutex::new(true) }
+        Self { id, plan, nodes, hosts, between, store, removes_itself: Mutex::new(true), tells }
     }
 
     fn make(&self, owner: sweep::Owner) -> Result<()> {
@@ -283,10 +286,10 @@ impl Lab {
 impl Drop for Lab {
     #[expect(clippy::print_stderr, reason = "a drop has nowhere else to tell what it could not do")]
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            diagnosis::print(self);
-        }
         if *self.removes_itself.lock().expect("nothing panics while it holds this lock") {
+            if self.tells {
+                diagnosis::print(self);
+            }
             if std::env::var_os("SINEW_LAB_KEEP").is_some() && std::thread::panicking() {
                 eprintln!("lab {} is kept: `sinew-lab down {}` removes it", self.id, self.id);
                 return;
@@ -344,10 +347,11 @@ impl Builder {
     pub fn start(self) -> Result<Lab> {
         static LABS_OF_PROCESS: AtomicU32 = AtomicU32::new(0);
         sweep::stale()?;
+        let tells = self.id.is_none() && self.with_agents;
         let id = self.id.unwrap_or_else(|| {
             format!("{}x{}", process_id(), LABS_OF_PROCESS.fetch_add(1, Ordering::Relaxed))
         });
-        let lab = Lab::describe(id, self.plan);
+        let lab = Lab::describe(id, self.plan, tells);
         lab.make(sweep::Owner::this_process()?)?;
         if self.with_agents {
             for node in lab.nodes.values() {

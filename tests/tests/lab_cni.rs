@@ -41,10 +41,10 @@ impl Sandbox {
 }
 
 /// Writes a configuration list and returns its folder.
-fn list(node: &Node, name: &str, plugins: Value) -> Result<PathBuf> {
+fn list(node: &Node, version: &str, name: &str, plugins: Value) -> Result<PathBuf> {
     let folder = node.directories().notes.join("net.d");
     fs::create_dir_all(&folder)?;
-    let text = json!({"cniVersion": "1.1.0", "name": name, "plugins": plugins}).to_string();
+    let text = json!({"cniVersion": version, "name": name, "plugins": plugins}).to_string();
     fs::write(folder.join(format!("{name}.conflist")), text)?;
     Ok(folder)
 }
@@ -73,10 +73,10 @@ fn cnitool_adds_checks_and_deletes() -> Result<()> {
     let node = lab.node("a");
     let before = Left::on(node)?;
     let sandbox = Sandbox::new(&lab, "tool")?;
-    let folder = list(node, "plain", json!([own_plugin(node)]))?;
+    let folder = list(node, "1.1.0", "plain", json!([own_plugin(node)]))?;
     let path = sandbox.path();
 
-    run_tool(node, &folder, &["status", "plain"], "")?;
+    run_tool(node, &folder, &["status", "plain", &path], "")?;
     let result = run_tool(node, &folder, &["add", "plain", &path], "tool-1")?;
     assert_eq!(result["cniVersion"], "1.1.0");
     assert_eq!(result["interfaces"][1]["name"], "eth0");
@@ -107,7 +107,8 @@ fn portmap_works_behind_it_and_bandwidth_is_refused() -> Result<()> {
     let before = Left::on(node)?;
     let sandbox = Sandbox::new(&lab, "chain")?;
     let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
-    let folder = list(node, "mapped", json!([own_plugin(node), portmap]))?;
+    // Debian's plugins speak 1.0.0 at most.
+    let folder = list(node, "1.0.0", "mapped", json!([own_plugin(node), portmap]))?;
     run_tool(node, &folder, &["add", "mapped", &sandbox.path()], "chain-1")?;
     let server = lab.place_in("chain", sandbox.netns.clone());
     server.serve(&[80], &[])?;

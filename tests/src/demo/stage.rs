@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::lab::flows::moment;
 use crate::lab::process::{pause, show};
 use crate::lab::{Family, Lab, Node, Place, Pod, binaries};
 use crate::probe::Transport;
@@ -210,10 +211,8 @@ impl Stage {
     /// Prints the flow lines since a moment, of each node.
     pub(super) fn show_flows(&self, lab: &Lab, since: Since, filters: &[&str]) -> Result<()> {
         pause(Duration::from_millis(300))?;
-        let ago = SystemTime::now().duration_since(since.0).unwrap_or(Duration::ZERO);
-        let moment = since.0.duration_since(UNIX_EPOCH).context("a clock before 1970")?.as_secs();
+        let since = moment(since.0)?;
         for node in lab.nodes() {
-            let since = format!("{}ms", ago.as_millis());
             let mut words = vec!["observe", "--since", &since, "--print-policy-names"];
             words.extend(filters);
             let output = node.sinew(&words)?;
@@ -224,7 +223,7 @@ impl Stage {
                 words.join(" "),
                 String::from_utf8_lossy(&output.stderr)
             );
-            self.print(&format!("\n   flows of node {} since {moment}:", node.name()))?;
+            self.print(&format!("\n   flows of node {}:", node.name()))?;
             let lines: Vec<&str> = text.lines().collect();
             for line in lines.iter().take(FLOW_LINES) {
                 self.print(&format!("   {line}"))?;

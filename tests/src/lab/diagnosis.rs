@@ -20,7 +20,7 @@ const QUESTIONS: [(&str, &[&str]); 5] = [
 
 /// Prints the state of a lab to the standard error.
 pub fn print(lab: &Lab) {
-    eprintln!("\n──── lab {} ({:?}) at the time of the failure ────", lab.id(), lab.plan());
+    eprintln!("\n──── lab {} ({:?}) at its end ────", lab.id(), lab.plan());
     for node in lab.nodes() {
         eprintln!("\n── node {}", node.name());
         for (what, words) in QUESTIONS {

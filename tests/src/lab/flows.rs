@@ -124,10 +124,7 @@ impl Node {
         let mut words = vec!["observe".to_owned(), "-o".to_owned(), "json".to_owned()];
         match since {
             None => words.push("--all".to_owned()),
-            Some(since) => {
-                let ago = SystemTime::now().duration_since(since).unwrap_or_default();
-                words.extend(["--since".to_owned(), format!("{}ms", ago.as_millis() + 1)]);
-            }
+            Some(since) => words.extend(["--since".to_owned(), moment(since)?]),
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let output = self.sinew(&words)?;
@@ -161,6 +158,14 @@ impl Node {
             pause(Duration::from_millis(50))?;
         }
     }
+}
+
+/// A point in time for `--since`.
+///
+/// # Errors
+/// The clock is out of all bounds.
+pub fn moment(time: SystemTime) -> Result<String> {
+    Ok(jiff::Timestamp::try_from(time).context("a time that no calendar has")?.to_string())
 }
 
 impl Lab {
