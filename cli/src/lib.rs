@@ -13,6 +13,7 @@ mod explain;
 mod failure;
 mod folder;
 mod identity;
+mod list;
 mod map;
 mod monitor;
 mod names;
@@ -75,6 +76,9 @@ enum Command {
     Monitor(monitor::MonitorArgs),
     /// Flows, live and past: who talked to whom, what became of it, and which policy decided
     Observe(Box<observe::ObserveArgs>),
+    /// What a server of flows knows: nodes, namespaces
+    #[command(subcommand)]
+    List(list::ListCommand),
     /// Versions of this command and of the agent
     Version(version::VersionArgs),
     /// Completion script for a shell
@@ -174,6 +178,7 @@ fn execute(command: Command) -> Result<()> {
             Command::Map(command) => map::run(&command).await,
             Command::Monitor(args) => monitor::run(&args).await,
             Command::Observe(args) => observe::run(&args).await,
+            Command::List(command) => list::run(&command).await,
             Command::Version(args) => version::run(&args).await,
             Command::Completion(_) => unreachable!("answered without a runtime above"),
         }

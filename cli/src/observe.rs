@@ -1,9 +1,12 @@
 //! `sinew observe`: flows of a node or a cluster, past and coming, with Hubble's flags, defaults and lines.
 //!
 //! `flags.rs` has the command line, `filters.rs` turns its filters into FlowFilters, `request.rs` the rest into a
-//! request, `server.rs` finds whom to ask, `input.rs` reads a file instead, `print.rs` writes what comes. The flows are
+//! request, `server.rs` finds whom to ask, `input.rs` reads a file instead, `print.rs` writes what comes, `census.rs`
+//! counts it for `edges.rs` and `top.rs`. The flows are
 //! made by the agent and filtered by `sinew_observer`, on whichever side they are.
 
+mod census;
+mod edges;
 mod explain;
 mod filters;
 mod flags;
@@ -12,6 +15,7 @@ mod moment;
 mod print;
 mod request;
 mod server;
+mod top;
 
 use std::io::IsTerminal;
 use std::time::SystemTime;
@@ -25,8 +29,10 @@ use tonic::transport::Channel;
 use crate::agent;
 use crate::failure::Failure;
 
+pub(crate) use flags::ServerArgs;
 use flags::{EventArgs, FlowArgs};
 use print::Printer;
+pub(crate) use server::Address;
 
 /// Largest answer that is read, in bytes: a flow with every field is ≈ 2 KiB.
 const LARGEST_ANSWER: usize = 16 << 20;
@@ -44,11 +50,15 @@ pub(crate) struct ObserveArgs {
 #[derive(Subcommand)]
 enum What {
     /// Flows, as without this word
-    Flows(FlowArgs),
+    Flows(Box<FlowArgs>),
     /// What happened in the agent: policies, endpoints and addresses that came, changed or went
     AgentEvents(EventArgs),
     /// Debug messages of the datapath
     DebugEvents(EventArgs),
+    /// Who talks to whom: a table, a graph or JSON
+    Edges(Box<edges::EdgeArgs>),
+    /// Talkers, drops and policies, live
+    Top(Box<top::TopArgs>),
 }
 
 /// Asks, and prints what comes.
@@ -58,6 +68,8 @@ pub(crate) async fn run(args: &ObserveArgs) -> Result<()> {
         Some(What::Flows(args)) => flows(args).await,
         Some(What::AgentEvents(args)) => agent_events(args).await,
         Some(What::DebugEvents(args)) => debug_events(args).await,
+        Some(What::Edges(args)) => edges::run(args).await,
+        Some(What::Top(args)) => top::run(args).await,
     }
 }
 
@@ -74,7 +86,7 @@ async fn flows(args: &FlowArgs) -> Result<()> {
         return printer.finish();
     }
     let (mut client, server) = connect(&args.server).await?;
-    let mut explain = args.other.explain.then(|| explain::Explainer::new(&server));
+    let mut explain = args.other.explain.as_ref().map(|_| explain::Explainer::new(&server));
     let mut stream = client.get_flows(request).await.map_err(|status| refused(&status))?.into_inner();
     while let Some(response) = stream.next().await {
         let response = response.map_err(|status| refused(&status))?;
@@ -108,13 +120,14 @@ async fn debug_events(args: &EventArgs) -> Result<()> {
     printer.finish()
 }
 
-async fn connect(args: &flags::ServerArgs) -> Result<(ObserverClient<Channel>, server::Address), Failure> {
+/// A client of the server that the command line means, and its address.
+pub(crate) async fn connect(args: &ServerArgs) -> Result<(ObserverClient<Channel>, Address), Failure> {
     let (channel, address) = server::connect(args).await?;
     Ok((ObserverClient::new(channel).max_decoding_message_size(LARGEST_ANSWER), address))
 }
 
 /// A server's refusal: what is wrong with a filter is the command line's fault, the rest as for every command.
-fn refused(status: &tonic::Status) -> Failure {
+pub(crate) fn refused(status: &tonic::Status) -> Failure {
     match status.code() {
         tonic::Code::InvalidArgument => {
             Failure::usage(format!("the server refuses the request: {}", status.message()))
@@ -129,7 +142,7 @@ fn stdout_is_terminal() -> bool {
 }
 
 /// A message as proto3 JSON with the names of the schema, one line.
-fn json<M: prost::Message>(full_name: &str, message: &M) -> Result<String> {
+pub(crate) fn json<M: prost::Message>(full_name: &str, message: &M) -> Result<String> {
     let descriptor = print::json::POOL
         .get_message_by_name(full_name)
         .with_context(|| format!("the built-in schema has no message {full_name}"))?;

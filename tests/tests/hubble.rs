@@ -265,6 +265,38 @@ fn flows_are_found_by_their_policy() -> Result<()> {
     Ok(())
 }
 
+/// Commands of ours over the same service.
+#[test]
+#[ignore = "cargo xtask test hubble"]
+fn edges_top_lists_and_explanations() -> Result<()> {
+    let node = Node::with_flows()?;
+    let edges = json_lines(&success(&node.sinew(&["observe", "edges", "-o", "json", "--port", "5432"])?)?)?;
+    ensure!(edges.len() == 1, "a reply belongs to the opener's edge: {edges:#?}");
+    ensure!(edges[0]["source"] == "shop/client" && edges[0]["destination"] == "shop/db", "{edges:#?}");
+    ensure!(edges[0]["port"] == "5432/TCP" && edges[0]["forwarded"] == 3, "{edges:#?}");
+    let denied = success(&node.sinew(&["observe", "edges", "--port", "22"])?)?;
+    ensure!(denied.lines().count() == 2 && denied.contains("22/TCP"), "{denied}");
+
+    let quiet = success(&node.sinew(&["observe", "top", "--interval", "200ms", "--count", "2"])?)?;
+    ensure!(quiet.matches("0 flows in 0.2 s").count() == 2 && quiet.contains("No talkers."), "{quiet}");
+
+    let words = |output: Output| -> Result<Vec<String>> {
+        Ok(success(&output)?
+            .split_whitespace()
+            .map(str::to_owned)
+            .filter(|word| !word.ends_with('s'))
+            .collect())
+    };
+    let (theirs, ours) = (words(node.hubble(&["list", "nodes"])?)?, words(node.sinew(&["list", "nodes"])?)?);
+    ensure!(theirs[..4] == ours[..4] && theirs.contains(&"15/4095".to_owned()), "{theirs:?} {ours:?}");
+    ensure!(ours.contains(&"15/4095".to_owned()), "{ours:?}");
+
+    let explained = success(&node.sinew(&["observe", "--explain", "verdict-denied"])?)?;
+    ensure!(explained.contains("ingress default deny by netpol/shop/db-in (shop/db.yaml:1)"), "{explained}");
+    ensure!(explained.contains("nearest rule unknown: "), "a journal alone has no rules: {explained}");
+    Ok(())
+}
+
 /// With its default mask the stock client gets what it asked for and nothing else.
 #[test]
 #[ignore = "cargo xtask test hubble"]

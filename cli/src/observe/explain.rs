@@ -9,11 +9,12 @@ use sinew_api::extensions::{DecidingRule, Extensions};
 use sinew_api::proto::agent::agent_client::AgentClient;
 use sinew_api::proto::agent::party::By;
 use sinew_api::proto::agent::{ExplainRequest, ExplainResponse, NearMiss, Party};
-use sinew_api::proto::flow::{Endpoint, Flow, Policy, TrafficDirection, Verdict, layer4};
+use sinew_api::proto::flow::{Endpoint, Flow, TrafficDirection, Verdict, layer4};
 use sinew_api::proto::observer::GetFlowsResponse;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 use tonic::transport::Channel;
 
+use super::census::policy_name;
 use super::print::words;
 use super::server::Address;
 
@@ -137,18 +138,6 @@ fn place(file: &str, line: u32) -> String {
         ("", _) => String::new(),
         (file, 0) => format!(" ({file})"),
         (file, line) => format!(" ({file}:{line})"),
-    }
-}
-
-fn policy_name(policy: &Policy) -> String {
-    let short = words::POLICY_KINDS
-        .iter()
-        .find(|(_, kind)| *kind == policy.kind)
-        .map_or("policy", |(short, _)| *short);
-    if policy.namespace.is_empty() {
-        format!("{short}/{}", policy.name)
-    } else {
-        format!("{short}/{}/{}", policy.namespace, policy.name)
     }
 }
 

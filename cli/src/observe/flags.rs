@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
 
 /// `sinew observe [flows]`.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct FlowArgs {
     #[command(flatten)]
     pub(super) selectors: SelectorArgs,
@@ -153,7 +153,7 @@ pub(super) enum Colour {
 }
 
 /// How flows are written.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "Flow format")]
 pub(super) struct FlowFormatArgs {
     /// Name the policies that allowed or denied, behind a policy verdict
@@ -174,17 +174,17 @@ pub(super) struct FlowFormatArgs {
 /// Whom to ask.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Server")]
-pub(super) struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// Address: host:port, tls://host:port or unix:///path. Without it: $SINEW_SERVER, $HUBBLE_SERVER, the node's
     /// socket, localhost:4245
     #[arg(long, value_name = "ADDRESS")]
-    pub(super) server: Option<String>,
+    pub(crate) server: Option<String>,
     /// Socket of the node's agent
     #[arg(long, env = "SINEW_AGENT_SOCKET", default_value = "/run/sinew/agent.sock", value_name = "PATH")]
-    pub(super) socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// How long connecting may take
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// The rest.
@@ -207,10 +207,10 @@ pub(super) struct OtherArgs {
     /// Keep quiet about nodes that fail
     #[arg(short, long)]
     pub(super) silent_errors: bool,
-    /// Behind each policy verdict and drop: the rule that decided and where it stands, or the nearest rule and the field
-    /// that failed
-    #[arg(long)]
-    pub(super) explain: bool,
+    /// Behind each policy verdict and drop: the rule that decided and where it stands, or the nearest rule and the
+    /// field that failed; with a UUID only for that flow, while the server still holds it
+    #[arg(long, num_args = 0..=1, default_missing_value = "", value_name = "UUID")]
+    pub(super) explain: Option<String>,
 }
 
 /// One filter of the command line.

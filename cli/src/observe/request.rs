@@ -8,7 +8,7 @@ use prost_types::{FieldMask, Timestamp};
 use sinew_api::proto::flow::FlowFilter;
 use sinew_api::proto::observer::{GetAgentEventsRequest, GetDebugEventsRequest, GetFlowsRequest};
 
-use super::flags::{EventArgs, FlowArgs, OutputForm, SelectorArgs};
+use super::flags::{EventArgs, FlowArgs, GivenFilter, OutputForm, SelectorArgs};
 use super::print::json::POOL;
 use super::{filters, moment};
 use crate::failure::Failure;
@@ -57,7 +57,11 @@ const SHOWN_SOMETIMES: [&str; 5] =
 pub(super) fn flows(args: &FlowArgs, now: SystemTime) -> Result<GetFlowsRequest, Failure> {
     let from_file = args.other.input_file.is_some();
     let Selected { number, first, since, until } = select(&args.selectors, from_file, now)?;
-    let lists = filters::lists(&args.filters.given).map_err(Failure::usage)?;
+    let mut given = args.filters.given.clone();
+    if let Some(uuid) = args.other.explain.as_ref().filter(|uuid| !uuid.is_empty()) {
+        given.push(GivenFilter { name: "uuid", value: uuid.clone() });
+    }
+    let lists = filters::lists(&given).map_err(Failure::usage)?;
     let (mut whitelist, mut blacklist) = (lists.allow, lists.deny);
     whitelist.extend(raw("allowlist", &args.raw.allowlist)?);
     blacklist.extend(raw("denylist", &args.raw.denylist)?);
@@ -73,6 +77,18 @@ pub(super) fn flows(args: &FlowArgs, now: SystemTime) -> Result<GetFlowsRequest,
         experimental: None,
         extensions: None,
     })
+}
+
+/// The request for flows that are counted: everything that the server holds, unless the command line says otherwise.
+pub(super) fn for_census(args: &FlowArgs, now: SystemTime) -> Result<GetFlowsRequest, Failure> {
+    let SelectorArgs { all, first, last, follow, since, until } = &args.selectors;
+    let is_open = !all && first.is_none() && last.is_none() && !follow && since.is_none() && until.is_none();
+    let selectors = SelectorArgs { all: is_open || *all, ..args.selectors.clone() };
+    let mut request = flows(&FlowArgs { selectors, ..args.clone() }, now)?;
+    let shown = SHOWN_FIELDS.iter().chain(&SHOWN_SOMETIMES);
+    let paths = shown.chain(&["source.workloads", "destination.workloads"]).map(|path| (*path).to_owned());
+    request.field_mask = Some(FieldMask { paths: paths.collect() });
+    Ok(request)
 }
 
 /// The request for events of the agent.

@@ -17,7 +17,7 @@ const RELAY: &str = "localhost:4245";
 
 /// An address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(crate) enum Address {
     /// A socket of this machine.
     Socket(String),
     /// `host:port`.

@@ -1,7 +1,7 @@
 //! Lines for flows that carry their rules, and questions for those that do not.
 
 use sinew_api::proto::agent::RuleRef;
-use sinew_api::proto::flow::{IcmPv4, Ip, Layer4, Tcp};
+use sinew_api::proto::flow::{IcmPv4, Ip, Layer4, Policy, Tcp};
 
 use super::*;
 

@@ -92,7 +92,7 @@ pub(super) fn identity(number: u32) -> String {
 }
 
 /// What a flow was made of: a trace point, a drop reason, a policy verdict, an L7 message.
-pub(super) fn flow_type(flow: &Flow) -> String {
+pub(in crate::observe) fn flow_type(flow: &Flow) -> String {
     if let Some(l7) = &flow.l7 {
         return l7_type(l7);
     }

@@ -86,6 +86,14 @@ fn filters_keep_their_order() {
 }
 
 #[test]
+fn one_flow_is_explained_by_its_uuid() {
+    let made = request("--explain 4f2a --verdict DROPPED");
+    let expected = FlowFilter { uuid: vec!["4f2a".into()], verdict: vec![2], ..FlowFilter::default() };
+    assert_eq!(made.whitelist, [expected]);
+    assert_eq!(request("--explain -f").whitelist, []);
+}
+
+#[test]
 fn raw_filters_come_behind_the_others() {
     let made = request(
         "--uuid a --allowlist {\"uuid\":[\"b\"]}{\"verdict\":[\"AUDIT\"]} --denylist {\"source_port\":[\"1\"]}",
@@ -107,4 +115,16 @@ fn only_shown_fields_are_asked_for_unless_it_is_json() {
     assert_eq!(request("--use-default-field-masks=false").field_mask, None);
     let own = request("-o jsonpb --field-mask time,source.pod_name").field_mask.expect("a mask");
     assert_eq!(own.paths, ["time", "source.pod_name"]);
+}
+
+#[test]
+fn what_is_counted_is_everything_unless_said_otherwise() {
+    let made = for_census(&FlowArgs::default(), now()).expect("a request");
+    assert_eq!((made.number, made.follow), (u64::MAX, false));
+    let mask = made.field_mask.expect("a mask");
+    sinew_observer::mask::Mask::new(Some(&mask)).expect("every field of it is in the schema");
+    assert!(mask.paths.contains(&"source.workloads".to_owned()) && mask.paths.contains(&"IP".to_owned()));
+    assert_eq!(for_census(&args("--last 5"), now()).expect("a request").number, 5);
+    let since = for_census(&args("--since 1m"), now()).expect("a request");
+    assert!(since.number == 0 && since.since.is_some());
 }

@@ -1,0 +1,219 @@
+//! `sinew observe edges`: who talks to whom, as a table, a graph for Graphviz, or JSON.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use futures_util::StreamExt;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+
+use super::census::{Census, Count, Edge, Naming};
+use super::flags::{FilterArgs, FlowArgs, RawFilterArgs, SelectorArgs, ServerArgs, TimeForm};
+use super::{input, moment, request};
+use crate::failure::Failure;
+use crate::output;
+use crate::output::Paint;
+use crate::output::table::{Cell, Table};
+
+/// Forms of the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum EdgeForm {
+    /// Columns
+    #[default]
+    Table,
+    /// A graph in Graphviz' language
+    Dot,
+    /// One JSON object a line
+    Json,
+}
+
+/// The command line.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EdgeArgs {
+    #[command(flatten)]
+    selectors: SelectorArgs,
+    #[command(flatten)]
+    filters: FilterArgs,
+    #[command(flatten)]
+    raw: RawFilterArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Form of the answer
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    output: EdgeForm,
+    /// What the ends are called
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    by: Naming,
+    /// Read flows from this file (JSON, one a line; - for stdin) and ask nobody
+    #[arg(long, value_name = "FILE")]
+    input_file: Option<std::path::PathBuf>,
+}
+
+/// Reads all flows and prints the edges.
+pub(super) async fn run(args: &EdgeArgs) -> Result<()> {
+    if args.selectors.follow {
+        return Err(
+            Failure::usage("edges are of flows that are past; for coming ones: sinew observe top").into()
+        );
+    }
+    let request = request::for_census(&flow_args(args), SystemTime::now())?;
+    let mut census = Census::new(args.by);
+    if let Some(path) = &args.input_file {
+        for answer in input::read(path, &request)? {
+            if let Some(ResponseTypes::Flow(flow)) = answer?.response_types {
+                census.count(&flow);
+            }
+        }
+    } else {
+        let (mut client, _) = super::connect(&args.server).await?;
+        let mut stream =
+            client.get_flows(request).await.map_err(|status| super::refused(&status))?.into_inner();
+        while let Some(answer) = stream.next().await {
+            match answer.map_err(|status| super::refused(&status))?.response_types {
+                Some(ResponseTypes::Flow(flow)) => census.count(&flow),
+                Some(ResponseTypes::LostEvents(lost)) => census.lost += lost.num_events_lost,
+                Some(ResponseTypes::NodeStatus(_)) | None => {}
+            }
+        }
+    }
+    output::write(&text(&census, args.output))
+}
+
+fn flow_args(args: &EdgeArgs) -> FlowArgs {
+    FlowArgs {
+        selectors: args.selectors.clone(),
+        filters: args.filters.clone(),
+        raw: args.raw.clone(),
+        ..FlowArgs::default()
+    }
+}
+
+fn text(census: &Census, form: EdgeForm) -> String {
+    match form {
+        EdgeForm::Table => table(census),
+        EdgeForm::Dot => dot(census),
+        EdgeForm::Json => census.edges.iter().map(|(edge, count)| json(edge, count)).collect(),
+    }
+}
+
+fn table(census: &Census) -> String {
+    let mut table = Table::new(&["SOURCE", "DESTINATION", "PORT", "FORWARDED", "DROPPED", "AUDITED", "LAST"]);
+    for (edge, count) in &census.edges {
+        table.row([
+            Cell::from(&edge.source),
+            Cell::from(&edge.destination),
+            Cell::from(&edge.port),
+            Cell::from(count.forwarded),
+            Cell::from(count.dropped),
+            Cell::from(count.audited),
+            Cell::from(moment::text(count.last.as_ref(), TimeForm::StampMilli)),
+        ]);
+    }
+    let mut text = table.render(Paint::Plain, "No flows between addresses.");
+    if census.lost > 0 {
+        text.push_str(&format!("\n{} events were lost, so that counts are too low.\n", census.lost));
+    }
+    text
+}
+
+fn dot(census: &Census) -> String {
+    let mut text = String::from("digraph flows {\n    rankdir=LR;\n");
+    for (edge, count) in &census.edges {
+        let colour = match (count.dropped, count.audited) {
+            (0, 0) => "black",
+            (0, _) => "orange",
+            _ => "red",
+        };
+        let denied = if count.dropped == 0 { String::new() } else { format!(", {} dropped", count.dropped) };
+        let label = format!("{} ({} flows{denied})", edge.port, count.flows());
+        text.push_str(&format!(
+            "    {} -> {} [label={}, color={colour}];\n",
+            quoted(&edge.source),
+            quoted(&edge.destination),
+            quoted(&label)
+        ));
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// A name in Graphviz' quotes.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn json(edge: &Edge, count: &Count) -> String {
+    let value = serde_json::json!({
+        "source": edge.source,
+        "destination": edge.destination,
+        "port": edge.port,
+        "forwarded": count.forwarded,
+        "dropped": count.dropped,
+        "audited": count.audited,
+        "last": moment::text(count.last.as_ref(), TimeForm::Rfc3339Nano),
+    });
+    format!("{value}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Timestamp;
+
+    use super::*;
+
+    fn census() -> Census {
+        let mut census = Census::new(Naming::Workload);
+        let edge = |source: &str, destination: &str, port: &str| Edge {
+            source: source.into(),
+            destination: destination.into(),
+            port: port.into(),
+        };
+        let last = Some(Timestamp { seconds: 1_795_230_000, nanos: 0 });
+        census.edges.insert(
+            edge("shop/web", "shop/db", "5432/TCP"),
+            Count { forwarded: 3, last, ..Count::default() },
+        );
+        census
+            .edges
+            .insert(edge("shop/web", "wor\"ld", "22/TCP"), Count { dropped: 2, last, ..Count::default() });
+        census
+    }
+
+    #[test]
+    fn a_table_and_a_word_about_losses() {
+        let mut census = census();
+        let expected = "\
+SOURCE    DESTINATION  PORT      FORWARDED  DROPPED  AUDITED  LAST
+shop/web  shop/db      5432/TCP  3          0        0        Nov 21 03:00:00.000
+shop/web  wor\"ld       22/TCP    0          2        0        Nov 21 03:00:00.000
+";
+        assert_eq!(text(&census, EdgeForm::Table), expected);
+        census.lost = 7;
+        assert!(
+            text(&census, EdgeForm::Table).ends_with("\n7 events were lost, so that counts are too low.\n")
+        );
+    }
+
+    #[test]
+    fn a_graph_whose_names_are_quoted() {
+        let expected = r#"digraph flows {
+    rankdir=LR;
+    "shop/web" -> "shop/db" [label="5432/TCP (3 flows)", color=black];
+    "shop/web" -> "wor\"ld" [label="22/TCP (2 flows, 2 dropped)", color=red];
+}
+"#;
+        assert_eq!(text(&census(), EdgeForm::Dot), expected);
+    }
+
+    #[test]
+    fn json_lines() {
+        let text = text(&census(), EdgeForm::Json);
+        let first: serde_json::Value =
+            serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+        assert_eq!(first["destination"], "shop/db");
+        assert_eq!(
+            (first["forwarded"].as_u64(), first["last"].as_str()),
+            (Some(3), Some("2026-11-21T03:00:00Z"))
+        );
+    }
+}
