@@ -287,7 +287,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
 }
 
 /// RFC 1071, over parts of even length but the last.
-fn checksum(parts: &[&[u8]]) -> u16 {
+pub(super) fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for pair in parts.iter().flat_map(|part| part.chunks(2)) {
         sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or_default());

@@ -32,6 +32,8 @@ pub struct HostPacket {
     pub tunnel: Option<TunnelKey>,
     /// What routing answers.
     pub routes: Box<Routes>,
+    /// What paths take at most, where that is known: bytes from the network header on.
+    pub mtus: Box<BTreeMap<Address, u16>>,
     /// Whether it was prepared for delivery: addressed to whoever gets it, without a mark.
     pub prepared: bool,
 }
@@ -88,7 +90,14 @@ impl Packet for HostPacket {
     }
 
     fn route(&self, query: &RouteQuery) -> Route {
-        self.routes.get(&query.destination).copied().unwrap_or(Route::None)
+        match self.routes.get(&query.destination).copied().unwrap_or(Route::None) {
+            Route::Forward { .. }
+                if self.mtus.get(&query.destination).is_some_and(|mtu| query.length > *mtu) =>
+            {
+                Route::TooBig
+            }
+            route => route,
+        }
     }
 
     fn set_macs(&mut self, destination: [u8; 6], source: [u8; 6]) -> bool {

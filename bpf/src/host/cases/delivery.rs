@@ -1,0 +1,209 @@
+//! Where allowed packets go: datapath.md 19–23.
+
+use super::cases;
+use super::talk::{DATA, SYN_ACK, opened, talk};
+use crate::abi::conntrack::flag;
+use crate::abi::{endpoint, event};
+use crate::drop::DropReason;
+use crate::host::world::{API, Family, NODE, OTHER_NODE, REMOTE, Sent, UNDERLAY, WEB, WORLD, World};
+use crate::host::{Case, Counts, Expected};
+use crate::packet::Route;
+use crate::parse::tcp;
+
+const NEW: Counts = &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)];
+const NEW_OUT: Counts = &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1)];
+
+fn to_remote(f: Family) -> Expected {
+    Expected::Forward(UNDERLAY, OTHER_NODE.ip(f).into())
+}
+
+fn no_flag(case: Case) -> Case {
+    case.look(|maps| {
+        let connections = maps.connections.borrow();
+        assert!(connections.values().all(|entry| entry.flags & flag::VIA_STACK == 0), "{connections:?}");
+    })
+}
+
+cases! {
+    /// 19: same node, over to the pod: the pair's MACs, one off the hop limit, a right header checksum, no mark.
+    fn dp19_over_to_the_pod(f) {
+        let t = talk(f, WEB.place, API.place);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp()).marked(), Expected::Pod(&API), NEW)
+            .packet(Sent::from_pod(&WEB, t.udp().hop_limit(2)), Expected::Pod(&API), &[("packets", 1)])
+            .packet(Sent::from_net(talk(f, REMOTE, API.place).udp()), Expected::Pod(&API), NEW_OUT)
+    }
+
+    /// 20: a hop limit that ends here goes to the stack, which answers.
+    fn dp20_hop_limit(f) {
+        let mut case = Case::new(World::open());
+        for (index, hop_limit) in [1, 0].into_iter().enumerate() {
+            let first = index == 0;
+            let local = talk(f, WEB.place, API.place).udp().hop_limit(hop_limit);
+            case = case.packet(Sent::from_pod(&WEB, local), Expected::Stack, if first { NEW } else { &[("packets", 1)] });
+            let remote = talk(f, WEB.place, REMOTE).udp().hop_limit(hop_limit);
+            case = case.packet(Sent::from_pod(&WEB, remote), Expected::Stack,
+                if first { NEW_OUT } else { &[("packets", 1)] });
+            let wire = talk(f, REMOTE, API.place).udp().hop_limit(hop_limit);
+            case = case.packet(Sent::from_net(wire), Expected::Stack, if first { NEW_OUT } else { &[("packets", 1)] });
+        }
+        case
+    }
+
+    /// 20: off the node by what routing says: device and next hop.
+    fn dp20_forwarded_by_routing(f) {
+        let t = talk(f, WEB.place, REMOTE);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp()), to_remote(f), NEW_OUT)
+            .event(|record| assert_eq!(record.point, event::point::TO_NETWORK))
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, OTHER_NODE).udp()), to_remote(f), NEW_OUT)
+    }
+
+    /// 20: what routing doesn't forward, or finds too big, goes to the stack.
+    fn dp20_not_forwarded_or_too_big(f) {
+        let t = talk(f, WEB.place, REMOTE);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp()), to_remote(f), NEW_OUT)
+            .change(move |world| { world.routes.insert(REMOTE.ip(f).into(), Route::TooBig); })
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, &[("packets", 1)])
+            .change(move |world| { world.routes.insert(REMOTE.ip(f).into(), Route::None); })
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, &[("packets", 1)])
+    }
+
+    /// 20: the path's MTU is compared with a segment, not with the burst that it comes in.
+    fn dp20_segments_are_compared_with_the_mtu(f) {
+        let t = talk(f, WEB.place, REMOTE);
+        let headers = if f == Family::V4 { 40 } else { 60 };
+        let case = Case::new(World::open())
+            .change(move |world| { world.mtu(REMOTE.ip(f), 1500); })
+            .packet(Sent::from_pod(&WEB, t.out(DATA).payload([1; 60_000])).gso(42, 1500 - headers), to_remote(f),
+                &[("rule 0", 1), ("new", 1), ("tcp", 1), ("packets", 42)])
+            .packet(Sent::from_pod(&WEB, t.out(DATA).payload([1; 60_000])).gso(42, 1501 - headers), Expected::Stack,
+                &[("packets", 42)]);
+        // UDP segments repeat 8 bytes of header each.
+        let headers = headers - 12;
+        case.packet(Sent::from_pod(&WEB, t.udp().payload([1; 6000])).gso(5, 1500 - headers), to_remote(f),
+                &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 5)])
+            .packet(Sent::from_pod(&WEB, t.udp().payload([1; 6000])).gso(5, 1501 - headers), Expected::Stack,
+                &[("packets", 5)])
+            // Not a burst: all of it.
+            .packet(Sent::from_pod(&WEB, t.udp().payload([1; 1460])), if f == Family::V4 { to_remote(f) } else { Expected::Stack },
+                &[("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.udp().payload([1; 1473])), Expected::Stack, &[("packets", 1)])
+    }
+
+    /// 20: a destination in no known range is the stack's, which may masquerade it.
+    fn dp20_the_world_is_the_stacks(f) {
+        let t = talk(f, WEB.place, WORLD);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .event(|record| assert_eq!(record.point, event::point::TO_STACK))
+    }
+
+    /// 20: the node's own addresses are the stack's.
+    fn dp20_the_node_is_the_stacks(f) {
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, NODE).udp()), Expected::Stack, NEW_OUT)
+    }
+
+    /// 21: a connection first seen in `to_pod` came through the host's stack; its replies go there.
+    fn dp21_replies_of_what_came_through_the_stack(f) {
+        let t = talk(f, WORLD, WEB.place);
+        Case::new(World::open())
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.out(tcp::SYN)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .look(|maps| {
+                assert!(maps.connections.borrow().values().all(|entry| entry.flags & flag::VIA_STACK != 0));
+            })
+            .packet(Sent::from_pod(&WEB, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+    }
+
+    /// 21: also where a pod of the same node is behind the host's NAT, whose reply a short cut would deliver untranslated.
+    fn dp21_replies_to_a_local_pod_through_the_stack(f) {
+        let t = talk(f, API.place, WEB.place);
+        Case::new(World::open())
+            .packet(Sent::to_pod(&WEB, API.ifindex, t.out(tcp::SYN)), Expected::Stack,
+                &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+    }
+
+    /// 21: what the pod opened itself is not flagged by the replies that reach it through the stack, nor when these are
+    /// judged again, nor by a SYN of the other end that changes nothing.
+    fn dp21_own_connections_are_not_flagged(f) {
+        let t = talk(f, WEB.place, NODE);
+        let case = Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::to_pod(&WEB, 0, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(tcp::ACK)), Expected::Stack,
+                &[("flags", 1), ("packets", 1), ("opening", -1), ("tcp", 1)])
+            .change(|world| world.raise_epoch(&WEB))
+            .packet(Sent::to_pod(&WEB, 0, t.back(tcp::ACK)), Expected::Stack, &[("rule 0", 1), ("packets", 1)])
+            .packet(Sent::to_pod(&WEB, 0, t.back(tcp::SYN)), Expected::Stack, &[("rule 0", 1)]);
+        no_flag(case)
+    }
+
+    /// 21: an endpoint whose traffic is shaped on the host's side gets it through the stack, and counts it once.
+    fn dp21_forced_through_the_stack(f) {
+        let t = talk(f, WEB.place, API.place);
+        let mut world = World::open();
+        for family in Family::BOTH {
+            if let Some(entry) = world.maps.endpoints.get_mut(&API.place.ip(family).into()) {
+                entry.flags |= endpoint::flag::VIA_STACK;
+            }
+        }
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, NEW)
+            .packet(Sent::from_net(talk(f, REMOTE, API.place).udp()), Expected::Stack, NEW_OUT)
+    }
+
+    /// A pod's own connection to a pod elsewhere comes back over the wire, straight to the pod.
+    fn dp19_replies_from_the_wire(f) {
+        let t = talk(f, WEB.place, REMOTE);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), to_remote(f),
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_net(t.back(SYN_ACK)), Expected::Pod(&WEB), &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(tcp::ACK)), to_remote(f),
+                &[("flags", 1), ("packets", 1), ("opening", -1), ("tcp", 1)])
+            .packet(Sent::from_net(t.back(DATA)), Expected::Pod(&WEB), &[("flags", 1), ("packets", 1)])
+    }
+
+    /// Bytes count from the network header on, as the packet has them: not what the wire filled a short frame up with.
+    fn dp06_padding_is_not_counted(f) {
+        let t = talk(f, REMOTE, API.place);
+        Case::new(World::open())
+            .change(move |world| {
+                let mut sent = Sent::from_net(t.udp());
+                sent.packet.bytes.resize(120, 0);
+                assert!(world.send(&sent).0.is_ok());
+                let network = if f == Family::V4 { 20 } else { 40 } + 8 + 8;
+                let connections = world.maps.connections.borrow();
+                let bytes: u64 = connections.values().flat_map(|e| &e.halves).map(|h| h.bytes.get()).sum();
+                assert_eq!(bytes, network);
+            })
+    }
+
+    /// What is not for a pod is none of `from_net`'s business: no counter, no event, malformed or not.
+    fn dp19_the_hosts_own_traffic(f) {
+        let mut broken = Sent::from_net(talk(f, WORLD, NODE).udp());
+        broken.packet.bytes.truncate(20);
+        Case::new(World::open())
+            .packet(Sent::from_net(talk(f, WORLD, NODE).udp()), Expected::Stack, &[])
+            .packet(Sent::from_net(talk(f, REMOTE, WORLD).udp()), Expected::Stack, &[])
+            .packet(broken, Expected::Stack, &[])
+            .packet(Sent::to_net(talk(f, WEB.place, WORLD).udp()), Expected::Stack, &[])
+    }
+
+    /// A pod gets nothing that is not addressed to it.
+    fn dp21_to_pod_for_somebody_else(f) {
+        Case::new(World::open()).packet(Sent::to_pod(&WEB, UNDERLAY, talk(f, WORLD, API.place).udp()),
+            DropReason::UnknownDestination, &[("drop 1001", 1), ("dropped", 1)])
+    }
+
+    /// A connection between two pods stays redirected while it is open.
+    fn dp19_open_connections(f) {
+        no_flag(opened(Case::new(World::open()), &talk(f, API.place, WEB.place), &API, &WEB))
+    }
+}

@@ -1,0 +1,216 @@
+//! Who is behind an address: datapath.md 4, 5, 28, and policy.md 7, 8, 13.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::cases;
+use super::talk::talk;
+use crate::abi::EventRecord;
+use crate::abi::policy::direction::{EGRESS, INGRESS};
+use crate::abi::policy::{precedence, verdict};
+use crate::drop::DropReason;
+use crate::host::world::{
+    API, Family, NOBODY, NODE, NODE_DNS, OTHER_NODE, Place, REMOTE, Sent, UNDERLAY, WEB, WORLD, World,
+};
+use crate::host::{Case, Counts, Expected};
+
+const NEW: Counts = &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)];
+const NEW_OUT: Counts = &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1)];
+/// The address where clouds have their metadata.
+const METADATA: Place =
+    Place { v4: Ipv4Addr::new(169, 254, 169, 254), v6: Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254) };
+
+fn world_of(f: Family) -> u32 {
+    if f == Family::V4 { 9 } else { 10 }
+}
+
+fn source_is(identity: u32) -> impl Fn(&EventRecord) {
+    move |record| assert_eq!(record.source_identity, identity)
+}
+
+fn destination_is(identity: u32) -> impl Fn(&EventRecord) {
+    move |record| assert_eq!(record.destination_identity, identity)
+}
+
+cases! {
+    /// 4: an identity that the tables don't know yet drops by name and meets no wildcard, from it and towards it.
+    fn dp04_unknown_identities(f) {
+        let mut world = World::open();
+        world.maps.known.retain(|identity| *identity != crate::host::world::REMOTE_IDENTITY);
+        Case::new(world)
+            .packet(Sent::from_net(talk(f, REMOTE, API.place).udp()), DropReason::InvalidIdentity,
+                &[("drop 171", 1), ("dropped", 1)])
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, REMOTE).udp()), DropReason::InvalidIdentity,
+                &[("drop 171", 1), ("dropped", 1)])
+    }
+
+    /// 4: an identity that leaves KNOWN ends its connections once a stamp is stale, not before.
+    fn dp04_an_identity_leaves(f) {
+        let t = talk(f, REMOTE, API.place);
+        Case::new(World::open())
+            .packet(Sent::from_net(t.udp()), Expected::Pod(&API), NEW_OUT)
+            .change(|world| world.maps.known.retain(|identity| *identity != crate::host::world::REMOTE_IDENTITY))
+            .packet(Sent::from_net(t.udp()), Expected::Pod(&API), &[("packets", 1)])
+            .change(|world| world.raise_generation())
+            .packet(Sent::from_net(t.udp()), DropReason::InvalidIdentity,
+                &[("drop 171", 1), ("dropped", 1), ("tombstones", 1)])
+    }
+
+    /// Policy 8: an address in a cluster range that nobody has is unknown, never world.
+    fn dp05_unknown_addresses(f) {
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, NOBODY).udp()), DropReason::UnknownDestination,
+                &[("drop 1001", 1), ("dropped", 1)])
+            .packet(Sent::from_net(talk(f, NOBODY, API.place).udp()), DropReason::UnknownSender,
+                &[("drop 172", 1), ("dropped", 1)])
+            .packet(Sent::to_pod(&API, UNDERLAY, talk(f, NOBODY, API.place).udp()), DropReason::UnknownSender,
+                &[("drop 172", 1), ("dropped", 1)])
+    }
+
+    /// Everything else is world, by family; with one family on there is one world.
+    fn dp05_world_by_family(f) {
+        let t = talk(f, WORLD, API.place);
+        Case::new(World::open())
+            .packet(Sent::from_net(t.udp()), Expected::Pod(&API), NEW_OUT)
+            .event(source_is(world_of(f)))
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, WORLD).udp()), Expected::Stack, NEW_OUT)
+            .event(destination_is(world_of(f)))
+    }
+
+    /// With one family on there is one world.
+    fn dp05_one_world(f) host only "settings are fixed when programs are loaded" {
+        let mut world = World::open();
+        world.settings.world_v4 = 2;
+        world.settings.world_v6 = 2;
+        world.maps.known.push(2);
+        Case::new(world)
+            .packet(Sent::from_net(talk(f, WORLD, API.place).udp()), Expected::Pod(&API), NEW_OUT)
+            .event(source_is(2))
+    }
+
+    /// 28: host is what a socket of the node's own namespace sent from a local address.
+    fn dp28_a_local_socket_is_host(f) {
+        Case::new(World::open())
+            .packet(Sent::to_pod(&API, 0, talk(f, NODE, API.place).udp()), Expected::Stack, NEW_OUT)
+            .event(source_is(1))
+    }
+
+    /// 28: a packet that came in by a device is not the host's, whatever its source: masqueraded traffic is world.
+    fn dp28_forwarded_with_the_nodes_address_is_world(f) {
+        Case::new(World::open())
+            .packet(Sent::to_pod(&API, UNDERLAY, talk(f, NODE, API.place).udp()), Expected::Stack, NEW_OUT)
+            .event(source_is(world_of(f)))
+    }
+
+    /// 28: a local socket with an address that is not local (a transparent proxy) is not host.
+    fn dp28_a_foreign_address_of_a_local_socket_is_not_host(f) {
+        Case::new(World::open())
+            .packet(Sent::to_pod(&API, 0, talk(f, WORLD, API.place).udp()), Expected::Stack, NEW_OUT)
+            .event(source_is(world_of(f)))
+    }
+
+    /// 28: local addresses that no map lists are host by routing: node-local DNS, both ways.
+    fn dp28_node_local_dns_is_host(f) {
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, NODE_DNS).udp()), Expected::Stack, NEW_OUT)
+            .event(destination_is(1))
+            .packet(Sent::to_pod(&API, 0, talk(f, NODE_DNS, API.place).udp()), Expected::Stack, NEW_OUT)
+            .event(source_is(1))
+            .packet(Sent::to_pod(&WEB, UNDERLAY, talk(f, NODE_DNS, WEB.place).udp()), Expected::Stack, NEW_OUT)
+            .event(source_is(world_of(f)))
+    }
+
+    /// 28: the metadata address of elsewhere is world.
+    fn dp28_metadata_is_world(f) {
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, METADATA).udp()), Expected::Stack, NEW_OUT)
+            .event(destination_is(world_of(f)))
+    }
+
+    /// Policy 7: other nodes are remote-node, and not exempt from policy.
+    fn dp28_other_nodes(f) {
+        let mut world = World::open();
+        world.default_deny(&API, INGRESS, 90);
+        world.allow(&API, INGRESS, 1, None, 91);
+        Case::new(world)
+            .packet(Sent::to_pod(&API, 0, talk(f, NODE, API.place).udp()), Expected::Stack,
+                &[("rule 91", 1), ("new", 1), ("any", 1), ("packets", 1)])
+            .packet(Sent::from_net(talk(f, OTHER_NODE, API.place).udp()), DropReason::PolicyDenied,
+                &[("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+            .event(source_is(6))
+    }
+
+    /// A source of this node does not come from the wire.
+    fn dp24_local_sources_from_the_wire(f) {
+        let counts = &[("drop 1012", 1), ("dropped", 1)];
+        Case::new(World::open())
+            .packet(Sent::from_net(talk(f, WEB.place, API.place).udp()), DropReason::SpoofedLocalSource, counts)
+            .packet(Sent::from_net(talk(f, NODE, API.place).udp()), DropReason::SpoofedLocalSource, counts)
+    }
+
+    /// Nor does one that nobody can have: what is redirected to a pod never meets the checks of the host's stack.
+    fn dp24_impossible_sources_from_the_wire(f) {
+        let sources: [IpAddr; 3] = match f {
+            Family::V4 => [[127, 0, 0, 1].into(), [224, 0, 0, 9].into(), [0; 4].into()],
+            Family::V6 => {
+                let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 9);
+                [Ipv6Addr::LOCALHOST.into(), group.into(), Ipv6Addr::UNSPECIFIED.into()]
+            }
+        };
+        let mut case = Case::new(World::open());
+        for source in sources {
+            let packet = crate::host::Build { source, ..talk(f, WORLD, API.place).udp() };
+            case = case.packet(Sent::from_net(packet), DropReason::ImpossibleSource,
+                &[("drop 1014", 1), ("dropped", 1)]);
+        }
+        case
+    }
+
+    /// Policy 5: three keys are asked, the peer's identity, the class of its address, any; the higher precedence decides.
+    fn dp05_deny_by_class(f) {
+        let class = 1 << 24 | 7;
+        let mut world = World::open();
+        world.default_deny(&API, INGRESS, 90);
+        world.allow(&API, INGRESS, world_of(f), None, 91);
+        world.deny(&API, INGRESS, class, Some((17, None)), 92);
+        let bits = if f == Family::V4 { 96 + 24 } else { 48 };
+        let prefix = crate::abi::PrefixKey { prefix_len: bits, address: WORLD.ip(f).into() };
+        world.maps.classes.insert(prefix, class);
+        Case::new(world)
+            .packet(Sent::from_net(talk(f, WORLD, API.place).udp()), DropReason::DeniedByRule,
+                &[("rule 92", 1), ("drop 181", 1), ("dropped", 1)])
+            // Class key (1), 8 bits of protocol.
+            .event(|record| assert_eq!(record.matches, [0, 1 << 5 | 8]))
+            .packet(Sent::from_net(talk(f, WORLD, API.place).out(crate::parse::tcp::SYN)), Expected::Pod(&API),
+                &[("rule 91", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .event(|record| assert_eq!(record.matches, [0, 2 << 5]))
+    }
+
+    /// Policy 13: audit never changes what happens; the event carries the shadow verdict and its rule, and the connection
+    /// remembers it.
+    fn dp05_audit(f) {
+        let mut world = World::open();
+        for entry in world.maps.policy.entry(API.id).or_default().values_mut() {
+            entry.shadow_verdict = verdict::DENY;
+            entry.shadow_precedence = precedence::DENY;
+            entry.shadow_cookie = 66;
+        }
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, API.place).udp()), Expected::Pod(&API), NEW)
+            .event(|record| {
+                assert_eq!(record.verdicts, [0x11, 0x21]);
+                assert_eq!(record.shadow_cookies, [0, 66]);
+            })
+            .look(|maps| {
+                let audit = crate::abi::conntrack::flag::AUDIT;
+                assert!(maps.connections.borrow().values().all(|entry| entry.flags & audit != 0));
+            })
+    }
+
+    /// A pod that no rule allows out reaches nobody, the node included.
+    fn dp28_egress_to_the_own_node_is_judged(f) {
+        let mut world = World::open();
+        world.default_deny(&WEB, EGRESS, 80);
+        Case::new(world).packet(Sent::from_pod(&WEB, talk(f, WEB.place, NODE).udp()), DropReason::PolicyDenied,
+            &[("rule 80", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+}

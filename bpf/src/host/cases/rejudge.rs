@@ -1,0 +1,293 @@
+//! Connections when policy or identities change: datapath.md 9–11.
+
+use super::cases;
+use super::talk::{DATA, Talk, opened, talk};
+use crate::abi::event;
+use crate::abi::policy::direction::{EGRESS, INGRESS};
+use crate::drop::DropReason;
+use crate::host::world::{API, OTHER_NODE, Place, REMOTE, REMOTE_IDENTITY, Sent, UNDERLAY, WEB, World};
+use crate::host::{Case, Counts, Expected};
+use crate::parse::tcp;
+
+/// What a judgement of WEB → API counts where API's ingress refuses and a connection becomes a tombstone.
+const TOMBSTONED: Counts =
+    &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1), ("tombstones", 1)];
+/// A packet that meets a tombstone.
+const DROPPED: Counts = &[("drop 133", 1), ("dropped", 1)];
+/// A connection's first packet between two pods whose policies have no rules.
+const NEW: Counts = &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)];
+
+/// Opens WEB → API, then closes API's ingress.
+fn forbidden(t: &Talk) -> Case {
+    opened(Case::new(World::open()), t, &WEB, &API).change(|world| world.default_deny(&API, INGRESS, 90))
+}
+
+fn relabel(world: &mut World, place: &Place, identity: u32, known: bool) {
+    if known {
+        world.maps.known.push(identity);
+    }
+    for family in crate::host::world::Family::BOTH {
+        if let Some(entry) = world.maps.ipcache.get_mut(&place.ip(family).into()) {
+            entry.identity = identity;
+        }
+    }
+    world.raise_generation();
+}
+
+cases! {
+    /// 9: a stale stamp is judged again with the initiator's packet, and the tombstone holds in both directions.
+    fn dp09_stale_stamp_from_the_initiator(f) {
+        let t = talk(f, WEB.place, API.place);
+        forbidden(&t)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .event(|record| {
+                assert_eq!(record.flags & event::flag::REJUDGED, event::flag::REJUDGED);
+                assert_eq!(record.cookies, [0, 90]);
+                assert_eq!(record.flags & event::flag::REPLY, 0);
+            })
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
+            .event(|record| assert_eq!(record.cookies, [0, 90], "the tombstone says who decided"))
+    }
+
+    /// 9: and with the responder's packet, in the initiator's orientation: its own egress allows everything.
+    fn dp09_stale_stamp_from_the_responder(f) {
+        let t = talk(f, WEB.place, API.place);
+        forbidden(&t)
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .event(|record| {
+                assert_eq!(record.flags & event::flag::REPLY, event::flag::REPLY);
+                assert_eq!(record.source_identity, API.identity);
+                assert_eq!(record.destination_identity, WEB.identity);
+            })
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
+    }
+
+    /// 9: a tombstone begins its own 60 s: one made of a connection that was idle for longer still stands.
+    fn dp09_tombstone_of_an_idle_connection(f) {
+        let t = talk(f, WEB.place, API.place);
+        opened(Case::new(World::open()), &t, &WEB, &API)
+            .age(600)
+            .change(|world| world.default_deny(&API, INGRESS, 90))
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
+            .age(55)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
+    }
+
+    /// 9: allowed again by the same rule: the entry is restamped and nothing is reported; the packet counts.
+    fn dp09_restamped_without_an_event(f) {
+        let t = talk(f, WEB.place, API.place);
+        opened(Case::new(World::open()), &t, &WEB, &API)
+            .change(|world| world.raise_epoch(&API))
+            .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Pod(&WEB), &[("rule 0", 2), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API), &[("packets", 1)])
+    }
+
+    /// 9: allowed by another rule: that is reported.
+    fn dp09_another_rule_is_reported(f) {
+        let t = talk(f, WEB.place, API.place);
+        opened(Case::new(World::open()), &t, &WEB, &API)
+            .change(|world| {
+                world.default_deny(&API, INGRESS, 90);
+                world.allow(&API, INGRESS, WEB.identity, None, 91);
+            })
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API),
+                &[("rule 0", 1), ("rule 91", 1), ("new", 1), ("packets", 1)])
+            .event(|record| assert_eq!(record.cookies, [0, 91]))
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API), &[("packets", 1)])
+    }
+
+    /// 9: what opens under a stale stamp opens all the same: the reply that was judged again counts as an answer.
+    fn dp09_judged_again_while_it_opens(f) {
+        let t = talk(f, WEB.place, API.place);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
+            .change(|world| world.raise_epoch(&WEB))
+            .packet(Sent::from_pod(&API, t.back(tcp::SYN | tcp::ACK)), Expected::Pod(&WEB),
+                &[("rule 0", 2), ("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(tcp::ACK)), Expected::Pod(&API),
+                &[("flags", 1), ("packets", 1), ("opening", -1), ("tcp", 1)])
+    }
+
+    /// 9: a tombstone with a stale stamp is judged again, and lives again where policy allows it by now.
+    fn dp09_allowed_again(f) {
+        let t = talk(f, WEB.place, API.place);
+        forbidden(&t)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .change(|world| world.open_again(&API, INGRESS))
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("packets", 1), ("tombstones", -1)])
+            .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Pod(&WEB), &[("packets", 1)])
+    }
+
+    /// 9: a relabel of the remote peer raises the generation: the next packet either way meets fresh identities.
+    fn dp09_relabel_of_a_remote_peer(f) {
+        let t = talk(f, REMOTE, API.place);
+        let mut world = World::open();
+        world.default_deny(&API, INGRESS, 90);
+        world.allow(&API, INGRESS, REMOTE_IDENTITY, None, 91);
+        let back = Expected::Forward(UNDERLAY, OTHER_NODE.ip(f).into());
+        Case::new(world)
+            .packet(Sent::from_net(t.out(tcp::SYN)), Expected::Pod(&API),
+                &[("rule 91", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&API, t.back(tcp::SYN | tcp::ACK)), back, &[("flags", 1), ("packets", 1)])
+            .change(|world| relabel(world, &REMOTE, 1004, true))
+            .packet(Sent::from_pod(&API, t.back(tcp::ACK)), DropReason::PolicyDenied,
+                &[("rule 90", 1), ("drop 133", 1), ("dropped", 1), ("tombstones", 1)])
+            .packet(Sent::from_net(t.out(DATA)), DropReason::PolicyDenied, DROPPED)
+            .change(|world| relabel(world, &REMOTE, REMOTE_IDENTITY, false))
+            .packet(Sent::from_net(t.out(DATA)), Expected::Pod(&API),
+                &[("rule 91", 1), ("new", 1), ("packets", 1), ("tombstones", -1)])
+    }
+
+    /// 9: a local pod's new identity counts from its new epoch on.
+    fn dp09_relabel_of_a_local_peer(f) {
+        let t = talk(f, WEB.place, API.place);
+        let mut world = World::open();
+        world.default_deny(&API, INGRESS, 90);
+        world.allow(&API, INGRESS, WEB.identity, None, 91);
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API),
+                &[("rule 0", 1), ("rule 91", 1), ("new", 1), ("any", 1), ("packets", 1)])
+            .change(move |world| {
+                world.maps.known.push(1005);
+                let entry = crate::abi::EndpointEntry {
+                    identity: 1005, ..crate::host::world::endpoint_of(&WEB)
+                };
+                world.maps.interfaces.insert(WEB.ifindex, entry);
+                world.maps.endpoints.insert(WEB.place.ip(f).into(), entry);
+                world.raise_epoch(&WEB);
+            })
+            .packet(Sent::from_pod(&WEB, t.udp()), DropReason::PolicyDenied, TOMBSTONED)
+    }
+
+    /// 9: the overlay's claim is compared with the stored identity on every packet; another one is judged again.
+    fn dp09_vni_mismatch(f) host only "a test run of the kernel has no tunnel key" {
+        let t = talk(f, REMOTE, API.place);
+        let outer = OTHER_NODE.ip(crate::host::world::Family::V4);
+        let mut world = World::overlay();
+        world.maps.known.push(1004);
+        world.default_deny(&API, INGRESS, 90);
+        world.allow(&API, INGRESS, REMOTE_IDENTITY, None, 91);
+        Case::new(world)
+            .packet(Sent::from_overlay(outer, REMOTE_IDENTITY, t.out(tcp::SYN)), Expected::Pod(&API),
+                &[("rule 91", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_overlay(outer, REMOTE_IDENTITY, t.out(tcp::SYN)), Expected::Pod(&API),
+                &[("packets", 1)])
+            .packet(Sent::from_overlay(outer, 1004, t.out(DATA)), DropReason::PolicyDenied,
+                &[("rule 90", 1), ("drop 133", 1), ("dropped", 1), ("tombstones", 1)])
+            .packet(Sent::from_overlay(outer, REMOTE_IDENTITY, t.out(DATA)), Expected::Pod(&API),
+                &[("rule 91", 1), ("new", 1), ("packets", 1), ("tombstones", -1)])
+    }
+
+    /// 10: a tombstone drops both directions until it was idle for 60 s; each packet that meets it begins those anew.
+    fn dp10_tombstone_until_idle(f) {
+        let t = talk(f, WEB.place, API.place);
+        forbidden(&t)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .age(50)
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
+            .age(50)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
+            .age(62)
+            // Absent by now: judged by the ports, which say that API responds, so its ingress refuses.
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied,
+                &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+
+    /// 10: a pure SYN is judged by itself, tombstone or not.
+    fn dp10_syn_on_a_tombstone(f) {
+        let t = talk(f, WEB.place, API.place);
+        forbidden(&t)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), DropReason::PolicyDenied,
+                &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+
+    /// 10: of a refused UDP connection the responder's datagram is judged as its own connection.
+    fn dp10_datagram_from_the_responder_of_a_denied_one(f) {
+        let t = talk(f, WEB.place, API.place);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API), NEW)
+            .change(|world| world.default_deny(&API, INGRESS, 90))
+            .packet(Sent::from_pod(&WEB, t.udp()), DropReason::PolicyDenied, TOMBSTONED)
+            .packet(Sent::from_pod(&WEB, t.udp()), DropReason::PolicyDenied, DROPPED)
+            .packet(Sent::from_pod(&API, t.udp_back()), Expected::Pod(&WEB),
+                &[("rule 0", 2), ("new", 1), ("tombstones", -1)])
+            .event(|record| assert_eq!(record.flags & event::flag::REPLY, 0))
+    }
+
+    /// 10: and where its own direction is refused, the tombstone stays.
+    fn dp10_datagram_from_the_responder_refused(f) {
+        let t = talk(f, WEB.place, API.place);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API), NEW)
+            .change(|world| {
+                world.default_deny(&API, INGRESS, 90);
+                world.default_deny(&API, EGRESS, 95);
+            })
+            .packet(Sent::from_pod(&WEB, t.udp()), DropReason::PolicyDenied, TOMBSTONED)
+            .packet(Sent::from_pod(&API, t.udp_back()), DropReason::PolicyDenied,
+                &[("rule 95", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+
+    /// 11: judging again demands a proxy that the connection does not have: it ends.
+    fn dp11_a_proxy_is_demanded(f) {
+        let t = talk(f, WEB.place, API.place);
+        opened(Case::new(World::open()), &t, &WEB, &API)
+            .change(|world| demand_proxy(world, 7))
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::ProxyMissing,
+                &[("rule 0", 1), ("rule 91", 1), ("drop 1015", 1), ("dropped", 1), ("tombstones", 1)])
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::ProxyMissing,
+                &[("drop 1015", 1), ("dropped", 1)])
+    }
+
+    /// 11: a new connection that must go through a proxy is never waved past it.
+    fn dp11_a_new_connection_without_its_proxy(f) {
+        let t = talk(f, WEB.place, API.place);
+        let mut world = World::open();
+        demand_proxy(&mut world, 7);
+        Case::new(world).packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), DropReason::ProxyMissing,
+            &[("rule 0", 1), ("rule 91", 1), ("drop 1015", 1), ("dropped", 1)])
+    }
+
+    /// 11: a connection that has its proxy keeps it until it closes, also when none is demanded any more.
+    fn dp11_proxied_until_it_closes(f) {
+        let t = talk(f, WEB.place, API.place);
+        opened(Case::new(World::open()), &t, &WEB, &API)
+            .change(|world| {
+                for entry in world.maps.connections.borrow_mut().values_mut() {
+                    *entry = std::rc::Rc::new(crate::abi::CtEntry { listener: 7, ..(**entry).clone() });
+                }
+                world.raise_epoch(&API);
+            })
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API), &[("rule 0", 2), ("packets", 1)])
+            .look(|maps| assert!(maps.connections.borrow().values().all(|entry| entry.listener == 7)))
+    }
+
+    /// 9: an entry that is written anew keeps what it has counted, and its flags.
+    fn dp09_counters_survive(f) {
+        let t = talk(f, WEB.place, API.place);
+        opened(Case::new(World::open()), &t, &WEB, &API)
+            .change(|world| world.raise_epoch(&WEB))
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API), &[("rule 0", 2), ("packets", 1)])
+            .look(|maps| {
+                let connections = maps.connections.borrow();
+                let packets: u64 = connections.values().flat_map(|e| &e.halves).map(|h| h.packets.get()).sum();
+                assert_eq!(packets, 6);
+            })
+    }
+}
+
+/// A rule that wants API's traffic in a proxy.
+fn demand_proxy(world: &mut World, listener: u16) {
+    world.default_deny(&API, INGRESS, 90);
+    world.allow(&API, INGRESS, 0, Some((6, None)), 91);
+    if let Some(table) = world.maps.policy.get_mut(&API.id) {
+        for entry in table.values_mut().filter(|entry| entry.cookie == 91) {
+            entry.listener = listener;
+        }
+    }
+}
