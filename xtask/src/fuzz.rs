@@ -12,7 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::test::Tally;
-use crate::{paths, process};
+use crate::{paths, process, toolchain};
 
 /// Seconds of exploration for each target; `SINEW_FUZZ_SECONDS` says otherwise.
 const SECONDS: u64 = 20;
@@ -50,7 +50,7 @@ fn seconds() -> Result<u64> {
 /// Compiles the targets and returns the folder that they are in. With a target named, cargo gives the flags to what
 /// runs in the targets only, not to build scripts and macros.
 fn build() -> Result<PathBuf> {
-    let host = host()?;
+    let host = toolchain::host()?;
     let target_folder = paths::target().join("fuzz");
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::root()).env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS");
@@ -67,12 +67,6 @@ fn build() -> Result<PathBuf> {
     ]);
     process::run(cargo.arg(&target_folder))?;
     Ok(target_folder.join(host).join("fuzz"))
-}
-
-fn host() -> Result<String> {
-    let version = process::output(Command::new("rustc").arg("-vV"))?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not say its host")?.to_owned())
 }
 
 fn targets() -> Result<Vec<String>> {

@@ -15,7 +15,7 @@ pub(crate) fn as_root(program: &str, arguments: &[&str]) -> Result<Command> {
     let mut command = if is_root()? {
         Command::new(program)
     } else {
-        if process::output(Command::new("sudo").arg("--version")).is_err() {
+        if !has_sudo() {
             bail!(
                 "this step needs root and there is no sudo; run it as root: {program} {}",
                 arguments.join(" ")
@@ -39,14 +39,18 @@ pub(crate) fn is_root() -> Result<bool> {
 pub(crate) fn missing() -> Result<Option<String>> {
     let status = status()?;
     if effective_user(&status) != Some(0) {
-        return Ok(Some(
-            "this lane loads kernel programs and makes network namespaces: run it as root".to_owned(),
-        ));
+        let sentence =
+            "this lane loads kernel programs and makes network namespaces: run it as root, or install sudo";
+        return Ok((!has_sudo()).then(|| sentence.to_owned()));
     }
     let held = effective_capabilities(&status).context("/proc/self/status has no CapEff line")?;
     let lacking: Vec<&str> =
         NEEDED.iter().filter(|(bit, _)| held & (1 << bit) == 0).map(|(_, name)| *name).collect();
     Ok((!lacking.is_empty()).then(|| format!("this lane needs {}", lacking.join(", "))))
+}
+
+fn has_sudo() -> bool {
+    process::output(Command::new("sudo").arg("--version")).is_ok()
 }
 
 /// Bits of `linux/capability.h`.

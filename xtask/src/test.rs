@@ -89,12 +89,10 @@ fn run_lane(lane: &Lane, filter: Option<&str>) -> Tally {
         let result = match step {
             Step::Units => units(filter),
             Step::Target { package, target, release } => {
+                let words: &[&str] = if *release { &["--release"] } else { &[] };
                 let mut run = TestRun::new(filter);
-                run.arguments(&["--package", package, "--test", target]).include_ignored();
-                if *release {
-                    run.arguments(&["--release"]);
-                }
-                run.run()
+                run.arguments(&["--package", package, "--test", target]).arguments(words).include_ignored();
+                if lane.needs == Needs::Node { run.on_nodes().and_then(TestRun::run) } else { run.run() }
             }
             Step::Own(function) => function(),
         };

@@ -8,7 +8,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::{paths, process};
 
@@ -19,6 +19,13 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// a memset of a few bytes into a loop in a function of its own: 54,015 instead of 15,484 verified instructions and
 /// 217 instead of 161 ns a packet when it was measured.
 const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order";
+
+/// The machine that this runs on, as rustc names it.
+pub(crate) fn host() -> Result<String> {
+    let version = process::output(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc does not say its host")?.to_owned())
+}
 
 const CHOICE: &str = "SINEW_BPF_RECIPE";
 

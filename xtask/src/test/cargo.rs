@@ -1,5 +1,6 @@
 //! One `cargo test` with its output shown and counted.
 
+use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::tally::{Reader, Tally};
 use crate::setup::cnitool;
-use crate::{paths, process};
+use crate::{paths, privilege, process, toolchain};
 
 /// A `cargo test` that goes on after a failure.
 pub(super) struct TestRun {
@@ -34,11 +35,28 @@ impl TestRun {
         self
     }
 
+    /// Tells the tests where to find what `build` and `setup` made, and runs them as root.
+    pub(super) fn on_nodes(mut self) -> Result<Self> {
+        let release = paths::target().join("release");
+        let named = [("SINEW_BINARIES", release), ("SINEW_CNITOOL", cnitool()?)];
+        if !privilege::is_root()? {
+            // sudo keeps none of these; a runner's words are separated by spaces (cargo's configuration).
+            let mut runner = vec!["sudo".to_owned(), "env".to_owned()];
+            for name in ["HOME", "PATH", "XDG_CACHE_HOME", "RUST_BACKTRACE"] {
+                runner.extend(env::var(name).ok().map(|value| format!("{name}={value}")));
+            }
+            runner.extend(named.iter().map(|(name, value)| format!("{name}={}", value.display())));
+            let variable =
+                format!("CARGO_TARGET_{}_RUNNER", toolchain::host()?.replace('-', "_").to_uppercase());
+            self.cargo.env(variable, runner.join(" "));
+        }
+        self.cargo.envs(named);
+        Ok(self)
+    }
+
     /// Runs the tests; failed tests are in the answer, not an error.
     pub(super) fn run(mut self) -> Result<Tally> {
         self.cargo.arg("--").args(&self.words);
-        // Where the tests find what `build` and `setup` made.
-        self.cargo.env("SINEW_BINARIES", paths::target().join("release")).env("SINEW_CNITOOL", cnitool()?);
         count(self.cargo)
     }
 }
