@@ -8,6 +8,7 @@ use serde_json::json;
 use sinew_api::identity::Identity as Number;
 use sinew_api::proto::agent::{GetIdentityRequest, Identity, ListIdentitiesRequest, ListIdentitiesResponse};
 
+use crate::explain::words;
 use crate::failure::Failure;
 use crate::output::paint::Tone;
 use crate::output::table::{Cell, Table};
@@ -101,7 +102,7 @@ fn text(identities: &[Identity], paint: Paint) -> String {
             identity.endpoints.len().into(),
             identity.addresses.into(),
             known,
-            identity.labels.join(",").into(),
+            words::chosen_labels(&identity.labels).join(",").into(),
         ]);
     }
     table.render(paint, "No identities.")
@@ -113,7 +114,7 @@ fn one(identity: &Identity) -> String {
     let endpoints = if identity.endpoints.is_empty() {
         "none on this node".into()
     } else {
-        identity.endpoints.join(", ")
+        words::listed(&identity.endpoints)
     };
     format!(
         "identity {}  ({}, {judged})\n  labels     {}\n  endpoints  {endpoints}\n  addresses  {} in the cluster\n",

@@ -135,7 +135,13 @@ fn facts(status: &GetStatusResponse, now: SystemTime) -> Vec<(&'static str, Stri
     facts.push(("identities", status.identities.to_string()));
     for pool in &status.pools {
         let resting = if pool.resting == 0 { String::new() } else { format!(", {} resting", pool.resting) };
-        facts.push(("pool", format!("{}: {} of {} leased{resting}", pool.cidr, pool.leased, pool.capacity)));
+        // Nobody runs out of a /64, and twenty digits say nothing.
+        let of = if pool.capacity > u64::from(u32::MAX) {
+            String::new()
+        } else {
+            format!(" of {}", pool.capacity)
+        };
+        facts.push(("pool", format!("{}: {}{of} leased{resting}", pool.cidr, pool.leased)));
     }
     for node in &status.nodes {
         let life = match (node.alive, when::age(now, node.last_seen.as_ref())) {

@@ -25,9 +25,10 @@ pub(crate) fn brief(length: Duration) -> String {
     }
 }
 
-/// How long ago; empty if it never was, `0s` if the clock of the one who wrote it is ahead.
+/// How long ago; empty if it never was (the epoch itself stands for that), `0s` if the clock of the one who wrote it is ahead.
 pub(crate) fn age(now: SystemTime, then: Option<&Timestamp>) -> String {
-    let Some(then) = then.and_then(|stamp| SystemTime::try_from(*stamp).ok()) else { return String::new() };
+    let then = then.filter(|stamp| stamp.seconds > 0).and_then(|stamp| SystemTime::try_from(*stamp).ok());
+    let Some(then) = then else { return String::new() };
     brief(now.duration_since(then).unwrap_or_default())
 }
 
@@ -63,6 +64,7 @@ mod tests {
         assert_eq!(age(now, Some(&Timestamp { seconds: 940, nanos: 0 })), "1m");
         assert_eq!(age(now, Some(&Timestamp { seconds: 1_001, nanos: 0 })), "0s");
         assert_eq!(age(now, None), "");
+        assert_eq!(age(now, Some(&Timestamp { seconds: 0, nanos: 0 })), "");
     }
 
     #[test]

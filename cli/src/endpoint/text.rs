@@ -93,16 +93,16 @@ fn enforcement(title: &str, direction: Option<&DirectionEnforcement>, paint: Pai
     let mut text = format!("  {title:<10} {}", paint.tone(mode_tone(mode), mode_word(mode)));
     let Some(direction) = direction else { return text + "\n" };
     if !direction.switched_on_by.is_empty() {
-        text.push_str(&format!(", default deny by {}", direction.switched_on_by.join(", ")));
+        text.push_str(&format!(", default deny by {}", words::listed(&direction.switched_on_by)));
     }
     if !direction.audited_by.is_empty() {
-        text.push_str(&format!(", audited by {}", direction.audited_by.join(", ")));
+        text.push_str(&format!(", audited by {}", words::listed(&direction.audited_by)));
     }
     text.push('\n');
     let others = direction.policies.iter().filter(|policy| !direction.switched_on_by.contains(policy));
     let others = others.cloned().collect::<Vec<_>>();
     if !others.is_empty() {
-        text.push_str(&format!("             also selected by {}\n", others.join(", ")));
+        text.push_str(&format!("             also selected by {}\n", words::listed(&others)));
     }
     text
 }
@@ -114,7 +114,7 @@ fn entries(entries: &[TableEntry], paint: Paint) -> String {
         let peer = match (entry.peer_kind(), entry.peer_text.as_str()) {
             (PeerKind::Any, _) => "any".to_owned(),
             (_, "") => entry.peer.to_string(),
-            (_, peer_text) => format!("{} {peer_text}", entry.peer),
+            (_, peer_text) => words::short(&format!("{} {}", entry.peer, peer(peer_text))),
         };
         let (rule, place) =
             entry.rule.as_ref().map_or_else(Default::default, |rule| (words::rule(rule), words::place(rule)));
@@ -128,11 +128,17 @@ fn entries(entries: &[TableEntry], paint: Paint) -> String {
             peer.into(),
             words::traffic(&entry.protocol, entry.first_port, entry.last_port).into(),
             Cell::toned(tone, word),
-            format!("{rule}{}", shadowed.unwrap_or_default()).into(),
+            words::short(&format!("{rule}{}", shadowed.unwrap_or_default())).into(),
             place.into(),
         ]);
     }
     table.render(paint, "The table is empty.")
+}
+
+/// The labels of a peer as far as somebody chose them.
+fn peer(labels: &str) -> String {
+    let labels = labels.split(',').map(str::to_owned).collect::<Vec<_>>();
+    words::chosen_labels(&labels).join(",")
 }
 
 fn mode_cell(direction: Option<&DirectionEnforcement>) -> Cell {

@@ -15,6 +15,9 @@ use crate::output::paint::Tone;
 /// How many near misses are shown. More would hide the nearest.
 const NEAR: usize = 3;
 
+/// How many of the policies that switched default deny on are shown; one is enough to find the place.
+const MOST_POLICIES: usize = 8;
+
 /// The whole explanation.
 pub(crate) fn explanation(answer: &ExplainResponse, paint: Paint) -> String {
     let mut text = headline(answer, paint);
@@ -55,21 +58,11 @@ fn party(title: &str, party: Option<&ResolvedParty>, paint: Paint) -> String {
     }
     facts.extend(party.addresses.iter().filter(|address| **address != party.name).cloned());
     let mut text = format!("  {title:<5} {}\n", facts.join("  "));
-    let labels = telling(&party.labels);
+    let labels = words::chosen_labels(&party.labels);
     if !labels.is_empty() {
         text.push_str(&format!("        {}\n", paint.tone(Tone::Faint, &labels.join(" "))));
     }
     text
-}
-
-/// Labels that somebody chose. Every pod has those of its namespace, cluster and service account besides; they stand in
-/// `sinew identity get` and in JSON.
-fn telling(labels: &[String]) -> Vec<&str> {
-    let of_every_pod = |label: &str| {
-        let key = label.strip_prefix("k8s:").unwrap_or_default();
-        key.starts_with("io.cilium.k8s.") || key.starts_with("io.kubernetes.")
-    };
-    labels.iter().map(String::as_str).filter(|label| !of_every_pod(label)).collect()
 }
 
 fn one_direction(direction: &DirectionExplanation, paint: Paint) -> String {
@@ -133,11 +126,14 @@ fn default_deny(direction: &DirectionExplanation, paint: Paint) -> String {
         return String::new();
     }
     let mut text = "  no rule allows it, and default deny is switched on by\n".to_owned();
-    for (index, policy) in direction.denied_by.iter().enumerate() {
+    for (index, policy) in direction.denied_by.iter().enumerate().take(MOST_POLICIES) {
         match direction.switched_on.get(index) {
             Some(rule) => text.push_str(&format!("  {}", rule_line(rule, paint))),
             None => text.push_str(&format!("    {policy}\n")),
         }
+    }
+    if direction.denied_by.len() > MOST_POLICIES {
+        text.push_str(&format!("    and {} more\n", direction.denied_by.len() - MOST_POLICIES));
     }
     text
 }
@@ -151,7 +147,7 @@ fn shadow(direction: &DirectionExplanation, paint: Paint) -> String {
     let audited = direction
         .enforcement
         .as_ref()
-        .map(|enforcement| enforcement.audited_by.join(", "))
+        .map(|enforcement| words::listed(&enforcement.audited_by))
         .unwrap_or_default();
     match &direction.shadow_rule {
         Some(rule) if rule.built_in.is_empty() => {

@@ -47,6 +47,33 @@ pub(crate) fn place(rule: &RuleRef) -> String {
     }
 }
 
+/// How many names of one thing a screen shows; JSON has all of them.
+const MOST_NAMES: usize = 8;
+
+/// Names in a row, and how many more there are.
+pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
+    let mut text = names.iter().take(MOST_NAMES).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+    if names.len() > MOST_NAMES {
+        text.push_str(&format!(", and {} more", names.len() - MOST_NAMES));
+    }
+    text
+}
+
+/// A text that fits into a column.
+pub(crate) fn short(text: &str) -> String {
+    const MOST: usize = 72;
+    if text.chars().count() <= MOST {
+        return text.to_owned();
+    }
+    format!("{}...", text.chars().take(MOST - 3).collect::<String>())
+}
+
+/// Labels that somebody chose, and the namespace. Every pod has those of its namespace, cluster and service account
+/// besides; `sinew identity get` and JSON show them.
+pub(crate) fn chosen_labels(labels: &[String]) -> Vec<&str> {
+    labels.iter().map(String::as_str).filter(|label| !label.starts_with("k8s:io.cilium.k8s.")).collect()
+}
+
 /// `8080/TCP`, `8080-8090/UDP`, `TCP`, `type 8/ICMP`, `any`.
 pub(crate) fn traffic(protocol: &str, first: u32, last: u32) -> String {
     let icmp = protocol.starts_with("ICMP");
@@ -83,6 +110,16 @@ mod tests {
         }
         assert_eq!(asked("TCP", Some(80)), "80/TCP");
         assert_eq!(asked("", None), "any");
+    }
+
+    #[test]
+    fn long_lists_say_how_much_is_left_out() {
+        assert_eq!(listed(&["a", "b"]), "a, b");
+        let many = (0..1000).map(|number| format!("p{number}")).collect::<Vec<_>>();
+        assert_eq!(listed(&many), "p0, p1, p2, p3, p4, p5, p6, p7, and 992 more");
+        assert_eq!(short("default deny"), "default deny");
+        let cut = short(&"x".repeat(100));
+        assert!(cut.ends_with("xxx...") && cut.len() == 72, "{cut}");
     }
 
     #[test]

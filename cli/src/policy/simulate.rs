@@ -124,7 +124,7 @@ fn difference(question: &Question, flows: u64, was: Verdict, judged: &DirectionE
         (Some(rule), _) => (words::rule(rule), words::place(rule)),
         (None, first) if !judged.denied_by.is_empty() => {
             let place = first.map(words::place).unwrap_or_default();
-            (format!("default deny by {}", judged.denied_by.join(", ")), place)
+            (format!("default deny by {}", words::listed(&judged.denied_by)), place)
         }
         _ => (String::new(), String::new()),
     };

@@ -66,7 +66,7 @@ fn facts(policy: &Policy) -> Vec<(&'static str, String)> {
     };
     let selects = match policy.selected_endpoints.as_slice() {
         [] => "no pod of this node".into(),
-        endpoints => endpoints.join(", "),
+        endpoints => words::listed(endpoints),
     };
     vec![
         ("kind", policy.kind.clone()),
@@ -96,7 +96,7 @@ fn rules(rules: &[Rule], now: SystemTime, paint: Paint) -> String {
             rule.packets.into(),
             rule.bytes.into(),
             last.into(),
-            (&rule.text).into(),
+            words::short(&rule.text).into(),
         ]);
     }
     table.render(paint, "No rules.")

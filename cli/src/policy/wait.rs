@@ -4,13 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use clap::Args;
-use sinew_api::proto::agent::{WaitPolicyRequest, WaitPolicyResponse};
+use sinew_api::proto::agent::{ListPoliciesRequest, WaitPolicyRequest, WaitPolicyResponse};
 
+use crate::explain::words;
 use crate::failure::Failure;
 use crate::output::Paint;
 use crate::output::paint::Tone;
 use crate::output::table::{Cell, Table};
-use crate::{AgentArgs, agent, when};
+use crate::{AgentArgs, agent, names, when};
 
 /// Arguments of `sinew policy wait`.
 #[derive(Args)]
@@ -47,12 +48,25 @@ pub(crate) async fn run(args: &WaitArgs) -> Result<()> {
     let in_time = match outcome {
         Ok(Ok(())) => true,
         Ok(Err(status)) if status.code() == tonic::Code::DeadlineExceeded => false,
-        Ok(Err(status)) => return Err(agent::refused(&status).into()),
+        Ok(Err(status)) => return Err(refused(args, &status).await.into()),
         Err(_elapsed) => false,
     };
     let now = SystemTime::now();
     args.agent.screen().show("WaitPolicyResponse", &last, |paint| text(&last, now, paint))?;
     judge(&last, in_time, args.timeout).map_err(Into::into)
+}
+
+/// A name that the agent does not know is answered with those that it does.
+async fn refused(args: &WaitArgs, status: &tonic::Status) -> Failure {
+    if let (tonic::Code::NotFound, Some(wanted)) = (status.code(), &args.policy)
+        && let Ok(known) = super::ask(&args.agent, ListPoliciesRequest::default()).await
+    {
+        let known = known.policies.into_iter().map(|policy| policy.name).collect::<Vec<_>>();
+        if let Err(miss) = names::find(names::POLICY, wanted, &known) {
+            return miss;
+        }
+    }
+    agent::refused(status)
 }
 
 /// What the last progress means.
@@ -61,7 +75,7 @@ fn judge(last: &WaitPolicyResponse, in_time: bool, timeout: Duration) -> Result<
         return Ok(());
     }
     if !last.refused.is_empty() && (last.enforced || in_time) {
-        return Err(Failure::failed(format!("refused, so never enforced: {}", last.refused.join(", ")))
+        return Err(Failure::failed(format!("refused, so never enforced: {}", words::listed(&last.refused)))
             .next("see why: sinew policy list"));
     }
     if in_time {
@@ -91,7 +105,7 @@ fn text(progress: &WaitPolicyResponse, now: SystemTime, paint: Paint) -> String 
             state,
             node.revision.into(),
             heard.into(),
-            node.behind.join(",").into(),
+            words::listed(&node.behind).into(),
         ]);
     }
     table.render(paint, "No node has answered.")

@@ -30,7 +30,10 @@ fn node_a() -> GetStatusResponse {
         endpoints: vec![EndpointCount { state: EndpointState::Ready.into(), count: 3 }],
         policies: vec![PolicyCount { state: PolicyState::Enforced.into(), count: 4 }],
         identities: 9,
-        pools: vec![AddressPool { cidr: "10.1.0.0/24".into(), capacity: 253, leased: 3, resting: 1 }],
+        pools: vec![
+            AddressPool { cidr: "10.1.0.0/24".into(), capacity: 253, leased: 3, resting: 1 },
+            AddressPool { cidr: "fd00:1::/64".into(), capacity: u64::MAX, leased: 3, resting: 0 },
+        ],
         flows: Some(FlowStatus { held: 120, capacity: 4095, seen: 120, rate: 4.25, losses: vec![] }),
         routing: "native".into(),
         mtu: 1500,
@@ -66,6 +69,7 @@ node a: READY
   policies    4 enforced
   identities  9
   pool        10.1.0.0/24: 3 of 253 leased, 1 resting
+  pool        fd00:1::/64: 3 leased
   flows       120 seen, 4.2/s, 120 of 4095 kept
   lost        none
 ";

@@ -95,6 +95,7 @@ fn columns(kind: &str, arguments: &str) -> (String, String, String) {
             let (inner, capacity) = arguments.rsplit_once(", ").unwrap();
             ("index".into(), code(inner), plain(capacity))
         }
+        "ProgramArray" => ("index".into(), "a program".into(), plain(parts[0])),
         "Array" | "PerCpuArray" => ("index".into(), code(parts[0]), plain(parts[1])),
         _ => (code(parts[0]), code(parts[1]), plain(parts[2])),
     }

@@ -91,7 +91,7 @@ DENIED  default/client -> default/web  8080/TCP  (revision 12)
   from  default/client  identity 257  node a  10.0.0.5
         k8s:app=client
   to    default/web  identity 258  node b  10.0.1.7
-        k8s:app=web
+        k8s:app=web k8s:io.kubernetes.pod.namespace=default
 
 egress of default/client: ALLOWED, no policy switches default deny on for its egress
 
@@ -206,6 +206,17 @@ fn only_the_nearest_misses_are_shown() {
     let shown = near_misses(&(1..=5).map(miss).collect::<Vec<_>>(), Paint::Plain);
     assert_eq!(shown.matches("wants").count(), 3);
     assert!(shown.ends_with("    and 2 more that are farther off\n"), "{shown}");
+}
+
+#[test]
+fn a_thousand_policies_do_not_fill_the_screen() {
+    let mut answer = client_to_web();
+    answer.directions = vec![DirectionExplanation {
+        denied_by: (0..1000).map(|number| format!("snp/default/p{number}")).collect(),
+        ..ingress(Verdict::Dropped)
+    }];
+    let shown = explanation(&answer, Paint::Plain);
+    assert!(shown.ends_with("    snp/default/p7\n    and 992 more\n"), "{shown}");
 }
 
 #[test]
