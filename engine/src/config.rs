@@ -24,8 +24,11 @@ pub struct Config {
     pub routing: Routing,
     /// Which labels make an identity.
     pub labels: LabelFilter,
-    /// Entries that one policy table may have.
+    /// Entries that one policy table may have. The kernel's has room for a third more, for the time while classes are
+    /// cut (`state/order.rs` 3).
     pub table_capacity: usize,
+    /// Prefixes that the trie of address classes may have.
+    pub class_capacity: usize,
     /// The revision to go on from: that of the last run, or 0.
     pub revision: u64,
 }
@@ -43,7 +46,8 @@ impl Config {
             kube_apiserver: Vec::new(),
             routing: Routing::Native,
             labels: LabelFilter::default(),
-            table_capacity: 16_384,
+            table_capacity: 49_152,
+            class_capacity: 65_536,
             revision: 0,
         }
     }

@@ -7,6 +7,7 @@
 //! Neighbours in `state/`: `facts.rs` hears events, `policies.rs`, `locals.rs`, `subjects.rs` and `claims.rs` conclude,
 //! `order.rs` writes.
 
+mod capacity;
 mod claims;
 mod facts;
 mod lend;
@@ -58,6 +59,8 @@ pub struct Engine {
     by_labels: HashMap<Arc<Labels>, BTreeSet<Identity>>,
     /// Given back by the store, but still in use here.
     departing: BTreeSet<Identity>,
+    /// Identities that no table has room for.
+    held_back: BTreeMap<Identity, Arc<Labels>>,
     /// Label sets whose number has been asked for.
     requested: HashSet<Arc<Labels>>,
 
@@ -69,6 +72,8 @@ pub struct Engine {
     port_owners: BTreeMap<Claimant, (Identity, NamedPorts)>,
     class_prefixes: PrefixCounts,
     trie: ClassTrie,
+    /// The trie that was asked for last, while it is cut anew.
+    trie_before: Option<ClassTrie>,
     /// Addresses of pods outside of all ranges of pods.
     strays: BTreeSet<IpAddr>,
     claims: Claims,
@@ -86,6 +91,8 @@ pub struct Engine {
 #[derive(Clone, Debug, Default)]
 struct Dirty {
     policies: BTreeSet<PolicyName>,
+    /// Policies that may have a new last valid version.
+    candidates: BTreeSet<PolicyName>,
     locals: BTreeSet<EndpointId>,
     closing: BTreeSet<EndpointId>,
     subjects: BTreeSet<Subject>,
@@ -119,6 +126,7 @@ impl Engine {
             locals: BTreeMap::new(),
             by_labels: HashMap::new(),
             departing: BTreeSet::new(),
+            held_back: BTreeMap::new(),
             requested: HashSet::new(),
             numbers: Numbers::restored(numbers),
             matchers: Matchers::new(&config.cluster, config.v4, config.v6),
@@ -128,6 +136,7 @@ impl Engine {
             port_owners: BTreeMap::new(),
             class_prefixes: PrefixCounts::default(),
             trie: ClassTrie::new(),
+            trie_before: None,
             strays: BTreeSet::new(),
             claims,
             dirty: Dirty::default(),
@@ -168,7 +177,10 @@ impl Engine {
     }
 
     fn reconcile(&mut self) -> Vec<Change> {
-        let mut changes = std::mem::take(&mut self.outbox);
+        let mut changes = Vec::new();
+        if self.synced {
+            self.retry();
+        }
         let policies_changed = self.synced && self.settle_policies();
         let closed: Vec<EndpointId> = std::mem::take(&mut self.dirty.closing).into_iter().collect();
         for id in &closed {
@@ -181,10 +193,14 @@ impl Engine {
         if self.synced {
             self.sweep_subjects();
             self.find_strays();
-            cut = self.cut_classes();
+            self.cut_classes();
             self.spread_matchers();
             self.compile_subjects();
+            self.fit(policies_changed);
+            self.remember_valid();
+            cut = self.take_cut();
         }
+        changes.append(&mut self.outbox);
         let ordered = self.order(cut, closed);
         let judged_otherwise = ordered.iter().any(|change| {
             matches!(

@@ -63,37 +63,51 @@ pub(super) struct Cut {
 
 impl Engine {
     /// Cuts the address space as the policies in force need it, and tells the matchers.
-    pub(super) fn cut_classes(&mut self) -> Option<Cut> {
+    pub(super) fn cut_classes(&mut self) {
         let policies_changed = self.class_prefixes.take_changed();
         if !policies_changed && !self.dirty.places {
-            return None;
+            return;
         }
-        let mut ranges = self.pod_ranges();
-        ranges.extend(self.strays.iter().map(|address| IpNet::from(*address)));
-        let nodes = self.all_node_addresses();
+        let (ranges, nodes) = self.pods_and_nodes();
         let new = classes::cut(self.class_prefixes.iter(), &ranges, &nodes);
+        let numbers: BTreeMap<Identity, Class> =
+            new.values().flatten().map(|class| (self.numbers.class(class), *class)).collect();
+        let old = std::mem::replace(&mut self.trie, new);
+        self.trie_before.get_or_insert(old);
+        let changed = self.matchers.set_classes(numbers);
+        self.dirty.matchers.extend(changed);
+    }
+
+    /// How the tables get to the new cut, if there is one.
+    pub(super) fn take_cut(&mut self) -> Option<Cut> {
+        let old = self.trie_before.take()?;
+        let new = self.trie.clone();
         let numbered = self.numbered(&new);
-        if new == self.trie && self.written.classes == numbered {
+        if new == old && self.written.classes == numbered {
             return None;
         }
         let mut cut = Cut::default();
-        let numbers: BTreeMap<Identity, Class> =
-            new.values().flatten().map(|class| (self.numbers.class(class), *class)).collect();
         if self.dirty.places {
-            cut.fading =
-                self.written.classes.values().filter(|class| !numbers.contains_key(class)).copied().collect();
+            let there: BTreeSet<&Identity> = numbered.values().collect();
+            let written = self.written.classes.values();
+            cut.fading = written.filter(|class| !there.contains(class)).copied().collect();
         } else {
-            let old: BTreeSet<IpNet> = self.trie.values().flatten().map(|class| class.prefix).collect();
-            let both: BTreeSet<IpNet> = self.class_prefixes.iter().chain(&old).copied().collect();
+            let (ranges, nodes) = self.pods_and_nodes();
+            let prefixes =
+                |trie: &ClassTrie| trie.values().flatten().map(|class| class.prefix).collect::<Vec<_>>();
+            let both: BTreeSet<IpNet> = prefixes(&old).into_iter().chain(prefixes(&new)).collect();
             let between = classes::cut(both.iter(), &ranges, &nodes);
-            cut.arriving = self.pieces(&between, &self.trie.clone());
+            cut.arriving = self.pieces(&between, &old);
             cut.leaving = self.pieces(&between, &new);
             cut.between = Some(self.numbered(&between));
         }
-        self.trie = new;
-        let changed = self.matchers.set_classes(numbers);
-        self.dirty.matchers.extend(changed);
         Some(cut)
+    }
+
+    fn pods_and_nodes(&self) -> (BTreeSet<IpNet>, BTreeSet<IpAddr>) {
+        let mut ranges = self.pod_ranges();
+        ranges.extend(self.strays.iter().map(|address| IpNet::from(*address)));
+        (ranges, self.all_node_addresses())
     }
 
     /// Finds the pods whose addresses are in no range of pods, as those of a node that isn't known yet: each is a
@@ -180,7 +194,8 @@ impl Engine {
         }
         let before = changes.len();
         for (id, (identity, table)) in &mut self.written.endpoints {
-            let refined = with_pieces(table, &cut.arriving);
+            let room = self.config.table_capacity + self.config.table_capacity / 3;
+            let refined = with_pieces(table, &cut.arriving).filter(|refined| refined.entries.len() <= room);
             if let Some(refined) = refined {
                 *table = Arc::new(refined);
                 changes.push(Change::Endpoint {
@@ -206,7 +221,9 @@ impl Engine {
         let Some(mut table) = table else { return };
         let written = self.written.endpoints.get(&id);
         if let Some(cut) = cut {
-            if let Some(widened) = with_pieces(&table, &cut.leaving) {
+            let room = self.config.table_capacity + self.config.table_capacity / 3;
+            let widened = with_pieces(&table, &cut.leaving).filter(|widened| widened.entries.len() <= room);
+            if let Some(widened) = widened {
                 table = Arc::new(widened);
             }
             if let Some((_, old)) = written

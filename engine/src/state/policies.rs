@@ -17,7 +17,7 @@ use crate::policy::load::{Force, Loaded};
 pub(super) struct Stored {
     /// As the store has it; `None` for one that was only read back from disk.
     pub(super) applied: Option<Arc<Policy>>,
-    /// The last version without problems.
+    /// The last version without problems that was in force as a whole.
     pub(super) valid: Option<Arc<Policy>>,
     /// How much of the version in force is in force.
     pub(super) force: Force,
@@ -33,7 +33,7 @@ impl Stored {
     /// The version in force.
     pub(super) fn running(&self) -> Option<&Arc<Policy>> {
         match &self.applied {
-            Some(applied) if applied.problems.is_empty() => Some(applied),
+            Some(applied) if !self.refused() => Some(applied),
             Some(applied) => self.valid.as_ref().or(Some(applied)),
             None => self.valid.as_ref(),
         }
@@ -58,13 +58,12 @@ impl Engine {
             return;
         }
         let policy = Arc::new(policy);
-        stored.applied = Some(Arc::clone(&policy));
+        stored.applied = Some(policy);
         self.turn += 1;
         stored.turn = self.turn;
-        if policy.problems.is_empty() && stored.valid.as_ref() != Some(&policy) {
-            stored.valid = Some(Arc::clone(&policy));
-            self.outbox.push(Change::PolicyValid(policy));
-        }
+        stored.overflow = None;
+        stored.force = Force::Whole;
+        self.dirty.candidates.insert(name.clone());
         self.dirty.policies.insert(name);
     }
 

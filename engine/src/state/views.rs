@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sinew_api::object::PolicyName;
+use sinew_api::object::{PolicyName, Problem};
+use sinew_api::policy::Policy;
 
 use super::Engine;
 use super::claims::Claimant;
@@ -55,6 +56,7 @@ impl Engine {
             let mut problems = policy.problems.clone();
             problems.extend(stored.overflow.clone());
             let mut warnings = policy.warnings.clone();
+            warnings.extend(self.held_back_warning(policy));
             warnings.extend(crate::validate::warnings(self, running));
             let view = PolicyView {
                 policy: Arc::clone(policy),
@@ -69,6 +71,20 @@ impl Engine {
             Some((name.clone(), view))
         });
         views.collect()
+    }
+
+    /// Identities that arrived when a table was full, said to whoever may have filled it.
+    fn held_back_warning(&self, policy: &Policy) -> Option<Problem> {
+        let selects = !self.selected_by(&policy.name).is_empty();
+        (selects && !self.held_back.is_empty()).then(|| Problem {
+            path: "spec".to_owned(),
+            message: format!(
+                "{} identities don't fit into the policy tables here ({} entries each); their packets drop",
+                self.held_back.len(),
+                self.config.table_capacity
+            ),
+            origin: policy.origin.clone(),
+        })
     }
 
     fn policy_state(&self, stored: &Stored) -> PolicyState {

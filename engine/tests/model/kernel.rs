@@ -22,6 +22,8 @@ pub(crate) struct Kernel {
     pub(crate) ranges: BTreeMap<IpNet, IpcacheEntry>,
     pub(crate) classes: BTreeMap<IpNet, Identity>,
     pub(crate) revision: u64,
+    /// Addresses may resolve to identities that are held back.
+    pub(crate) holds_back: bool,
     /// What the verdict code reads.
     maps: HostMaps,
 }
@@ -59,10 +61,8 @@ impl Kernel {
             }
             Change::IpcacheSet(address, entry) => {
                 let identity = Identity(entry.identity);
-                assert!(
-                    self.known.contains(&identity),
-                    "{address} resolves to {identity}, which isn't KNOWN"
-                );
+                let known = self.known.contains(&identity) || self.holds_back;
+                assert!(known, "{address} resolves to {identity}, which isn't KNOWN");
                 self.addresses.insert(*address, *entry);
             }
             Change::IpcacheDelete(address) => {

@@ -3,6 +3,7 @@
 mod events;
 mod explained;
 mod foot_guns;
+mod full;
 mod kernel;
 mod naive;
 mod node;
