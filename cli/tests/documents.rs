@@ -31,3 +31,16 @@ fn the_examples_of_the_policy_document_do_what_it_says() {
 fn tables_that_repeat_code_are_those_of_the_code() {
     tables::check();
 }
+
+#[test]
+fn what_readme_shows_of_the_command_is_what_the_policy_document_runs() {
+    let readme = std::fs::read_to_string(file("README.md")).unwrap();
+    let run = std::fs::read_to_string(file("docs/policy.md")).unwrap();
+    let blocks = readme.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut shown = 0;
+    for block in blocks {
+        assert!(run.contains(block), "README.md shows what docs/policy.md does not run:\n{block}");
+        shown += 1;
+    }
+    assert!(shown > 0, "README.md shows no command");
+}
