@@ -156,7 +156,7 @@ fn why(stage: &mut Stage, lab: &Lab) -> Result<()> {
 fn change_under_traffic(stage: &mut Stage, lab: &Lab, pods: &Pods) -> Result<()> {
     stage.scene(
         "A policy changes while traffic runs",
-        "web asks api over one connection 100 times a second; guest tries a new one as often.",
+        "web asks api over one connection 100 times a second; guest keeps trying new ones.",
     )?;
     let every = Duration::from_millis(10);
     let to = pods.api.address(Family::V4);

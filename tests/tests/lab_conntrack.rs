@@ -16,6 +16,8 @@ use sinew_tests::probe::report::Outcome;
 use sinew_tests::probe::stream::Direction;
 
 const EVERY: Duration = Duration::from_millis(10);
+/// Long enough for several requests of a held connection.
+const SEVERAL: Duration = Duration::from_millis(200);
 /// What a stream that must be cut would have to move to end by itself.
 const ENDLESS: u64 = 1 << 42;
 const CUT_WITHIN: Duration = Duration::from_secs(10);
@@ -60,7 +62,7 @@ fn a_change_that_still_allows_disturbs_no_connection() -> Result<()> {
             let to = ground.server.address(family);
             let tcp = ground.client.hold(Transport::Tcp, to, TCP, EVERY)?;
             let udp = ground.client.hold(Transport::Udp, to, UDP, EVERY)?;
-            for round in 0..20 {
+            for round in 0..60 {
                 let other = CLIENT_MAY.replace("name: client-may", &format!("name: other-{}", round % 2));
                 ground.lab.apply("other", &other.replace("app: client", "app: other"))?;
             }
@@ -86,6 +88,7 @@ fn a_tombstone_ends_with_a_syn_that_is_allowed() -> Result<()> {
     let held = ground.client.watch("hold", Transport::Tcp, to, TCP, EVERY, &more)?;
     pause(Duration::from_millis(200))?;
     ground.relabel_client(&[("app", "stranger")])?;
+    pause(SEVERAL)?;
     assert!(!held.finish()?.failed.is_empty());
     let states: Vec<String> =
         ground.entries("b")?.iter().map(|connection| connection.state().to_owned()).collect();
