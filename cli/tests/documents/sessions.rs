@@ -1,4 +1,4 @@
-//! A document as a session: named YAML blocks become files, `$` lines run in their folder, and what stands below is what
+//! A document as a session: named blocks become files, `$` lines run in their folder, and what stands below is what
 //! they print.
 //!
 //! Each `## ` section has a folder of its own, which begins with the files of the first section that has any. A command's
@@ -43,14 +43,14 @@ fn sections(text: &str) -> Vec<&str> {
     starts.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect()
 }
 
-/// The named YAML blocks of a section.
+/// The named blocks of a section.
 fn files(section: &str) -> Vec<(String, String)> {
     let mut files = Vec::new();
     let mut open: Option<(String, String)> = None;
     for line in section.lines() {
         match (&mut open, line.strip_prefix("```")) {
             (None, Some(kind)) => {
-                open = kind.strip_prefix("yaml ").map(|name| (name.to_owned(), String::new()))
+                open = kind.split_once(' ').map(|(_, name)| (name.to_owned(), String::new()))
             }
             (Some(_), Some(_)) => files.extend(open.take()),
             (Some((_, text)), None) => {

@@ -16,7 +16,8 @@ struct Table {
     make: fn() -> String,
 }
 
-const TABLES: [Table; 3] = [
+const TABLES: [Table; 4] = [
+    Table { document: "docs/testing.md", name: "lanes", make: lanes },
     Table { document: "docs/datapath.md", name: "drop reasons", make: drop_reasons },
     Table { document: "docs/datapath.md", name: "maps", make: maps },
     Table { document: "docs/datapath.md", name: "time-outs", make: time_outs },
@@ -115,6 +116,27 @@ fn time_outs() -> String {
     for (what, nanoseconds) in rows {
         // Writing to a String can't fail.
         let _ = writeln!(table, "| {what} | {} s |", nanoseconds / 1_000_000_000);
+    }
+    table
+}
+
+/// The lanes, as `xtask/src/test/lanes.rs` declares them: `xtask` is a binary, so its text is read.
+fn lanes() -> String {
+    let source = fs::read_to_string(file("xtask/src/test/lanes.rs")).unwrap();
+    let declared = source.split("pub(super) const LANES").nth(1).unwrap().split("\n];").next().unwrap();
+    let mut table = "| lane | proves | needs |\n| --- | --- | --- |\n".to_owned();
+    for lane in declared.split("Lane {").skip(1) {
+        let text = |field: &str| {
+            lane.split(&format!("{field}: \"")).nth(1).unwrap_or_else(|| {
+                let on_the_next_line = lane.split(&format!("{field}:")).nth(1).unwrap();
+                on_the_next_line.split('"').nth(1).unwrap()
+            })
+        };
+        let needs = if lane.contains("Needs::Node") { "root, tools, binaries" } else { "this workspace" };
+        let (name, about) =
+            (text("name").split('"').next().unwrap(), text("about").split('"').next().unwrap());
+        // Writing to a String can't fail.
+        let _ = writeln!(table, "| `{name}` | {about} | {needs} |");
     }
     table
 }
