@@ -1,8 +1,9 @@
 //! [`Packet`] over an skb: direct packet access, and the helpers that rewrite and route.
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_TUNINFO_IPV6, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NOT_FWDED,
-    BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as FibLookup, bpf_tunnel_key,
+    __sk_buff, BPF_F_RECOMPUTE_CSUM, BPF_F_TUNINFO_IPV6, BPF_FIB_LKUP_RET_FRAG_NEEDED,
+    BPF_FIB_LKUP_RET_NOT_FWDED, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH,
+    bpf_fib_lookup as FibLookup, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::{
     bpf_fib_lookup, bpf_l3_csum_replace, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key,
@@ -57,8 +58,13 @@ impl<'a> Skb<'a> {
 
     #[inline(always)]
     fn linear<T: Header>(&self, at: usize) -> Option<T> {
+        // Volatile, so that each use has a load of its own: of a value that it has already, the compiler clears the upper
+        // half by shifts, which the verifier forbids on a packet pointer.
         // SAFETY: the kernel passes a valid context.
-        let (data, end) = unsafe { ((*self.raw).data as usize, (*self.raw).data_end as usize) };
+        let (data, end) = unsafe {
+            ((&raw const (*self.raw).data).read_volatile(), (&raw const (*self.raw).data_end).read_volatile())
+        };
+        let (data, end) = (data as usize, end as usize);
         if data + at + size_of::<T>() > end {
             return None;
         }
@@ -80,10 +86,17 @@ impl Packet for Skb<'_> {
         }
         // Packets from a NIC or a decapsulation have 14 linear bytes: pull once, for all headers (datapath.md 22).
         let length = self.length();
-        if (at + size_of::<T>()) as u32 > length {
+        let end = (at + size_of::<T>()) as u32;
+        if end > length {
             return None;
         }
-        let wanted = if length < PULL_BYTES { length } else { PULL_BYTES };
+        let wanted = if end > PULL_BYTES {
+            end
+        } else if length < PULL_BYTES {
+            length
+        } else {
+            PULL_BYTES
+        };
         // SAFETY: the kernel passes a valid context.
         unsafe { bpf_skb_pull_data(self.raw, wanted) };
         self.linear(at)
@@ -191,9 +204,12 @@ impl Packet for Skb<'_> {
         if !v4 {
             let Some(before) = self.load::<[u8; 2]>(HOP_LIMIT_AT as usize - 1) else { return false };
             let hop_limit = [before[1].wrapping_sub(1)];
+            // Of a checksum over the whole packet, which a NIC may have left, the byte is a part; no header checksum
+            // makes up for it as in IPv4.
+            let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
             // SAFETY: one byte on the stack.
             return unsafe {
-                bpf_skb_store_bytes(self.raw, HOP_LIMIT_AT, hop_limit.as_ptr().cast(), 1, 0) == 0
+                bpf_skb_store_bytes(self.raw, HOP_LIMIT_AT, hop_limit.as_ptr().cast(), 1, flags) == 0
             };
         }
         let Some(before) = self.load::<[u8; 2]>(TTL_AT) else { return false };
