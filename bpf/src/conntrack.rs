@@ -6,14 +6,17 @@
 //!     (id, 0), its answer (0, id).
 //!  7. An entry carries a stamp for each end: of a local endpoint its epoch, of any other end the ipcache generation.
 //!     Words and generation are read first, tables and ipcache after, and the entry is stamped with what was read.
-//!  8. Time-outs hold at lookup: an expired entry is absent.
+//!  8. Time-outs hold at lookup: an expired entry is absent, and is overwritten where a new one is created. It is not
+//!     deleted: by then another CPU may have put a new connection in its place.
 //!  9. Hit, both stamps current, and an overlay's claim equal to the stored identity: the stored verdict holds. Else the
 //!     connection is judged again in its initiator's orientation, whichever way this packet goes, with fresh
-//!     identities. Allowed: restamped, an event only if the rule changed. Denied: the entry becomes a tombstone.
+//!     identities. Allowed: restamped, an event only if the rule changed. Denied: the entry becomes a tombstone, whose
+//!     time begins with this packet.
 //! 10. A TCP tombstone drops both directions until it was idle for 60 s, a stamp is stale, or a pure SYN comes. For
 //!     everything else a packet from the responder is judged as a connection of its own.
 //! 11. If judging again demands a proxy that the entry does not have, it becomes a tombstone. If it no longer demands
-//!     one, the connection stays with its proxy until it closes.
+//!     one, the connection stays with its proxy until it closes. A new connection that demands a proxy drops: there is
+//!     no stage that could give it one.
 //! 12. A pure SYN is never a reply. From the initiator it is a retransmission while the connection opens under current
 //!     stamps; else it is judged as new and the entry starts again. From the responder it is its own connection: if
 //!     allowed, it replaces a closing or denied entry, else it passes and changes nothing.
@@ -22,7 +25,8 @@
 //!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
 //!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for.
 //! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent. It never
-//!     creates, refreshes or changes an entry. RST and FIN shorten the time-out; data that comes after restores it.
+//!     creates, refreshes or changes an entry, also where 9 judges again for it: the connection's own next packet does
+//!     that. RST and FIN shorten the time-out; data that comes after restores it.
 //! 15. Where both ends are local both are judged at once. An end that nobody here enforces is stamped with the
 //!     generation, which is never an epoch, so that the hook of its endpoint judges it when it has one.
 //! 16. Through a looked-up entry only counters, times and flags are written; the rest by key, since the table may have
@@ -95,7 +99,8 @@ enum Plan {
 pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) -> Result<(), Dropped> {
     let (key, sender) = key_of(t.parsed);
     let pure_syn = !t.is_error && t.parsed.is_pure_syn();
-    let (table, found) = find(t, &key);
+    let mut expired = false;
+    let (table, found) = find(t, &key, &mut expired);
     let plan;
     let sender_initiates;
     match &found {
@@ -104,7 +109,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 return Err(dropped!(UnrelatedIcmpError));
             }
             sender_initiates = initiates_on_miss(t.parsed);
-            plan = plan_on_miss(t.parsed);
+            plan = plan_on_miss(t.parsed, expired);
         }
         Some(entry) => {
             let entry: &CtEntry = entry;
@@ -113,7 +118,8 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             let denied = entry.verdict == verdict::DENY;
             if pure_syn {
                 // 12.
-                if from_initiator && table as u8 == CtTable::TcpOpening as u8 && !denied && current {
+                let opening = table as u8 == CtTable::TcpOpening as u8 && !entry::is_closing(entry);
+                if from_initiator && opening && !denied && current {
                     account::hit(t, entry, sender, false, report);
                     return Ok(());
                 }
@@ -161,6 +167,10 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         report.entry_flags = report.egress_refused();
     }
     judged?;
+    if report.listener != 0 {
+        // 11.
+        return Err(dropped!(ProxyMissing));
+    }
     if plan == Plan::Nothing as u8 {
         report.entry_flags = t.create_flags;
         return Ok(());
@@ -207,22 +217,31 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
 
 /// Looks in the tables where the packet's protocol can be; 8.
 #[inline(always)]
-fn find<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, key: &CtKey) -> (CtTable, Option<M::Conntrack>) {
+fn find<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    key: &CtKey,
+    expired: &mut bool,
+) -> (CtTable, Option<M::Conntrack>) {
     if t.parsed.protocol != protocol::TCP {
-        return (CtTable::Any, live(t, CtTable::Any, key));
+        return (CtTable::Any, live(t, CtTable::Any, key, expired));
     }
-    let found = live(t, CtTable::Tcp, key);
+    let found = live(t, CtTable::Tcp, key, expired);
     if found.is_some() {
         return (CtTable::Tcp, found);
     }
-    (CtTable::TcpOpening, live(t, CtTable::TcpOpening, key))
+    (CtTable::TcpOpening, live(t, CtTable::TcpOpening, key, expired))
 }
 
 #[inline(always)]
-fn live<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, table: CtTable, key: &CtKey) -> Option<M::Conntrack> {
+fn live<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    table: CtTable,
+    key: &CtKey,
+    expired: &mut bool,
+) -> Option<M::Conntrack> {
     let entry = t.maps.conntrack(table, key)?;
     if entry::is_expired(&entry, table, t.parsed.protocol, t.now) {
-        t.maps.conntrack_delete(table, key);
+        *expired = true;
         return None;
     }
     Some(entry)
@@ -251,16 +270,22 @@ fn initiates_on_miss(parsed: &Parsed) -> bool {
     !(own_low && !other_low)
 }
 
-/// 13, what leaves no entry.
+/// 13, what leaves no entry; 8, what overwrites one.
 #[inline(always)]
-fn plan_on_miss(parsed: &Parsed) -> Plan {
+fn plan_on_miss(parsed: &Parsed, expired: bool) -> Plan {
     let unasked = match parsed.protocol {
         protocol::TCP => parsed.tcp_flags & tcp::RST != 0,
         protocol::ICMP => parsed.icmp_type == icmp::ECHO_REPLY,
         protocol::ICMPV6 => parsed.icmp_type == icmp::V6_ECHO_REPLY,
         _ => false,
     };
-    if unasked { Plan::Nothing } else { Plan::Create }
+    if unasked {
+        Plan::Nothing
+    } else if expired {
+        Plan::Reset
+    } else {
+        Plan::Create
+    }
 }
 
 #[inline(always)]
@@ -302,14 +327,19 @@ fn rejudged<M: Maps, P: Packet>(
     let flags = entry.flags & !changing
         | if denied != 0 { report.egress_refused() } else { 0 }
         | if audited { flag::AUDIT } else { 0 };
-    let written = t.maps.conntrack_write(table, key, Some(entry), |copy| {
-        copy.stamps = stamps;
-        copy.identities = identities;
-        copy.cookies = cookies;
-        copy.verdict = if denied == 0 { verdict::ALLOW } else { verdict::DENY };
-        copy.reason = denied;
-        copy.flags = flags;
-    });
+    let packets = if denied == 0 { account::packets(t) } else { 0 };
+    let kind = &mut report.kind;
+    let written = t.is_error
+        || t.maps.conntrack_write(table, key, Some(entry), |copy| {
+            copy.stamps = stamps;
+            copy.identities = identities;
+            copy.cookies = cookies;
+            copy.verdict = if denied == 0 { verdict::ALLOW } else { verdict::DENY };
+            copy.reason = denied;
+            copy.flags = flags;
+            // In the copy: what is added to the element that it replaces would be lost.
+            *kind = account::again(t.parsed, copy, sender, t.now, packets);
+        });
     report.flags |= event::flag::REJUDGED;
     report.entry_flags = flags;
     report.reply_known(entry.initiator != sender);
@@ -317,11 +347,8 @@ fn rejudged<M: Maps, P: Packet>(
     if !written {
         return Err(dropped!(CtInsertFailed));
     }
-    if rule_changed || entry.verdict == verdict::DENY {
+    if !t.is_error && (rule_changed || entry.verdict == verdict::DENY) {
         report.kind = event::kind::NEW;
-    }
-    if !t.is_error {
-        account::add(t, entry, sender);
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! 2. Off the node: through the overlay where the destination's entry says so; else by the kernel's routing, with
 //!    device and next hop from it.
 //! 3. A packet whose hop limit ends here, that is too big, or that routing doesn't forward goes to the stack, which
-//!    knows the answer to send.
+//!    knows the answer to send. So does what is for nobody in the cluster: the host may masquerade it.
 //!
 //! [`VIA_STACK`]: crate::abi::endpoint::flag::VIA_STACK
 
@@ -90,24 +90,22 @@ pub fn off_node<M: Maps, P: Packet>(
     parsed: &Parsed,
     identity: u32,
 ) -> Result<Action, Dropped> {
-    if let Some(entry) = maps.ipcache(&parsed.destination) {
-        if entry.flags & ipcache::flag::LOCAL_NODE != 0 {
-            return Ok(Action::Stack);
-        }
-        if entry.flags & ipcache::flag::TUNNEL != 0 {
-            if parsed.hop_limit <= 1 {
-                return Ok(Action::Stack);
-            }
-            let remote = entry.tunnel;
-            if remote.is_none() || settings.overlay_ifindex == 0 {
-                return Err(dropped!(NoTunnelEndpoint));
-            }
-            lower_hop_limit(packet, settings, parsed)?;
-            return Ok(Action::Overlay { remote, vni: identity });
-        }
-    }
-    if parsed.hop_limit <= 1 {
+    // 3.
+    let Some(entry) = maps.ipcache(&parsed.destination) else { return Ok(Action::Stack) };
+    if entry.flags & ipcache::flag::LOCAL_NODE != 0 || parsed.hop_limit <= 1 {
         return Ok(Action::Stack);
+    }
+    if entry.flags & ipcache::flag::TUNNEL != 0 {
+        let remote = entry.tunnel;
+        if remote.is_none() || settings.overlay_ifindex == 0 {
+            return Err(dropped!(NoTunnelEndpoint));
+        }
+        if identity >> 24 != 0 {
+            // Only scope 0 travels: another number means something on this node alone.
+            return Err(dropped!(InvalidIdentity));
+        }
+        lower_hop_limit(packet, settings, parsed)?;
+        return Ok(Action::Overlay { remote, vni: identity });
     }
     let query = RouteQuery {
         source: parsed.source,

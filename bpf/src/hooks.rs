@@ -210,6 +210,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         }
         core::mem::swap(&mut inner.source, &mut inner.destination);
         core::mem::swap(&mut inner.source_port, &mut inner.destination_port);
+        inner.icmp_type = parse::echo_turned(inner.protocol, inner.icmp_type);
         Ok(())
     }
 }

@@ -108,8 +108,9 @@ fn exact<P: Packet>(
     Ok(())
 }
 
+/// Whether routing calls an address this node's own.
 #[inline(always)]
-fn is_local<P: Packet>(packet: &P, address: &Address) -> bool {
+pub(crate) fn is_local<P: Packet>(packet: &P, address: &Address) -> bool {
     let query = RouteQuery { source: *address, destination: *address, length: 0 };
     matches!(packet.route(&query), Route::Local)
 }

@@ -273,6 +273,10 @@ fn v6<P: Packet>(packet: &P, parsed: &mut Parsed, at: usize, outer: bool) -> Res
                 let Some(extension) = packet.load::<Extension>(offset) else {
                     return Err(dropped!(Truncated));
                 };
+                if next == 43 && extension.segments_left != 0 {
+                    // The packet's destination is not where it is going, so policy would be asked about a stopover.
+                    return Err(dropped!(InvalidExtensionHeader));
+                }
                 next = extension.next_header;
                 offset += (usize::from(extension.length) + 1) * 8;
             }
@@ -400,6 +404,18 @@ fn icmp_ports(protocol: u8, icmp_type: u8, id: u16) -> (u16, u16) {
     }
 }
 
+/// The type of an echo message seen from its other end: of a request its reply, and the other way round.
+#[inline(always)]
+pub(crate) fn echo_turned(protocol: u8, icmp_type: u8) -> u8 {
+    match (protocol, icmp_type) {
+        (protocol::ICMP, icmp::ECHO) => icmp::ECHO_REPLY,
+        (protocol::ICMP, icmp::ECHO_REPLY) => icmp::ECHO,
+        (protocol::ICMPV6, icmp::V6_ECHO) => icmp::V6_ECHO_REPLY,
+        (protocol::ICMPV6, icmp::V6_ECHO_REPLY) => icmp::V6_ECHO,
+        _ => icmp_type,
+    }
+}
+
 #[inline(always)]
 fn later_fragment<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) -> Result<(), Dropped> {
     let Some(ports) = maps.fragment(&fragment_key(packet, parsed)) else {
@@ -409,8 +425,10 @@ fn later_fragment<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed)
     parsed.destination_port = ports.destination;
     parsed.icmp_type = ports.icmp_type;
     parsed.icmp_code = ports.icmp_code;
-    // A fragment of a TCP segment carries data and nothing that opens or closes.
-    parsed.tcp_flags = tcp::ACK;
+    if parsed.protocol == protocol::TCP {
+        // A fragment of a TCP segment carries data and nothing that opens or closes.
+        parsed.tcp_flags = tcp::ACK;
+    }
     Ok(())
 }
 

@@ -3,12 +3,14 @@
 //! 1. VLAN-tagged frames drop. The source MAC is the pod's own.
 //! 2. ARP: sender MAC and address are the pod's own (or `0.0.0.0`, a probe); the host answers, nothing is judged.
 //! 3. Neighbour discovery: neighbour and router solicitation and neighbour advertisement with hop limit 255, from the
-//!    pod's own address, a link-local one or `::`, and an advertised target of the pod's own, go to the host unjudged.
+//!    pod's own address, its own link-local one (of its MAC) or `::`, with an advertised target of the pod's own, to
+//!    an address of the link, go to the host unjudged. Beyond the link the stack would forward them past every policy.
 //!    Router advertisements and redirects drop.
 //! 4. MLD and IGMP end here: the node keeps no group membership for pods.
 //! 5. DHCP drops: addresses come from the agent.
 //! 6. Every other source address is exactly the pod's own.
 //! 7. Multicast, broadcast and link-local destinations drop, each with its own reason; the pod's gateways are excepted.
+//!    A loopback destination is link-local too: with `route_localnet` the stack would take it for the node's own.
 //!
 //! Neighbours: `from_pod.rs` calls it first.
 
@@ -25,6 +27,9 @@ const FILE: u8 = file::SOURCE;
 pub const GATEWAY_V4: Address = Address::v4(u32::from_ne_bytes([169, 254, 1, 1]));
 /// Gateway of every pod, IPv6: fe80::1.
 pub const GATEWAY_V6: Address = Address([0xfe80_0000u32.to_be(), 0, 0, 1u32.to_be()]);
+
+/// `::1`
+const LOOPBACK_V6: Address = Address([0, 0, 0, 1u32.to_be()]);
 
 /// What happens to a frame after the link and network headers were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,15 +106,17 @@ pub fn group_membership(parsed: &Parsed) -> Result<(), Dropped> {
 #[inline(always)]
 fn neighbour<P: Packet>(packet: &P, parsed: &Parsed, pod: &EndpointEntry) -> Result<Admitted, Dropped> {
     let source = parsed.source;
-    if parsed.hop_limit != 255 || !(source == pod.v6 || is_link_local(&source) || source.is_none()) {
+    if parsed.hop_limit != 255 || !(is_own(&source, pod) || source.is_none()) {
+        return Err(dropped!(ForbiddenIcmpv6));
+    }
+    if !is_link_local(&parsed.destination) && !is_link_group(&parsed.destination) {
         return Err(dropped!(ForbiddenIcmpv6));
     }
     if parsed.icmp_type == icmp::NEIGHBOUR_ADVERT {
         let Some(message) = packet.load::<Neighbour>(usize::from(parsed.transport_at)) else {
             return Err(dropped!(Truncated));
         };
-        let target = Address(message.target);
-        if target != pod.v6 && !is_link_local(&target) {
+        if !is_own(&Address(message.target), pod) {
             return Err(dropped!(ForbiddenIcmpv6));
         }
     }
@@ -139,16 +146,46 @@ fn destination(address: &Address) -> Result<(), Dropped> {
         if word >> 28 == 0xe {
             return Err(dropped!(MulticastDestination));
         }
+        if word >> 24 == 127 {
+            return Err(dropped!(LinkLocalDestination));
+        }
         return Ok(());
     }
     let first = u32::from_be(address.0[0]);
     if first >> 24 == 0xff {
         return Err(dropped!(MulticastDestination));
     }
-    if is_link_local(address) && *address != GATEWAY_V6 {
+    if (is_link_local(address) && *address != GATEWAY_V6) || *address == LOOPBACK_V6 {
         return Err(dropped!(LinkLocalDestination));
     }
     Ok(())
+}
+
+/// Whether nobody can have an address that a packet says it comes from: loopback, a group, or none (RFC 1122 §3.2.1.3,
+/// RFC 4291 §2.5). What is redirected to a pod never meets the checks of the host's stack.
+#[inline(always)]
+pub(crate) fn is_impossible(address: &Address) -> bool {
+    if address.is_v4() {
+        let word = u32::from_be(address.v4_word());
+        return word == 0 || word >> 24 == 127 || word >> 28 == 0xe || word == u32::MAX;
+    }
+    u32::from_be(address.0[0]) >> 24 == 0xff || *address == LOOPBACK_V6 || address.is_none()
+}
+
+/// Whether an IPv6 address is the pod's, or the link-local one that belongs to its MAC (RFC 4291, appendix A).
+#[inline(always)]
+fn is_own(address: &Address, pod: &EndpointEntry) -> bool {
+    let mac = &pod.mac;
+    let upper = u32::from_be_bytes([mac[0] ^ 2, mac[1], mac[2], 0xff]);
+    let lower = u32::from_be_bytes([0xfe, mac[3], mac[4], mac[5]]);
+    let link_local = Address([0xfe80_0000u32.to_be(), 0, upper.to_be(), lower.to_be()]);
+    *address == pod.v6 || *address == link_local
+}
+
+/// ff02::/16 (RFC 4291 §2.7).
+#[inline(always)]
+fn is_link_group(address: &Address) -> bool {
+    u32::from_be(address.0[0]) >> 16 == 0xff02
 }
 
 /// fe80::/10 (RFC 4291 §2.5.6).

@@ -2,10 +2,11 @@
 
 use super::entry::{half_flags, is_closing, revive};
 use super::{Report, Tracking};
+use crate::abi::conntrack::half_flag;
 use crate::abi::{CtEntry, CtHalf, event};
 use crate::maps::Maps;
 use crate::packet::Packet;
-use crate::parse::{LINK_BYTES, tcp};
+use crate::parse::{Parsed, tcp};
 
 /// `last` is written at most this often, so that most packets don't dirty it.
 const RESOLUTION: u64 = 1_000_000_000;
@@ -22,20 +23,8 @@ pub(super) fn hit<M: Maps, P: Packet>(
     report: &mut Report,
 ) {
     report.reply_known(reply);
-    let (own, other) = halves(entry, sender);
-    let before = own.flags.get();
-    let after = half_flags(before, t.parsed);
-    if after != before {
-        let was_closing = is_closing(entry);
-        own.flags.set(after);
-        if (after & !before) & (NOTED | crate::abi::conntrack::half_flag::SEEN) != 0 {
-            report.kind = event::kind::FLAGS;
-        }
-        if !was_closing && is_closing(entry) {
-            report.kind = event::kind::CLOSE;
-        }
-    }
-    revive(other, t.parsed);
+    report.kind = note(t.parsed, entry, sender);
+    let (own, _) = halves(entry, sender);
     if report.kind == 0 && t.now > own.reported.get() + t.settings.report_interval {
         report.kind = event::kind::ALIVE;
     }
@@ -47,13 +36,50 @@ pub(super) fn hit<M: Maps, P: Packet>(
     add(t, entry, sender);
 }
 
+/// A packet of a connection that was judged again, into the copy that replaces its entry; `packets` is 0 for a refused
+/// one, which counts nothing. Returns the event that it is worth beside the judgement.
+///
+/// Out of line, and without the whole of [`Tracking`], for the sake of the hooks' stack.
+#[inline(never)]
+pub(super) fn again(parsed: &Parsed, copy: &CtEntry, sender: u8, now: u64, packets: u64) -> u8 {
+    let (own, _) = halves(copy, sender);
+    own.last.set(now);
+    if packets == 0 {
+        return 0;
+    }
+    own.packets.add(packets);
+    own.bytes.add(u64::from(parsed.network_bytes));
+    own.reported.set(now);
+    note(parsed, copy, sender)
+}
+
+/// Takes down the TCP flags of a packet, and that its end has sent something. Returns the event that this is worth.
+#[inline(always)]
+fn note(parsed: &Parsed, entry: &CtEntry, sender: u8) -> u8 {
+    let (own, other) = halves(entry, sender);
+    let before = own.flags.get();
+    let after = half_flags(before, parsed);
+    let mut kind = 0;
+    if after != before {
+        let was_closing = is_closing(entry);
+        own.flags.set(after);
+        if (after & !before) & (NOTED | half_flag::SEEN) != 0 {
+            kind = event::kind::FLAGS;
+        }
+        if !was_closing && is_closing(entry) {
+            kind = event::kind::CLOSE;
+        }
+    }
+    revive(other, parsed);
+    kind
+}
+
 /// Counts a packet.
 #[inline(always)]
 pub(super) fn add<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) {
     let (own, _) = halves(entry, sender);
-    let (packets, bytes) = size(t);
-    own.packets.add(packets);
-    own.bytes.add(bytes);
+    own.packets.add(packets(t));
+    own.bytes.add(u64::from(t.parsed.network_bytes));
     refresh(t, entry, sender);
 }
 
@@ -70,9 +96,8 @@ pub(super) fn refresh<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntr
 #[inline(always)]
 pub(super) fn first<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &mut CtEntry, sender: u8) {
     let (own, _) = halves(entry, sender);
-    let (packets, bytes) = size(t);
-    own.packets.set(packets);
-    own.bytes.set(bytes);
+    own.packets.set(packets(t));
+    own.bytes.set(u64::from(t.parsed.network_bytes));
     own.last.set(t.now);
     own.reported.set(t.now);
     own.flags.set(half_flags(0, t.parsed));
@@ -83,11 +108,9 @@ fn halves(entry: &CtEntry, sender: u8) -> (&CtHalf, &CtHalf) {
     if sender == 0 { (&entry.halves[0], &entry.halves[1]) } else { (&entry.halves[1], &entry.halves[0]) }
 }
 
-/// Packets and bytes from the network header on; a GSO packet is what it becomes on the wire, less the headers that
-/// segmentation repeats.
+/// What a packet counts as: a GSO packet is the segments that it becomes on the wire.
 #[inline(always)]
-fn size<M: Maps, P: Packet>(t: &Tracking<'_, M, P>) -> (u64, u64) {
+pub(super) fn packets<M: Maps, P: Packet>(t: &Tracking<'_, M, P>) -> u64 {
     let segments = t.packet.segments();
-    let packets = if segments > 1 { u64::from(segments) } else { 1 };
-    (packets, u64::from(t.packet.length().saturating_sub(LINK_BYTES as u32)))
+    if segments > 1 { u64::from(segments) } else { 1 }
 }

@@ -4,12 +4,15 @@ use super::Tracking;
 use crate::abi::conntrack::flag;
 use crate::abi::policy::{direction, verdict};
 use crate::abi::{Address, CtEntry, event};
-use crate::drop::Dropped;
+use crate::drop::{Dropped, file};
+use crate::dropped;
 use crate::identity::{self, Lookup};
 use crate::maps::Maps;
 use crate::packet::Packet;
 use crate::parse::{icmp, protocol};
 use crate::policy::{self, Answer, Question};
+
+const FILE: u8 = file::CONNTRACK;
 
 /// One end of a connection, as it is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -154,6 +157,14 @@ fn identify<M: Maps, P: Packet>(
     end: &End,
     identity: &mut u32,
 ) -> Result<(), Dropped> {
+    if end.local {
+        // 7: looked up again, since what was read before the word may be older than the epoch that the word names.
+        let Some(endpoint) = t.maps.endpoint_by_address(&end.address) else {
+            return Err(dropped!(EndpointNotReady));
+        };
+        *identity = endpoint.identity;
+        return Ok(());
+    }
     if end.lookup as u8 == Lookup::Known as u8 {
         *identity = end.identity;
         return Ok(());
@@ -216,7 +227,8 @@ fn policy_port<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, sender_initiates: boo
     };
     if sender_initiates {
         u16::from(parsed.icmp_type).to_be()
-    } else if initiator == u16::MAX {
+    } else if initiator == u16::MAX && responder != 0 {
+        // No echo: that has 0 there, and any identifier.
         responder
     } else {
         u16::from(echo).to_be()

@@ -12,6 +12,7 @@ use crate::maps::Maps;
 use crate::packet::Packet;
 use crate::parse::{self, ether_type};
 use crate::settings::Settings;
+use crate::source::is_impossible;
 
 const FILE: u8 = file::HOOKS;
 
@@ -47,6 +48,9 @@ pub(super) fn judged<M: Maps, P: Packet>(
 ) -> Result<Action, Dropped> {
     run.endpoint = pod.id as u16;
     parse::transport(run.maps, &*run.packet, &mut run.frame.parsed)?;
+    if is_impossible(&run.frame.parsed.source) {
+        return Err(dropped!(ImpossibleSource));
+    }
     if run.maps.endpoint_by_address(&run.frame.parsed.source).is_some() {
         return Err(dropped!(SpoofedLocalSource));
     }
@@ -55,7 +59,7 @@ pub(super) fn judged<M: Maps, P: Packet>(
         run.read_quoted()?;
         run.frame.sender = run.end_of(&run.frame.inner.source, lookup);
     } else {
-        run.frame.sender = run.end_of(&run.frame.parsed.source, lookup);
+        run.frame.sender = run.other_end(&run.frame.parsed.source, lookup);
         if claimed != 0 {
             run.frame.sender.identity = claimed;
             run.frame.sender.lookup = Lookup::Known;

@@ -8,7 +8,7 @@ use crate::abi::ipcache;
 use crate::deliver::{self, Action};
 use crate::drop::{Dropped, file};
 use crate::dropped;
-use crate::identity::Lookup;
+use crate::identity::{self, Lookup};
 use crate::maps::Maps;
 use crate::packet::Packet;
 use crate::parse::{self, protocol};
@@ -95,15 +95,21 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     }
 }
 
-/// No pod sends to the overlay's port of a node, whatever policy says (datapath.md 24).
+/// No pod sends to the overlay's port of a node, whatever policy says (datapath.md 24): of one that the ipcache lists, or
+/// of an address of this node that routing knows.
 #[inline(always)]
 fn tunnel_port<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> Result<(), Dropped> {
     if run.frame.parsed.protocol == protocol::UDP
         && run.frame.parsed.destination_port == run.settings.tunnel_port
-        && let Some(entry) = run.maps.ipcache(&run.frame.parsed.destination)
-        && entry.flags & (ipcache::flag::LOCAL_NODE | ipcache::flag::REMOTE_NODE) != 0
     {
-        return Err(dropped!(EncapProhibited));
+        let destination = &run.frame.parsed.destination;
+        let to_node = match run.maps.ipcache(destination) {
+            Some(entry) => entry.flags & (ipcache::flag::LOCAL_NODE | ipcache::flag::REMOTE_NODE) != 0,
+            None => identity::is_local(&*run.packet, destination),
+        };
+        if to_node {
+            return Err(dropped!(EncapProhibited));
+        }
     }
     Ok(())
 }

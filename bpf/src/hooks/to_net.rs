@@ -1,8 +1,7 @@
-//! `to_net`: tcx egress of an underlay device. Nothing but this node's overlay sends to the tunnel port of a node
-//! (datapath.md 24): whoever could, could claim any identity.
+//! `to_net`: tcx egress of an underlay device. Nothing but this node's overlay sends to the tunnel port (datapath.md 24),
+//! of whatever node: whoever could, could claim any identity.
 
 use super::{Frame, Run};
-use crate::abi::ipcache;
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -34,9 +33,5 @@ pub fn to_net<M: Maps, P: Packet>(
     if !read || run.frame.parsed.destination_port != settings.tunnel_port {
         return Ok(Action::Stack);
     }
-    let to_node = maps
-        .ipcache(&run.frame.parsed.destination)
-        .is_some_and(|entry| entry.flags & ipcache::flag::REMOTE_NODE != 0);
-    let result = if to_node { Err(dropped!(ForeignEncap)) } else { Ok(Action::Stack) };
-    run.finish(result)
+    run.finish(Err(dropped!(ForeignEncap)))
 }

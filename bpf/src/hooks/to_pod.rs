@@ -59,14 +59,16 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     Ok(Action::Stack)
 }
 
-/// Neighbour discovery of the host with its pod: never judged (policy.md 10).
+/// Neighbour discovery of the host with its pod, and the host's own group membership, which has hop limit 1 (RFC 3810
+/// §5): never judged (policy.md 10).
 #[inline(always)]
 fn is_gateway_talk<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> bool {
+    let hop_limit = match run.frame.parsed.icmp_type {
+        icmp::NEIGHBOUR_SOLICIT | icmp::NEIGHBOUR_ADVERT => 255,
+        icmp::MLD_REPORT | icmp::MLD2_REPORT => 1,
+        _ => return false,
+    };
     run.frame.parsed.protocol == protocol::ICMPV6
-        && run.frame.parsed.hop_limit == 255
+        && run.frame.parsed.hop_limit == hop_limit
         && run.packet.from_device() == 0
-        && matches!(
-            run.frame.parsed.icmp_type,
-            icmp::NEIGHBOUR_SOLICIT | icmp::NEIGHBOUR_ADVERT | icmp::MLD_REPORT | icmp::MLD2_REPORT
-        )
 }

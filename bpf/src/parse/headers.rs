@@ -37,8 +37,8 @@ header! {
     }
 }
 header! {
-    /// The start of most IPv6 extension headers (RFC 6564 §4).
-    Extension, 8 { next_header: u8, length: u8, rest: [u8; 6], }
+    /// The start of most IPv6 extension headers (RFC 6564 §4); of a routing header how far it is (RFC 8200 §4.4).
+    Extension, 8 { next_header: u8, length: u8, routing_type: u8, segments_left: u8, rest: u32, }
 }
 header! {
     /// The IPv6 fragment header (RFC 8200 §4.5).

@@ -150,7 +150,7 @@ cases! {
                 world.maps.words.insert(API.id, crate::abi::StateWord::new(500, slot));
             })
             .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::EndpointNotReady,
-                &[("rule 0", 1), ("drop 203", 1), ("dropped", 1), ("tombstones", 1)])
+                &[("drop 203", 1), ("dropped", 1), ("tombstones", 1)])
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::EndpointNotReady,
                 &[("drop 203", 1), ("dropped", 1)])
             .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), DropReason::EndpointNotReady,

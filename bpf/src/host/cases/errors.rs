@@ -121,7 +121,7 @@ cases! {
             .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API), &[("rule 0", 2), ("packets", 1)])
             .change(|world| world.default_deny(&API, INGRESS, 90))
             .packet(Sent::from_pod(&API, error), DropReason::PolicyDenied,
-                &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+                &[("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
     }
 
     /// 14: an error does not keep a connection alive.

@@ -130,6 +130,26 @@ cases! {
         case
     }
 
+    /// Policy 10: the host's own discovery and group membership on the pair pass to the pod unjudged; what only looks like
+    /// it and came in by a device does not.
+    fn dp26_discovery_of_the_host(_f) {
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+        let solicitation = discovery(GATEWAY, WEB.place.v6, 135, WEB.place.v6);
+        let advertisement = discovery(GATEWAY, WEB.place.v6, 136, GATEWAY);
+        let report = discovery(GATEWAY, group, 143, GATEWAY).hop_limit(1).extension(0, [0, 5, 2, 0, 0, 1, 0]);
+        let mut world = World::open();
+        world.default_deny(&WEB, crate::abi::policy::direction::INGRESS, 70);
+        Case::new(world)
+            .packet(Sent::to_pod(&WEB, 0, solicitation.clone()), Expected::Stack, &[])
+            .packet(Sent::to_pod(&WEB, 0, advertisement), Expected::Stack, &[])
+            .packet(Sent::to_pod(&WEB, 0, report.clone()), Expected::Stack, &[])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, report), DropReason::UnknownDestination, drops!("1001"))
+            .packet(Sent::to_pod(&WEB, 0, solicitation.clone().hop_limit(254)), DropReason::PolicyDenied,
+                &[("rule 70", 1), ("drop 133", 1), ("dropped", 1)])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, solicitation), DropReason::PolicyDenied,
+                &[("rule 70", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+
     /// 26: group membership is absorbed.
     fn dp26_group_membership(f) {
         let case = Case::new(World::open());
