@@ -129,6 +129,7 @@ fn answer(view: &View, name: &PolicyName, policy: &PolicyView, hits: &BTreeMap<u
             .map(|(direction, rule)| RuleAnswer {
                 rule: Some(rule_ref(name, rule, direction)),
                 matched_peers: policy.matched.get(&rule.path).copied().flatten().unwrap_or(0) as u32,
+                any_peer: policy.matched.get(&rule.path).is_some_and(Option::is_none),
                 text: rule_text(rule, direction),
                 ..hit(by_path.get(rule.path.as_str()))
             })

@@ -556,6 +556,9 @@ pub struct Rule {
     /// The rule in one line, such as `from {app=web} to 8080/TCP`.
     #[prost(string, tag = "6")]
     pub text: ::prost::alloc::string::String,
+    /// It names no peer, so it matches anybody; matched_peers is 0 then.
+    #[prost(bool, tag = "7")]
+    pub any_peer: bool,
 }
 /// One policy object.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -92,7 +92,7 @@ fn rules(rules: &[Rule], now: SystemTime, paint: Paint) -> String {
             place.path.into(),
             if place.line == 0 { "".into() } else { place.line.into() },
             verdict,
-            rule.matched_peers.into(),
+            if rule.any_peer { "any".into() } else { rule.matched_peers.into() },
             rule.packets.into(),
             rule.bytes.into(),
             last.into(),
@@ -179,6 +179,7 @@ mod tests {
             rules: vec![Rule {
                 rule: Some(rule),
                 matched_peers: 1,
+                any_peer: false,
                 packets: 12,
                 bytes: 900,
                 last_hit: Some(Timestamp { seconds: 100, nanos: 0 }),
