@@ -31,7 +31,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::failure::{Code, Failure};
 use crate::output::{ColourChoice, Format, Screen};
@@ -46,7 +46,7 @@ Exit codes:
   4  no agent answers at the socket";
 
 #[derive(Parser)]
-#[command(name = "sinew", version, about = "What this node allows, drops and knows, and why", after_help = EXIT_CODES)]
+#[command(name = "sinew", version, about = "What this node allows, drops and knows, and why")]
 #[command(max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
@@ -131,7 +131,8 @@ impl AgentArgs {
 
 /// Runs one command line and says how it went.
 pub fn run(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(command_line) {
+    let parsed = Cli::command_tree().try_get_matches_from(command_line);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(usage) => {
             // Printing fails only if the terminal is gone; the code still tells.
@@ -186,9 +187,15 @@ fn execute(command: Command) -> Result<()> {
 }
 
 impl Cli {
+    /// The command line, with the exit codes under the help of every command.
     fn command_tree() -> clap::Command {
-        <Self as clap::CommandFactory>::command()
+        with_exit_codes(<Self as CommandFactory>::command())
     }
+}
+
+fn with_exit_codes(command: clap::Command) -> clap::Command {
+    let command = if command.get_after_help().is_none() { command.after_help(EXIT_CODES) } else { command };
+    command.mut_subcommands(with_exit_codes)
 }
 
 #[cfg(test)]
@@ -198,5 +205,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command_tree().debug_assert();
+    }
+
+    #[test]
+    fn every_help_ends_with_something_on_exit_codes_or_its_own_words() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_after_help().is_some(), "{}", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command_tree());
     }
 }
