@@ -44,6 +44,7 @@ use order::Written;
 use policies::Stored;
 use prefixes::PrefixCounts;
 use subjects::Selected;
+use views::Stale;
 
 /// All state of a node, and the decisions that follow from it.
 #[derive(Clone, Debug)]
@@ -83,8 +84,13 @@ pub struct Engine {
     outbox: Vec<Change>,
     announcements: Vec<Change>,
     written: Written,
-    /// The last one handed out, until something changes.
+    /// The last one handed out.
     snapshot: Option<Arc<Snapshot>>,
+    /// What of it is no longer so.
+    stale: Stale,
+    /// Policies whose views are no longer so, where not all are.
+    stale_policies: BTreeSet<PolicyName>,
+    changed_since_snapshot: bool,
 }
 
 /// What has to be computed anew.
@@ -144,13 +150,16 @@ impl Engine {
             announcements: Vec::new(),
             written: Written::default(),
             snapshot: None,
+            stale: Stale::ALL,
+            stale_policies: BTreeSet::new(),
+            changed_since_snapshot: true,
             config,
         }
     }
 
     /// Takes in what happened, and returns what has to be done, in order. Events that come together are decided together.
     pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) -> Vec<Change> {
-        self.snapshot = None;
+        self.changed_since_snapshot = true;
         let mut changes = Vec::new();
         for event in events {
             // Where pods and nodes are and what policies name cut the address space in different ways (`order.rs` 3).
@@ -202,6 +211,7 @@ impl Engine {
         }
         changes.append(&mut self.outbox);
         let ordered = self.order(cut, closed);
+        self.mark_stale(&ordered);
         let judged_otherwise = ordered.iter().any(|change| {
             matches!(
                 change,
@@ -219,6 +229,42 @@ impl Engine {
             changes.push(Change::Revision(self.revision));
         }
         changes
+    }
+
+    /// Which parts of a snapshot these changes touch. Objects that change nothing in the kernel mark their part where
+    /// they are heard.
+    fn mark_stale(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Remember(_) => self.stale.numbers = true,
+                Change::Endpoint { .. } => self.stale.endpoints = true,
+                Change::EndpointClosed(_) => {
+                    self.stale.endpoints = true;
+                    self.stale.policies = true;
+                }
+                Change::KnownAdd(_) | Change::KnownDelete(_) => {
+                    self.stale.identities = true;
+                    self.stale.policies = true;
+                }
+                Change::ClassSet(..)
+                | Change::ClassDelete(_)
+                | Change::RangeSet(..)
+                | Change::RangeDelete(_) => {
+                    self.stale.policies = true;
+                }
+                Change::IpcacheSet(..) | Change::IpcacheDelete(_) => {
+                    self.stale.addresses = true;
+                    self.stale.identities = true;
+                }
+                Change::PolicyValid(_)
+                | Change::PolicyGone(_)
+                | Change::AllocateIdentity(_)
+                | Change::Announce { .. }
+                | Change::Grace
+                | Change::Generation
+                | Change::Revision(_) => {}
+            }
+        }
     }
 
     fn close(&mut self, id: EndpointId) {

@@ -4,6 +4,7 @@
 //! Neighbours: `state/views.rs` puts these beside the decoder's; policy.md 5, 6 and 10 ask for them.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sinew_api::object::Problem;
@@ -21,12 +22,24 @@ use crate::table::PolicyTable;
 /// The port of DNS.
 const DNS: u16 = 53;
 
-/// What to tell the author of a policy.
-pub(crate) fn warnings(engine: &Engine, policy: &Policy) -> Vec<Problem> {
+/// Where pods and nodes are.
+pub(crate) struct Places {
+    pub(crate) pods: BTreeSet<IpNet>,
+    pub(crate) nodes: BTreeSet<IpAddr>,
+}
+
+/// What to tell the author of a policy. `tables` are those of the endpoints here that it selects, by the spec that does.
+pub(crate) fn warnings(
+    engine: &Engine,
+    policy: &Policy,
+    places: &Places,
+    tables: &[(usize, &PolicyTable)],
+) -> Vec<Problem> {
     let mut warnings = Vec::new();
     let populated = engine.has_pods();
     for (index, spec) in policy.specs.iter().enumerate() {
-        let subjects = engine.tables_selected_by(&policy.name, index);
+        let subjects: Vec<&PolicyTable> =
+            tables.iter().filter(|(spec, _)| *spec == index).map(|(_, table)| *table).collect();
         let mut warn = |path: &str, rule: Option<&Rule>, message: String| {
             let origin = rule.map_or_else(|| policy.origin.clone(), |rule| rule.origin.clone());
             warnings.push(Problem { path: path.to_owned(), message, origin });
@@ -42,7 +55,7 @@ pub(crate) fn warnings(engine: &Engine, policy: &Policy) -> Vec<Problem> {
             for rule in written_rules(spec, direction) {
                 if let Peers::OneOf(peers) = &rule.peers {
                     for peer in peers {
-                        if let Some(message) = of_peer(engine, rule, peer, populated) {
+                        if let Some(message) = of_peer(engine, places, rule, peer, populated) {
                             warn(&peer.path, Some(rule), message);
                         }
                     }
@@ -104,24 +117,19 @@ fn opens_dns(table: &PolicyTable) -> bool {
     })
 }
 
-fn of_peer(engine: &Engine, rule: &Rule, peer: &Peer, populated: bool) -> Option<String> {
+fn of_peer(engine: &Engine, places: &Places, rule: &Rule, peer: &Peer, populated: bool) -> Option<String> {
     match &peer.matches {
         PeerMatch::Labels(selector) => {
             (populated && !engine.anybody_matches(selector)).then(|| "matches nobody that exists".to_owned())
         }
         PeerMatch::Entity(_) => None,
         PeerMatch::Cidr { prefix, reach, .. } => {
-            let covered: Vec<(&str, String)> = [
-                ("pods", !reach.pods, engine.pod_ranges().into_iter().find(|range| overlap(range, prefix))),
-                (
-                    "nodes",
-                    !reach.nodes,
-                    engine.node_prefixes().into_iter().find(|node| prefix.contains(node)),
-                ),
-            ]
-            .into_iter()
-            .filter_map(|(who, unreached, found)| Some((who, found.filter(|_| unreached)?.to_string())))
-            .collect();
+            let pods = places.pods.iter().find(|range| overlap(range, prefix)).map(ToString::to_string);
+            let nodes = places.nodes.iter().find(|node| prefix.contains(*node)).map(ToString::to_string);
+            let covered: Vec<(&str, String)> = [("pods", reach.pods, pods), ("nodes", reach.nodes, nodes)]
+                .into_iter()
+                .filter_map(|(who, reached, found)| Some((who, found.filter(|_| !reached)?)))
+                .collect();
             // Allowing everything outside is what `0.0.0.0/0` is written for.
             if covered.is_empty() || (rule.action == RuleAction::Allow && prefix.prefix_len() == 0) {
                 return None;

@@ -5,7 +5,7 @@
 //!
 //! Neighbours: `load.rs` acquires matchers for rules, `compile.rs` reads their members, `classes.rs` makes the classes.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -191,7 +191,7 @@ impl Matchers {
         let matches =
             |number: &Identity| self.identities.get(number).is_some_and(|labels| selector.matches(labels));
         match self.fewest_candidates(selector) {
-            Some(candidates) => candidates.iter().any(matches),
+            Some(candidates) => candidates.into_iter().flatten().any(matches),
             None => self.identities.keys().any(matches),
         }
     }
@@ -283,7 +283,7 @@ impl Matchers {
                     self.identities.get(number).is_some_and(|labels| selector.matches(labels))
                 };
                 match self.fewest_candidates(selector) {
-                    Some(candidates) => candidates.iter().filter(|n| matching(&n)).copied().collect(),
+                    Some(candidates) => candidates.into_iter().flatten().filter(matching).copied().collect(),
                     None => self.identities.keys().filter(matching).copied().collect(),
                 }
             }
@@ -303,7 +303,7 @@ impl Matchers {
     }
 
     /// Identities that may match, by the rarest label that the selector demands.
-    fn fewest_candidates(&self, selector: &Selector) -> Option<HashSet<Identity>> {
+    fn fewest_candidates(&self, selector: &Selector) -> Option<Vec<&BTreeSet<Identity>>> {
         selector
             .requirements
             .iter()
@@ -321,7 +321,7 @@ impl Matchers {
                 Some((sets.iter().map(|set| set.len()).sum::<usize>(), sets))
             })
             .min_by_key(|(size, _)| *size)
-            .map(|(_, sets)| sets.into_iter().flatten().copied().collect())
+            .map(|(_, sets)| sets)
     }
 
     fn matches_identity(&self, matcher: &Matcher, number: Identity, labels: &Labels) -> bool {

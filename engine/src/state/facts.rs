@@ -13,7 +13,7 @@ use sinew_bpf::abi::{Address, IpcacheEntry, ipcache};
 use std::sync::Arc;
 
 use super::claims::Claimant;
-use super::{Engine, locals::Local};
+use super::{Engine, Stale, locals::Local};
 use crate::event::Event;
 
 /// The facts.
@@ -93,6 +93,7 @@ impl Engine {
             }
             Event::EndpointCreated(created) => {
                 let id = created.id;
+                self.stale.endpoints = true;
                 self.locals.insert(id, Local::new(created));
                 self.dirty.locals.insert(id);
             }
@@ -113,6 +114,7 @@ impl Engine {
             Event::Synced => {
                 if !self.synced {
                     self.synced = true;
+                    self.stale = Stale::ALL;
                     self.first_lists_complete();
                 }
             }
@@ -129,6 +131,9 @@ impl Engine {
     }
 
     fn pod_changed(&mut self, key: &(String, String)) {
+        // Its workload and ports are told, whether or not they decide anything.
+        self.stale.endpoints = true;
+        self.stale.addresses = true;
         let locals = self.locals.iter().filter(|(_, local)| local.is_of(key)).map(|(id, _)| *id);
         self.dirty.locals.extend(locals);
         for name in self.facts.remotes_by_pod.get(key).cloned().unwrap_or_default() {
@@ -156,6 +161,7 @@ impl Engine {
         let pod = (endpoint.pod_namespace.clone(), endpoint.pod_name.clone());
         self.facts.remotes_by_pod.entry(pod).or_default().insert(name.clone());
         self.facts.remotes.insert(name.clone(), endpoint);
+        self.stale.addresses = true;
         self.claim_remote(&name);
     }
 

@@ -92,18 +92,6 @@ impl Engine {
         }
     }
 
-    /// The tables of the endpoints here that a spec selects.
-    pub(crate) fn tables_selected_by(&self, name: &PolicyName, index: usize) -> Vec<&PolicyTable> {
-        let spec = (name.clone(), index);
-        let selected = self.subjects.values().filter(|selected| selected.specs.contains(&spec));
-        selected.map(|selected| &*selected.compiled.table).collect()
-    }
-
-    /// The addresses of nodes.
-    pub(crate) fn node_prefixes(&self) -> Vec<IpNet> {
-        self.all_node_addresses().into_iter().map(IpNet::from).collect()
-    }
-
     /// What kind of place an address is.
     pub(crate) fn place_of(&self, address: IpAddr) -> Place {
         let pods = || self.pod_ranges().iter().any(|range| range.contains(&address));

@@ -23,7 +23,7 @@ use crate::policy::compile::{NamedPorts, Subject};
 pub(super) struct Local {
     pub(super) created: LocalEndpoint,
     /// The pod as it was last seen; it stays when the object goes (policy.md 9).
-    pub(super) pod: Option<Pod>,
+    pub(super) pod: Option<Arc<Pod>>,
     /// What its packets carry.
     pub(super) identity: Identity,
     /// What `identity` stands for.
@@ -85,7 +85,9 @@ impl Engine {
         let before = local.subjects();
         let pod = (local.created.pod_namespace.clone(), local.created.pod_name.clone());
         if let Some(pod) = self.facts.pods.get(&pod).filter(|pod| !pod.host_network) {
-            local.pod = Some(pod.clone());
+            if local.pod.as_deref() != Some(pod) {
+                local.pod = Some(Arc::new(pod.clone()));
+            }
         }
         if let Some(pod) = &local.pod {
             local.ports = Arc::new(named_ports(&pod.ports));

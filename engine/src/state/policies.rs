@@ -53,6 +53,7 @@ impl Stored {
 impl Engine {
     pub(super) fn policy_applied(&mut self, policy: Policy) {
         let name = policy.name.clone();
+        self.stale_policies.insert(name.clone());
         let stored = self.policies.entry(name.clone()).or_default();
         if stored.applied.as_deref() == Some(&policy) {
             return;
@@ -79,6 +80,7 @@ impl Engine {
     pub(super) fn policy_removed(&mut self, name: &PolicyName) {
         if self.policies.remove(name).is_some() {
             self.outbox.push(Change::PolicyGone(name.clone()));
+            self.stale_policies.insert(name.clone());
             self.dirty.policies.insert(name.clone());
         }
     }
@@ -121,6 +123,7 @@ impl Engine {
 
     /// Loads one policy anew.
     pub(super) fn load(&mut self, name: &PolicyName) {
+        self.stale_policies.insert(name.clone());
         let mut concerned: BTreeSet<_> = self.subjects_selected_by(name);
         if let Some(old) = self.loaded.remove(name) {
             self.deselect(name, &old, &concerned);

@@ -135,6 +135,7 @@ impl Engine {
             let Some(selected) = self.subjects.get_mut(&subject) else { continue };
             selected.matchers = matchers;
             selected.names_peer_ports = names_peer_ports;
+            self.stale_policies.extend(specs.into_iter().map(|(name, _)| name));
             if selected.compiled != compiled {
                 selected.compiled = compiled;
                 self.dirty.endpoints.extend(&selected.users);

@@ -2,7 +2,7 @@
 //!
 //! Neighbours: `snapshot.rs` has the values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sinew_api::object::{PolicyName, Problem};
@@ -11,28 +11,71 @@ use sinew_api::policy::Policy;
 use super::Engine;
 use super::claims::Claimant;
 use super::policies::Stored;
+use super::subjects::Selected;
 use crate::change::EndpointId;
 use crate::numbers::Direction;
 use crate::policy::load::LoadedPeers;
 use crate::snapshot::{AddressView, EndpointView, IdentityView, PolicyState, PolicyView, Snapshot};
+use crate::validate::{self, Places};
+
+/// Parts of the last snapshot that are no longer so.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stale {
+    pub(super) endpoints: bool,
+    pub(super) policies: bool,
+    pub(super) identities: bool,
+    pub(super) addresses: bool,
+    pub(super) numbers: bool,
+}
+
+impl Stale {
+    pub(super) const ALL: Self =
+        Self { endpoints: true, policies: true, identities: true, addresses: true, numbers: true };
+    const NOTHING: Self =
+        Self { endpoints: false, policies: false, identities: false, addresses: false, numbers: false };
+}
+
+/// Who is selected by each policy, by spec.
+type Selections<'a> = BTreeMap<&'a PolicyName, Vec<(usize, &'a Selected)>>;
 
 impl Engine {
     /// Everything that readers ask for, as of now.
     pub fn snapshot(&mut self) -> Arc<Snapshot> {
-        if let Some(snapshot) = &self.snapshot {
+        if let Some(snapshot) = &self.snapshot
+            && snapshot.revision == self.revision
+            && !self.changed_since_snapshot
+        {
             return Arc::clone(snapshot);
         }
-        let snapshot = Arc::new(Snapshot {
-            revision: self.revision,
-            synced: self.synced,
-            endpoints: Arc::new(self.locals.keys().map(|id| (*id, self.endpoint_view(*id))).collect()),
-            policies: Arc::new(self.policy_views()),
-            identities: Arc::new(self.identity_views()),
-            addresses: Arc::new(self.address_views()),
-            causes: Arc::new(self.numbers.causes().map(|(cookie, cause)| (cookie, cause.clone())).collect()),
-            classes: Arc::new(self.numbers.classes().map(|(number, class)| (number, *class)).collect()),
-        });
+        let mut next = self.snapshot.as_deref().cloned().unwrap_or_default();
+        next.revision = self.revision;
+        next.synced = self.synced;
+        let stale = std::mem::replace(&mut self.stale, Stale::NOTHING);
+        if stale.endpoints {
+            next.endpoints = Arc::new(self.locals.keys().map(|id| (*id, self.endpoint_view(*id))).collect());
+        }
+        let changed = std::mem::take(&mut self.stale_policies);
+        if stale.policies {
+            next.policies = Arc::new(self.policy_views(self.policies.keys()));
+        } else if !changed.is_empty() {
+            let views = Arc::make_mut(&mut next.policies);
+            views.retain(|name, _| self.policies.contains_key(name));
+            views.extend(self.policy_views(changed.iter()));
+        }
+        if stale.identities {
+            next.identities = Arc::new(self.identity_views());
+        }
+        if stale.addresses {
+            next.addresses = Arc::new(self.address_views());
+        }
+        if stale.numbers {
+            let causes = self.numbers.causes().map(|(cookie, cause)| (cookie, cause.clone()));
+            next.causes = Arc::new(causes.collect());
+            next.classes = Arc::new(self.numbers.classes().map(|(number, class)| (number, *class)).collect());
+        }
+        let snapshot = Arc::new(next);
         self.snapshot = Some(Arc::clone(&snapshot));
+        self.changed_since_snapshot = false;
         snapshot
     }
 
@@ -40,7 +83,7 @@ impl Engine {
         let local = &self.locals[&id];
         EndpointView {
             created: local.created.clone(),
-            pod: local.pod.clone().map(Arc::new),
+            pod: local.pod.clone(),
             identity: local.identity,
             labels: Arc::clone(&local.labels),
             moving_to: local.moving.as_ref().map(|moving| Arc::clone(&moving.labels)),
@@ -49,22 +92,38 @@ impl Engine {
         }
     }
 
-    fn policy_views(&self) -> BTreeMap<PolicyName, PolicyView> {
-        let views = self.policies.iter().filter_map(|(name, stored)| {
+    fn policy_views<'a>(
+        &self,
+        names: impl Iterator<Item = &'a PolicyName>,
+    ) -> BTreeMap<PolicyName, PolicyView> {
+        let mut selections = Selections::new();
+        for selected in self.subjects.values() {
+            for (name, index) in &selected.specs {
+                selections.entry(name).or_default().push((*index, selected));
+            }
+        }
+        let places = Places { pods: self.pod_ranges(), nodes: self.all_node_addresses() };
+        let views = names.filter_map(|name| {
+            let stored = self.policies.get(name)?;
             let running = stored.running()?;
             let policy = stored.applied.as_ref().unwrap_or(running);
+            let selected = selections.get(name).map(Vec::as_slice).unwrap_or_default();
             let mut problems = policy.problems.clone();
             problems.extend(stored.overflow.clone());
             let mut warnings = policy.warnings.clone();
-            warnings.extend(self.held_back_warning(policy));
-            warnings.extend(crate::validate::warnings(self, running));
+            warnings.extend(self.held_back_warning(policy).filter(|_| !selected.is_empty()));
+            let tables: Vec<_> =
+                selected.iter().map(|(index, selected)| (*index, &*selected.compiled.table)).collect();
+            warnings.extend(validate::warnings(self, running, &places, &tables));
+            let users: BTreeSet<EndpointId> =
+                selected.iter().flat_map(|(_, selected)| selected.users.iter().copied()).collect();
             let view = PolicyView {
                 policy: Arc::clone(policy),
                 running: Arc::clone(running),
                 state: self.policy_state(stored),
                 problems,
                 warnings,
-                selected: self.selected_by(name),
+                selected: users.into_iter().collect(),
                 matched: self.matched_by(name),
                 revision: stored.revision,
             };
@@ -75,8 +134,7 @@ impl Engine {
 
     /// Identities that arrived when a table was full, said to whoever may have filled it.
     fn held_back_warning(&self, policy: &Policy) -> Option<Problem> {
-        let selects = !self.selected_by(&policy.name).is_empty();
-        (selects && !self.held_back.is_empty()).then(|| Problem {
+        (!self.held_back.is_empty()).then(|| Problem {
             path: "spec".to_owned(),
             message: format!(
                 "{} identities don't fit into the policy tables here ({} entries each); their packets drop",
@@ -99,18 +157,6 @@ impl Engine {
         }
     }
 
-    fn selected_by(&self, name: &PolicyName) -> Vec<EndpointId> {
-        let mut selected: Vec<EndpointId> = self
-            .subjects
-            .values()
-            .filter(|selected| selected.specs.iter().any(|(policy, _)| policy == name))
-            .flat_map(|selected| selected.users.iter().copied())
-            .collect();
-        selected.sort_unstable();
-        selected.dedup();
-        selected
-    }
-
     fn matched_by(&self, name: &PolicyName) -> BTreeMap<String, Option<usize>> {
         let Some(loaded) = self.loaded.get(name) else { return BTreeMap::new() };
         let mut matched = BTreeMap::new();
@@ -125,10 +171,16 @@ impl Engine {
                 for (rule, loaded) in written.iter().zip(rules) {
                     let peers = match &loaded.peers {
                         LoadedPeers::Any => None,
-                        LoadedPeers::OneOf(ids) => {
-                            let members = ids.iter().flat_map(|id| self.matchers.members(*id));
-                            Some(members.collect::<std::collections::BTreeSet<_>>().len())
-                        }
+                        LoadedPeers::OneOf(ids) => Some(match ids.as_slice() {
+                            [id] => self.matchers.members(*id).len(),
+                            ids => {
+                                let members = ids.iter().flat_map(|id| self.matchers.members(*id));
+                                let mut members: Vec<_> = members.collect();
+                                members.sort_unstable();
+                                members.dedup();
+                                members.len()
+                            }
+                        }),
                     };
                     matched.insert(rule.path.clone(), peers);
                 }

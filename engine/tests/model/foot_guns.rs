@@ -41,7 +41,7 @@ fn a_cidr_over_pods_or_nodes() {
         [
             "spec.ingressDeny[0].fromCIDR[0]: holds pods (10.0.0.0/16), but denies only what is outside the cluster; \
              policyCIDRMatchMode: [pods] would change that",
-            "spec.ingressDeny[0].fromCIDR[1]: holds nodes (192.168.0.1/32), but denies only what is outside the cluster; \
+            "spec.ingressDeny[0].fromCIDR[1]: holds nodes (192.168.0.1), but denies only what is outside the cluster; \
              policyCIDRMatchMode: [nodes] would change that",
         ]
     );

@@ -8,4 +8,5 @@ mod kernel;
 mod naive;
 mod node;
 mod random;
+mod scale;
 mod scenes;

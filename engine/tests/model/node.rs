@@ -118,8 +118,14 @@ impl Node {
     pub(crate) fn pod(&mut self, name: &str, labels: &str) -> EndpointId {
         self.label(name, labels);
         let (namespace, pod) = name.split_once('/').unwrap();
-        let id = EndpointId(self.endpoints.len() as u16 + 1);
-        self.endpoints.insert(name.to_owned(), id);
+        let number = self.endpoints.len() as u16;
+        self.endpoints.insert(name.to_owned(), EndpointId(number + 1));
+        self.attach(number, namespace, pod)
+    }
+
+    /// An endpoint of this number for a pod.
+    pub(crate) fn attach(&mut self, number: u16, namespace: &str, pod: &str) -> EndpointId {
+        let id = EndpointId(number + 1);
         self.apply([Event::EndpointCreated(LocalEndpoint {
             id,
             container_id: format!("container-{}", id.0),
