@@ -10,6 +10,7 @@ pub mod journal;
 pub mod mask;
 pub mod peer;
 pub mod query;
+pub mod relay;
 pub mod ring;
 pub mod server;
 pub mod service;

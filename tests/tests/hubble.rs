@@ -24,8 +24,9 @@ use sinew_api::proto::flow::agent_event::Notification;
 use sinew_api::proto::flow::{
     AgentEvent, AgentEventType, LostEvent, LostEventSource, PolicyUpdateNotification,
 };
-use sinew_observer::peer::PeerAddress;
-use sinew_observer::{Journal, JournalSettings, server};
+use sinew_observer::peer::{PeerAddress, Peers};
+use sinew_observer::relay::{Relay, RelaySettings};
+use sinew_observer::{Journal, JournalSettings, Source, server};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -34,43 +35,33 @@ use tonic::transport::Server;
 /// A served journal; ends with the value.
 struct Node {
     journal: Arc<Journal>,
+    served: Served,
+}
+
+/// A service on a socket of its own.
+struct Served {
     address: String,
     _folder: tempfile::TempDir,
     _runtime: tokio::runtime::Runtime,
 }
 
-impl Node {
-    fn start() -> Result<Self> {
+impl Served {
+    fn start<S: Source>(make: impl FnOnce(watch::Receiver<Peers>) -> Arc<S>, peers: Peers) -> Result<Self> {
         let folder = tempfile::tempdir().context("a folder for the socket")?;
         let path = folder.path().join("observer.sock");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let journal =
-            Arc::new(Journal::new(JournalSettings::new("default/node-a", "0.1.0"), SystemTime::now()));
-        let peers = ["a", "b"].map(|name| {
-            let address = format!("192.0.2.{}:4244", name.len());
-            (format!("default/node-{name}"), PeerAddress { address, tls: None })
-        });
-        let (sender, receiver) = watch::channel(BTreeMap::from(peers));
-        let served = journal.clone();
-        let listener = runtime.block_on(async { UnixListener::bind(&path) }).context("bind the socket")?;
+        let (sender, receiver) = watch::channel(peers);
+        let entered = runtime.enter();
+        let listener = UnixListener::bind(&path).context("bind the socket")?;
+        let source = make(receiver.clone());
+        drop(entered);
         runtime.spawn(async move {
             let _sender = sender;
-            let (routes, _health) = server::routes(served, receiver).await;
+            let (routes, _health) = server::routes(source, receiver).await;
             let incoming = UnixListenerStream::new(listener);
             Server::builder().add_routes(routes.routes()).serve_with_incoming(incoming).await
         });
-        Ok(Self {
-            journal,
-            address: format!("unix://{}", path.display()),
-            _folder: folder,
-            _runtime: runtime,
-        })
-    }
-
-    fn with_flows() -> Result<Self> {
-        let node = Self::start()?;
-        node.journal.record_flows(flows::all());
-        Ok(node)
+        Ok(Self { address: format!("unix://{}", path.display()), _folder: folder, _runtime: runtime })
     }
 
     fn hubble(&self, arguments: &[&str]) -> Result<Output> {
@@ -90,6 +81,36 @@ impl Node {
             .args(["--server", &self.address])
             .output()
             .context("run sinew")
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.served
+    }
+}
+
+impl Node {
+    fn start() -> Result<Self> {
+        Self::named("default/node-a")
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let journal = Arc::new(Journal::new(JournalSettings::new(name, "0.1.0"), SystemTime::now()));
+        let peers = ["a", "b"].map(|name| {
+            let address = format!("192.0.2.{}:4244", name.len());
+            (format!("default/node-{name}"), PeerAddress { address, tls: None })
+        });
+        let served = Served::start(|_| journal.clone(), BTreeMap::from(peers))?;
+        Ok(Self { journal, served })
+    }
+
+    fn with_flows() -> Result<Self> {
+        let node = Self::start()?;
+        node.journal.record_flows(flows::all());
+        Ok(node)
     }
 }
 
@@ -161,6 +182,40 @@ fn every_flag_shows_what_it_must_and_nothing_else() -> Result<()> {
         }
     }
     ensure!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), 2 * CASES.len(), wrong.join("\n"));
+    Ok(())
+}
+
+/// The same cases through a relay over a node with the flows, one without any, and one that is not there.
+#[test]
+#[ignore = "cargo xtask test hubble"]
+fn a_relay_shows_what_its_nodes_have() -> Result<()> {
+    let (full, empty) = (Node::with_flows()?, Node::named("default/node-b")?);
+    let peer = |address: &str| PeerAddress { address: address.to_owned(), tls: None };
+    let peers = Peers::from([
+        ("default/node-a".to_owned(), peer(&full.address)),
+        ("default/node-b".to_owned(), peer(&empty.address)),
+        ("default/node-c".to_owned(), peer("unix:/nowhere/observer.sock")),
+    ]);
+    let settings = RelaySettings { window: Duration::from_millis(200), ..RelaySettings::default() };
+    let relay =
+        Served::start(|peers| Arc::new(Relay::new(settings, "0.1.0", peers, SystemTime::now())), peers)?;
+    for Case(arguments, expected) in CASES {
+        let all: Vec<&str> = ["observe", "-o", "json"].into_iter().chain(arguments.iter().copied()).collect();
+        let output = relay.hubble(&all)?;
+        let flows = success(&output)?
+            .lines()
+            .filter(|line| line.starts_with("{\"flow\""))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let seen = uuids(&flows)?;
+        ensure!(seen == *expected, "{arguments:?} shows {seen:?}, not {expected:?}");
+        let told = text(&output.stderr);
+        ensure!(told.contains("NODE_UNAVAILABLE") && told.contains("default/node-c"), "{told}");
+    }
+    let status = success(&relay.hubble(&["status"])?)?;
+    ensure!(status.contains("Connected Nodes: 2/3") && status.contains("- default/node-c"), "{status}");
+    let nodes = success(&relay.hubble(&["list", "nodes"])?)?;
+    ensure!(nodes.contains("default/node-b") && nodes.contains("Unavailable"), "{nodes}");
     Ok(())
 }
 
@@ -302,7 +357,7 @@ fn edges_top_lists_and_explanations() -> Result<()> {
 #[ignore = "cargo xtask test hubble"]
 fn a_field_mask_is_kept_to() -> Result<()> {
     let node = Node::with_flows()?;
-    for run in [Node::hubble, Node::sinew] {
+    for run in [Served::hubble, Served::sinew] {
         let arguments = [
             "observe",
             "-o",
@@ -374,7 +429,7 @@ fn the_other_commands_of_the_stock_client_work() -> Result<()> {
     let namespaces = success(&node.hubble(&["list", "namespaces"])?)?;
     ensure!(namespaces == "NAMESPACE\nshop\n", "{namespaces}");
 
-    for run in [Node::hubble, Node::sinew] {
+    for run in [Served::hubble, Served::sinew] {
         let events = success(&run(&node, &["observe", "agent-events"])?)?;
         let expected = "Nov 21 03:00:00.000: POLICY_UPDATED (labels: [k8s:a=b], revision: 7, count: 2)\n";
         ensure!(events == expected, "{events}");

@@ -1,0 +1,222 @@
+//! The relay: one Observer for many nodes, as a [`Source`] that asks others.
+//!
+//! Which nodes there are comes from outside ([`Peers`], kept current by [`follow_peers`] or a list); the relay asks each
+//! and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers rubbish costs the others at
+//! most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`, `NODE_GONE`, `NODE_ERROR`. Neighbours:
+//! [`merge`] orders, [`node`] asks one node, [`crate::service`] serves the result.
+
+mod fan;
+mod merge;
+mod node;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use sinew_api::proto::observer::{
+    GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
+    GetFlowsResponse, GetNamespacesRequest, GetNodesRequest, Namespace, Node, ServerStatusRequest,
+    ServerStatusResponse, Tls,
+};
+use sinew_api::proto::peer::peer_client::PeerClient;
+use sinew_api::proto::peer::{ChangeNotificationType, NotifyRequest};
+use sinew_api::proto::relay::NodeState;
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::peer::{PeerAddress, Peers};
+use crate::query::Selection;
+use crate::source::{Answers, FlowQuery, Source};
+use node::Nodes;
+
+/// How the relay waits.
+#[derive(Clone, Copy, Debug)]
+pub struct RelaySettings {
+    /// How long an answer may be held back for a slower node.
+    pub window: Duration,
+    /// How long a node may take to be connected, to answer a single request, or to go on with an answer that has an end.
+    pub patience: Duration,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(1), patience: Duration::from_secs(3) }
+    }
+}
+
+/// Many nodes as one source.
+pub struct Relay {
+    settings: RelaySettings,
+    version: String,
+    started: SystemTime,
+    nodes: Arc<Nodes>,
+    peers: watch::Receiver<Peers>,
+}
+
+impl Relay {
+    /// A relay over the nodes that `peers` holds at any time.
+    #[must_use]
+    pub fn new(
+        settings: RelaySettings,
+        version: &str,
+        peers: watch::Receiver<Peers>,
+        now: SystemTime,
+    ) -> Self {
+        let nodes = Arc::new(Nodes::new(settings.patience));
+        Self { settings, version: version.to_owned(), started: now, nodes, peers }
+    }
+
+    /// One question to every node at once; what is not answered in time is an error of that node alone.
+    async fn ask_all<T, F>(
+        &self,
+        ask: impl Fn(node::Client) -> F,
+    ) -> Vec<(String, PeerAddress, Result<T, Status>)>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let peers = self.peers.borrow().clone();
+        let questions = peers.into_iter().map(|(name, peer)| {
+            let client = self.nodes.client(&name, &peer);
+            let answer = client.map(&ask);
+            async move {
+                let answer = match answer {
+                    Ok(answer) => tokio::time::timeout(self.settings.patience, answer)
+                        .await
+                        .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))),
+                    Err(status) => Err(status),
+                };
+                (name, peer, answer)
+            }
+        });
+        join_all(questions).await
+    }
+}
+
+#[tonic::async_trait]
+impl Source for Relay {
+    async fn flows(&self, query: FlowQuery) -> Result<Answers<GetFlowsResponse>, Status> {
+        // A node masks its own answer; time and node of the answer itself stay.
+        Ok(fan::answers(self.fan_in(), query.request))
+    }
+
+    async fn agent_events(&self, selection: Selection) -> Result<Answers<GetAgentEventsResponse>, Status> {
+        let Selection { number, first, follow, since, until } = selection;
+        Ok(fan::answers(self.fan_in(), GetAgentEventsRequest { number, first, follow, since, until }))
+    }
+
+    async fn debug_events(&self, selection: Selection) -> Result<Answers<GetDebugEventsResponse>, Status> {
+        let Selection { number, first, follow, since, until } = selection;
+        Ok(fan::answers(self.fan_in(), GetDebugEventsRequest { number, first, follow, since, until }))
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, Status> {
+        let ask = |mut client: node::Client| async move { client.get_nodes(GetNodesRequest {}).await };
+        let answers = self.ask_all(ask).await;
+        let nodes = answers.into_iter().flat_map(|(name, peer, answer)| match answer {
+            Ok(answer) => {
+                let mut nodes = answer.into_inner().nodes;
+                for node in &mut nodes {
+                    if node.name == name {
+                        node.address.clone_from(&peer.address);
+                    }
+                    node.state = NodeState::NodeConnected.into();
+                }
+                nodes
+            }
+            Err(_) => {
+                let tls = Tls { enabled: peer.tls.is_some(), server_name: peer.tls.unwrap_or_default() };
+                let state = NodeState::NodeUnavailable.into();
+                vec![Node { name, address: peer.address, state, tls: Some(tls), ..Node::default() }]
+            }
+        });
+        Ok(nodes.collect())
+    }
+
+    async fn namespaces(&self) -> Result<Vec<Namespace>, Status> {
+        let ask =
+            |mut client: node::Client| async move { client.get_namespaces(GetNamespacesRequest {}).await };
+        let answers = self.ask_all(ask).await;
+        let all = answers.into_iter().filter_map(|(_, _, answer)| answer.ok());
+        let pairs: BTreeSet<(String, String)> = all
+            .flat_map(|answer| answer.into_inner().namespaces)
+            .map(|namespace| (namespace.cluster, namespace.namespace))
+            .collect();
+        Ok(pairs.into_iter().map(|(cluster, namespace)| Namespace { cluster, namespace }).collect())
+    }
+
+    async fn status(&self) -> Result<ServerStatusResponse, Status> {
+        let ask =
+            |mut client: node::Client| async move { client.server_status(ServerStatusRequest {}).await };
+        let mut sum =
+            ServerStatusResponse { version: self.version.clone(), ..ServerStatusResponse::default() };
+        let mut connected = 0;
+        for (name, _, answer) in self.ask_all(ask).await {
+            match answer {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    connected += 1;
+                    sum.num_flows += answer.num_flows;
+                    sum.max_flows += answer.max_flows;
+                    sum.seen_flows += answer.seen_flows;
+                    sum.flows_rate += answer.flows_rate;
+                }
+                Err(_) => sum.unavailable_nodes.push(name),
+            }
+        }
+        let uptime = SystemTime::now().duration_since(self.started).unwrap_or_default();
+        sum.uptime_ns = u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX);
+        sum.num_connected_nodes = Some(connected);
+        sum.num_unavailable_nodes = Some(u32::try_from(sum.unavailable_nodes.len()).unwrap_or(u32::MAX));
+        // Hubble's relay lists ten at most.
+        sum.unavailable_nodes.truncate(10);
+        Ok(sum)
+    }
+}
+
+impl Relay {
+    fn fan_in(&self) -> fan::FanIn {
+        fan::FanIn { settings: self.settings, nodes: self.nodes.clone(), peers: self.peers.clone() }
+    }
+}
+
+/// Keeps `peers` as the Peer service at `address` tells, for ever; while it does not answer, the last set holds.
+pub async fn follow_peers(
+    address: &str,
+    peers: watch::Sender<Peers>,
+    patience: Duration,
+) -> std::convert::Infallible {
+    let at = PeerAddress { address: address.to_owned(), tls: None };
+    loop {
+        if let Ok(channel) = node::channel(&at, patience) {
+            let mut client = PeerClient::new(channel);
+            if let Ok(answer) = client.notify(NotifyRequest {}).await {
+                let mut stream = answer.into_inner();
+                let mut known = Peers::new();
+                while let Ok(Some(change)) = stream.message().await {
+                    match change.r#type() {
+                        ChangeNotificationType::PeerDeleted => {
+                            known.remove(&change.name);
+                        }
+                        ChangeNotificationType::PeerAdded | ChangeNotificationType::PeerUpdated => {
+                            let tls = change.tls.map(|tls| tls.server_name);
+                            known.insert(change.name, PeerAddress { address: change.address, tls });
+                        }
+                        ChangeNotificationType::Unknown => {}
+                    }
+                    peers.send_if_modified(|current| {
+                        let changed = *current != known;
+                        if changed {
+                            current.clone_from(&known);
+                        }
+                        changed
+                    });
+                }
+            }
+        }
+        tokio::time::sleep(node::FIRST_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! One request to every node, their answers as one stream.
+//!
+//! For each node one task asks and forwards through a bounded channel; it ends with the stream that it serves. A node
+//! that fails is asked again, with growing pauses, if the request follows, from where its answers broke off. Tasks are
+//! owned by the stream: dropping it ends them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use futures_util::{StreamExt, stream};
+use prost_types::Timestamp;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use sinew_api::proto::observer::{
+    GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
+    GetFlowsRequest, GetFlowsResponse,
+};
+use sinew_api::proto::relay::{NodeState, NodeStatusEvent};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tonic::{Code, Status};
+
+use super::RelaySettings;
+use super::merge::{Merger, Next, Now};
+use super::node::{Client, FIRST_PAUSE, LONGEST_PAUSE, Nodes};
+use crate::peer::{PeerAddress, Peers};
+use crate::source::Answers;
+
+/// Answers on their way from one node's task.
+const CHANNEL: usize = 64;
+
+/// What a fan-in needs.
+pub(super) struct FanIn {
+    pub(super) settings: RelaySettings,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) peers: watch::Receiver<Peers>,
+}
+
+/// A streaming request of the Observer.
+pub(super) trait Question: Clone + Send + Sync + 'static {
+    /// What comes back.
+    type Answer: Send + 'static;
+    /// Asks a node.
+    fn ask(
+        &self,
+        client: Client,
+    ) -> impl Future<Output = Result<tonic::Streaming<Self::Answer>, Status>> + Send;
+    /// Whether the answer has no end.
+    fn follows(&self) -> bool;
+    /// The same question from there on.
+    fn since(&self, time: Timestamp) -> Self;
+    /// When an answer was seen.
+    fn time(answer: &Self::Answer) -> Option<&Timestamp>;
+    /// A node's state as an answer, where the answer has a place for it.
+    fn status(event: NodeStatusEvent, time: Timestamp) -> Option<Self::Answer>;
+}
+
+macro_rules! question {
+    ($request:ty, $answer:ty, $call:ident, $status:expr) => {
+        impl Question for $request {
+            type Answer = $answer;
+
+            async fn ask(&self, mut client: Client) -> Result<tonic::Streaming<$answer>, Status> {
+                client.$call(self.clone()).await.map(tonic::Response::into_inner)
+            }
+
+            fn follows(&self) -> bool {
+                self.follow
+            }
+
+            fn since(&self, time: Timestamp) -> Self {
+                Self { since: Some(time), number: 0, first: false, ..self.clone() }
+            }
+
+            fn time(answer: &$answer) -> Option<&Timestamp> {
+                answer.time.as_ref()
+            }
+
+            fn status(event: NodeStatusEvent, time: Timestamp) -> Option<$answer> {
+                let make: fn(NodeStatusEvent, Timestamp) -> Option<$answer> = $status;
+                make(event, time)
+            }
+        }
+    };
+}
+
+question!(GetFlowsRequest, GetFlowsResponse, get_flows, |event, time| Some(GetFlowsResponse {
+    node_name: String::new(),
+    time: Some(time),
+    response_types: Some(ResponseTypes::NodeStatus(event)),
+}));
+question!(GetAgentEventsRequest, GetAgentEventsResponse, get_agent_events, |_, _| None);
+question!(GetDebugEventsRequest, GetDebugEventsResponse, get_debug_events, |_, _| None);
+
+/// The answers of all nodes, in order.
+pub(super) fn answers<Q: Question>(fan: FanIn, question: Q) -> Answers<Q::Answer> {
+    let gathering = Gathering::new(fan, question);
+    Box::pin(stream::unfold(gathering, |mut gathering| async move {
+        gathering.next().await.map(|answer| (Ok(answer), gathering))
+    }))
+}
+
+/// What a node's task tells.
+enum Told<A> {
+    Answer(A),
+    State(NodeState, String),
+    /// Nothing more comes.
+    End,
+}
+
+struct Gathering<Q: Question> {
+    fan: FanIn,
+    question: Q,
+    merger: Merger<Q::Answer>,
+    tasks: BTreeMap<String, (PeerAddress, AbortHandle)>,
+    streams: stream::SelectAll<stream::BoxStream<'static, (String, Told<Q::Answer>)>>,
+    states: VecDeque<Q::Answer>,
+    /// Nodes whose clock has been reported.
+    ahead: std::collections::BTreeSet<String>,
+    started: bool,
+}
+
+impl<Q: Question> Gathering<Q> {
+    fn new(fan: FanIn, question: Q) -> Self {
+        Self {
+            merger: Merger::new(fan.settings.window),
+            fan,
+            question,
+            tasks: BTreeMap::new(),
+            streams: stream::SelectAll::new(),
+            states: VecDeque::new(),
+            ahead: Default::default(),
+            started: false,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Q::Answer> {
+        if !self.started {
+            self.started = true;
+            self.take_over();
+        }
+        loop {
+            if let Some(state) = self.states.pop_front() {
+                return Some(state);
+            }
+            let until = match self.merger.next(Instant::now()) {
+                Next::Give(answer) => return Some(answer),
+                Next::Wait(until) => until,
+            };
+            if self.merger.is_done() && self.tasks.is_empty() && !self.question.follows() {
+                return None;
+            }
+            let due = until.map_or_else(
+                || tokio::time::Instant::now() + self.fan.settings.window,
+                tokio::time::Instant::from_std,
+            );
+            tokio::select! {
+                told = self.streams.next(), if !self.streams.is_empty() => {
+                    if let Some((node, told)) = told {
+                        self.hear(&node, told);
+                    }
+                }
+                changed = self.fan.peers.changed(), if self.question.follows() => match changed {
+                    Ok(()) => self.take_over(),
+                    Err(_) => return None,
+                },
+                () = tokio::time::sleep_until(due) => {}
+            }
+        }
+    }
+
+    fn hear(&mut self, node: &str, told: Told<Q::Answer>) {
+        match told {
+            Told::Answer(answer) => {
+                let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
+                let time = Q::time(&answer).copied();
+                if let Some(ahead) = self.merger.push(node, answer, time.as_ref(), now)
+                    && self.ahead.insert(node.to_owned())
+                {
+                    let message = format!(
+                        "its clock is {} s ahead; its flows are ordered by when they came",
+                        ahead.as_secs()
+                    );
+                    self.report(NodeState::NodeError, node, message);
+                }
+            }
+            Told::State(state, message) => {
+                match state {
+                    NodeState::NodeConnected => self.merger.open(node),
+                    _ => self.merger.close(node),
+                }
+                self.report(state, node, message);
+            }
+            Told::End => {
+                self.merger.close(node);
+                self.tasks.remove(node);
+            }
+        }
+    }
+
+    /// Starts and ends tasks, so that there is one for each node that there is.
+    fn take_over(&mut self) {
+        let peers = self.fan.peers.borrow_and_update().clone();
+        self.fan.nodes.keep(&peers);
+        let gone: Vec<String> = self
+            .tasks
+            .iter()
+            .filter(|(name, (peer, _))| peers.get(*name) != Some(peer))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            if let Some((_, task)) = self.tasks.remove(&name) {
+                task.abort();
+            }
+            self.merger.close(&name);
+            if !peers.contains_key(&name) {
+                self.report(NodeState::NodeGone, &name, String::new());
+            }
+        }
+        let joined_late = !self.tasks.is_empty() || !self.states.is_empty();
+        for (name, peer) in peers {
+            if self.tasks.contains_key(&name) {
+                continue;
+            }
+            let question = if joined_late {
+                self.question.since(SystemTime::now().into())
+            } else {
+                self.question.clone()
+            };
+            let (sender, receiver) = mpsc::channel(CHANNEL);
+            let task = NodeTask {
+                client: self.fan.nodes.client(&name, &peer),
+                question,
+                sender,
+                settings: self.fan.settings,
+                last: None,
+            };
+            let handle = tokio::spawn(task.run()).abort_handle();
+            self.merger.open(&name);
+            self.tasks.insert(name.clone(), (peer, handle));
+            let told = stream::unfold(receiver, |mut receiver| async move {
+                receiver.recv().await.map(|told| (told, receiver))
+            });
+            self.streams.push(told.map(move |told| (name.clone(), told)).boxed());
+        }
+    }
+
+    fn report(&mut self, state: NodeState, node: &str, message: String) {
+        let event =
+            NodeStatusEvent { state_change: state.into(), node_names: vec![node.to_owned()], message };
+        self.states.extend(Q::status(event, SystemTime::now().into()));
+    }
+}
+
+impl<Q: Question> Drop for Gathering<Q> {
+    fn drop(&mut self) {
+        for (_, task) in self.tasks.values() {
+            task.abort();
+        }
+    }
+}
+
+/// Asks one node until the answer ends, or for ever if it follows.
+struct NodeTask<Q: Question> {
+    client: Result<Client, Status>,
+    question: Q,
+    sender: mpsc::Sender<Told<Q::Answer>>,
+    settings: RelaySettings,
+    /// Time of the last answer.
+    last: Option<Timestamp>,
+}
+
+impl<Q: Question> NodeTask<Q> {
+    async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let reported = match self.once(&mut pause).await.err() {
+                None => break,
+                Some(status) => {
+                    let state = match status.code() {
+                        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+                            NodeState::NodeUnavailable
+                        }
+                        _ => NodeState::NodeError,
+                    };
+                    self.sender.send(Told::State(state, status.message().to_owned())).await
+                }
+            };
+            if reported.is_err() || !self.question.follows() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        // Nobody is left to hear it only if the stream was dropped.
+        let _ = self.sender.send(Told::End).await;
+    }
+
+    /// One connection's worth of answers.
+    async fn once(&mut self, pause: &mut std::time::Duration) -> Result<(), Status> {
+        let client = self.client.clone()?;
+        let patience = self.settings.patience;
+        let too_late = |_| Status::deadline_exceeded(format!("no answer in {} s", patience.as_secs()));
+        // Asked again after a failure, the node goes on behind its last answer.
+        let question = self.last.map_or_else(|| self.question.clone(), |last| resumed(&self.question, last));
+        let stream = tokio::time::timeout(patience, question.ask(client)).await.map_err(too_late)??;
+        *pause = FIRST_PAUSE;
+        let connected = Told::State(NodeState::NodeConnected, String::new());
+        if self.sender.send(connected).await.is_err() {
+            return Ok(());
+        }
+        let mut stream = pin!(stream);
+        loop {
+            // An answer with an end must go on; one that follows may be quiet, and keep-alive finds a dead node.
+            let answer = if self.question.follows() {
+                stream.next().await
+            } else {
+                tokio::time::timeout(patience, stream.next()).await.map_err(too_late)?
+            };
+            match answer {
+                Some(answer) => {
+                    let answer = answer?;
+                    self.last = Q::time(&answer).copied().or(self.last);
+                    if self.sender.send(Told::Answer(answer)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                None if self.question.follows() => return Err(Status::unavailable("it ended its answer")),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// The question from a nanosecond behind `time` on.
+fn resumed<Q: Question>(question: &Q, time: Timestamp) -> Q {
+    let next = if time.nanos == 999_999_999 {
+        Timestamp { seconds: time.seconds + 1, nanos: 0 }
+    } else {
+        Timestamp { nanos: time.nanos + 1, ..time }
+    };
+    question.since(next)
+}

@@ -1,0 +1,300 @@
+//! Real services on Unix sockets behind a relay: nodes that answer, hang, die, come back, talk rubbish, or are wrong about
+//! time.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::StreamExt;
+use prost_types::Timestamp;
+use sinew_api::proto::flow::{Endpoint, Flow};
+use sinew_api::proto::observer::GetFlowsRequest;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use super::*;
+use crate::filter::FilterSet;
+use crate::journal::{Journal, JournalSettings};
+
+const START: i64 = 1_700_000_000;
+
+/// A node that answers, on a runtime of its own: dropping it ends its connections as the death of a process does.
+struct Live {
+    journal: Arc<Journal>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Live {
+    fn start(path: &Path, name: &str) -> Self {
+        Self::serve(path, Arc::new(Journal::new(JournalSettings::new(name, "0.1.0"), SystemTime::now())))
+    }
+
+    fn serve(path: &Path, journal: Arc<Journal>) -> Self {
+        let _ = std::fs::remove_file(path);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let entered = runtime.enter();
+        let listener = UnixListener::bind(path).expect("a socket");
+        drop(entered);
+        let served = journal.clone();
+        runtime.spawn(async move {
+            let (_, none) = watch::channel(Peers::new());
+            let (routes, _health) = crate::server::routes(served, none).await;
+            let incoming = UnixListenerStream::new(listener);
+            let _ = Server::builder().add_routes(routes.routes()).serve_with_incoming(incoming).await;
+        });
+        Self { journal, runtime: Some(runtime) }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn flow(uuid: &str, time: Timestamp) -> Flow {
+    let source = Endpoint { cluster_name: "default".into(), namespace: "shop".into(), ..Endpoint::default() };
+    Flow { uuid: uuid.into(), time: Some(time), source: Some(source), ..Flow::default() }
+}
+
+fn second(number: i64) -> Timestamp {
+    Timestamp { seconds: START + number, nanos: 0 }
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    peers: watch::Sender<Peers>,
+    relay: Relay,
+}
+
+impl Bench {
+    fn new(names: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (peers, receiver) = watch::channel(Peers::new());
+        let settings =
+            RelaySettings { window: Duration::from_millis(200), patience: Duration::from_millis(600) };
+        let bench = Self { folder, peers, relay: Relay::new(settings, "0.1.0", receiver, SystemTime::now()) };
+        bench.set(names);
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn set(&self, names: &[&str]) {
+        let peer = |name: &&str| {
+            let address = format!("unix:{}", self.path(name).display());
+            (format!("default/{name}"), PeerAddress { address, tls: None })
+        };
+        self.peers.send_replace(names.iter().map(peer).collect());
+    }
+
+    fn live(&self, name: &str) -> Live {
+        Live::start(&self.path(name), &format!("default/{name}"))
+    }
+
+    async fn stream(&self, request: GetFlowsRequest) -> Answers<GetFlowsResponse> {
+        let query = FlowQuery {
+            selection: Selection::from(&request),
+            filters: Arc::new(FilterSet::default()),
+            request,
+        };
+        self.relay.flows(query).await.expect("a stream")
+    }
+}
+
+fn told(answer: &GetFlowsResponse) -> String {
+    match &answer.response_types {
+        Some(ResponseTypes::Flow(flow)) => flow.uuid.clone(),
+        Some(ResponseTypes::NodeStatus(event)) => {
+            let state = event.state_change().as_str_name().trim_start_matches("NODE_").to_lowercase();
+            format!("{state} {}", event.node_names.join(","))
+        }
+        other => panic!("not told here: {other:?}"),
+    }
+}
+
+async fn all(stream: Answers<GetFlowsResponse>) -> (Vec<String>, Vec<String>) {
+    let answers: Vec<String> = stream.map(|answer| told(&answer.expect("an answer"))).collect().await;
+    answers.into_iter().partition(|it| it.contains(' '))
+}
+
+/// The next answers of a stream, until one of them is `last`.
+async fn until(stream: &mut Answers<GetFlowsResponse>, last: &str) -> Vec<String> {
+    let mut seen = Vec::new();
+    loop {
+        let next = tokio::time::timeout(Duration::from_secs(10), stream.next()).await;
+        let answer = next
+            .unwrap_or_else(|_| panic!("{last} did not come: {seen:?}"))
+            .expect("it goes on")
+            .expect("an answer");
+        seen.push(told(&answer));
+        if seen.last().is_some_and(|it| it == last) {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test]
+async fn flows_of_all_nodes_come_by_time() {
+    let bench = Bench::new(&["a", "b", "c"]);
+    let (a, b, _c) = (bench.live("a"), bench.live("b"), bench.live("c"));
+    a.journal.record_flows([flow("1", second(1)), flow("4", second(4)), flow("5", second(5))]);
+    b.journal.record_flows([flow("2", second(2)), flow("3", second(3)), flow("6", second(6))]);
+    let (states, flows) = all(bench.stream(GetFlowsRequest::default()).await).await;
+    assert_eq!(flows, ["1", "2", "3", "4", "5", "6"]);
+    let mut states = states;
+    states.sort();
+    assert_eq!(states, ["connected default/a", "connected default/b", "connected default/c"]);
+    let last = GetFlowsRequest { number: 1, ..GetFlowsRequest::default() };
+    assert_eq!(all(bench.stream(last).await).await.1, ["5", "6"], "N of each node");
+}
+
+#[tokio::test]
+async fn a_node_that_hangs_or_is_not_there_delays_nobody_for_long() {
+    let bench = Bench::new(&["a", "hangs", "missing"]);
+    let a = bench.live("a");
+    // It takes connections and says nothing.
+    let silent = UnixListener::bind(bench.path("hangs")).expect("a socket");
+    let kept = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = silent.accept().await {
+            connections.push(connection);
+        }
+    });
+    a.journal.record_flows([flow("1", second(1)), flow("2", second(2))]);
+    let start = std::time::Instant::now();
+    let mut stream = bench.stream(GetFlowsRequest::default()).await;
+    until(&mut stream, "2").await;
+    assert!(
+        start.elapsed() < Duration::from_millis(590),
+        "within the window and a little: {:?}",
+        start.elapsed()
+    );
+    let (states, flows) = all(stream).await;
+    assert_eq!((states, flows), (vec!["unavailable default/hangs".to_owned()], vec![]));
+    assert!(start.elapsed() < Duration::from_secs(3), "the answer ends: {:?}", start.elapsed());
+    kept.abort();
+}
+
+#[tokio::test]
+async fn rubbish_is_that_nodes_error() {
+    let bench = Bench::new(&["a", "rubbish"]);
+    let a = bench.live("a");
+    let listener = UnixListener::bind(bench.path("rubbish")).expect("a socket");
+    let talker = tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _ = connection.write_all(b"HTTP/1.1 418 I'm a teapot\r\n\r\n\xff\xfe\x00rubbish").await;
+        }
+    });
+    a.journal.record_flows([flow("1", second(1))]);
+    let (states, flows) = all(bench.stream(GetFlowsRequest::default()).await).await;
+    assert_eq!(flows, ["1"]);
+    assert!(
+        states.iter().any(|it| it.ends_with(" default/rubbish") && !it.starts_with("connected")),
+        "{states:?}"
+    );
+    talker.abort();
+}
+
+#[tokio::test]
+async fn a_node_that_dies_is_asked_again_and_goes_on_where_it_was() {
+    let bench = Bench::new(&["a", "b"]);
+    let (a, b) = (bench.live("a"), bench.live("b"));
+    let follow = GetFlowsRequest { follow: true, since: Some(second(0)), ..GetFlowsRequest::default() };
+    let mut stream = bench.stream(follow).await;
+    b.journal.record_flows([flow("b1", second(1))]);
+    until(&mut stream, "b1").await;
+    let journal = b.journal.clone();
+    drop(b);
+    until(&mut stream, "unavailable default/b").await;
+    a.journal.record_flows([flow("a2", second(2))]);
+    assert_eq!(until(&mut stream, "a2").await.last().map(String::as_str), Some("a2"), "the others go on");
+    journal.record_flows([flow("b3", second(3))]);
+    let _again = Live::serve(&bench.path("b"), journal);
+    let seen = until(&mut stream, "b3").await;
+    assert!(seen.contains(&"connected default/b".to_owned()) && !seen.contains(&"b1".to_owned()), "{seen:?}");
+}
+
+#[tokio::test]
+async fn nodes_come_and_go_while_a_client_follows() {
+    let bench = Bench::new(&["a"]);
+    let (_a, b) = (bench.live("a"), bench.live("b"));
+    let mut stream = bench.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await;
+    until(&mut stream, "connected default/a").await;
+    bench.set(&["a", "b"]);
+    until(&mut stream, "connected default/b").await;
+    b.journal.record_flows([flow("new", SystemTime::now().into())]);
+    until(&mut stream, "new").await;
+    bench.set(&["b"]);
+    until(&mut stream, "gone default/a").await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_an_hour_ahead_is_told_and_holds_nothing_up() {
+    let bench = Bench::new(&["a", "ahead"]);
+    let (a, ahead) = (bench.live("a"), bench.live("ahead"));
+    let mut stream = bench.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await;
+    until(&mut stream, "connected default/ahead").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let hour = SystemTime::now() + Duration::from_secs(3600);
+    ahead.journal.record_flows([flow("early", hour.into())]);
+    let seen = until(&mut stream, "early").await;
+    assert!(seen.contains(&"error default/ahead".to_owned()), "{seen:?}");
+    a.journal.record_flows([flow("now", SystemTime::now().into())]);
+    until(&mut stream, "now").await;
+}
+
+#[tokio::test]
+async fn single_answers_are_added_up() {
+    let bench = Bench::new(&["a", "b", "missing"]);
+    let (a, b) = (bench.live("a"), bench.live("b"));
+    a.journal.record_flows([flow("1", SystemTime::now().into())]);
+    b.journal.record_flows([flow("2", SystemTime::now().into()), flow("3", SystemTime::now().into())]);
+    let status = bench.relay.status().await.expect("a status");
+    assert_eq!((status.num_flows, status.seen_flows, status.max_flows), (3, 3, 2 * 4095));
+    assert_eq!((status.num_connected_nodes, status.num_unavailable_nodes), (Some(2), Some(1)));
+    assert_eq!(status.unavailable_nodes, ["default/missing"]);
+    let nodes = bench.relay.nodes().await.expect("nodes");
+    let states: Vec<_> = nodes.iter().map(|node| (node.name.as_str(), node.state())).collect();
+    let expected = [
+        ("default/a", NodeState::NodeConnected),
+        ("default/b", NodeState::NodeConnected),
+        ("default/missing", NodeState::NodeUnavailable),
+    ];
+    assert_eq!(states, expected);
+    let namespaces = bench.relay.namespaces().await.expect("namespaces");
+    assert_eq!(namespaces, [Namespace { cluster: "default".into(), namespace: "shop".into() }]);
+}
+
+#[tokio::test]
+async fn peers_are_followed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("peers");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let one = |name: &str| {
+        Peers::from([(name.to_owned(), PeerAddress { address: "192.0.2.1:4244".into(), tls: None })])
+    };
+    let (published, receiver) = watch::channel(one("default/a"));
+    let service = crate::peer::PeerService::new(receiver);
+    let server = tokio::spawn(async move {
+        let service = sinew_api::proto::peer::peer_server::PeerServer::new(service);
+        let _ = Server::builder()
+            .add_service(service)
+            .serve_with_incoming(UnixListenerStream::new(listener))
+            .await;
+    });
+    let (sender, mut known) = watch::channel(Peers::new());
+    let address = format!("unix:{}", path.display());
+    let follower = tokio::spawn(async move { follow_peers(&address, sender, Duration::from_secs(1)).await });
+    known.wait_for(|peers| *peers == one("default/a")).await.expect("the follower lives");
+    published.send_replace(one("default/b"));
+    known.wait_for(|peers| *peers == one("default/b")).await.expect("the follower lives");
+    server.abort();
+    follower.abort();
+}
