@@ -1,4 +1,4 @@
-//! `sinew-lab`: the lab for a person, and the demo. `cargo xtask demo` and `cargo xtask lab` start it as root.
+//! `sinew-lab`: the lab for a person, the demo and the benchmarks. `cargo xtask demo`, `lab` and `bench` start it as root.
 
 use std::process::ExitCode;
 use std::thread;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
+use sinew_tests::bench::{self, BenchArguments};
 use sinew_tests::demo::{self, DemoArguments};
 use sinew_tests::lab::{process, sweep};
 use sinew_tests::workbench::{self, PodArguments, UpArguments};
@@ -29,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Two nodes, pods and policies, with every verdict explained.
     Demo(DemoArguments),
+    /// Measure, each row with both sides of its ratio.
+    Bench(BenchArguments),
     /// Make a lab that stands until `down`.
     Up(UpArguments),
     /// Pods of the lab.
@@ -72,6 +75,7 @@ fn run() -> Result<()> {
     let arguments = Arguments::parse();
     match &arguments.command {
         Command::Demo(demo) => demo::run(demo),
+        Command::Bench(bench) => bench::run(bench),
         Command::Up(up) => workbench::up(&arguments.lab, up),
         Command::Pod { command: PodCommand::Add(pod) } => workbench::add_pod(&arguments.lab, pod),
         Command::Exec { place, command } => workbench::exec(&arguments.lab, place, command),
