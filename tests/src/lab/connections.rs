@@ -60,10 +60,9 @@ impl Node {
     pub fn connections(&self) -> Result<Vec<Connection>> {
         let output = self.sinew(&["conntrack", "list", "-o", "json"])?;
         ensure!(output.status.success(), "sinew conntrack list: {}", String::from_utf8_lossy(&output.stderr));
-        let answer: Value = serde_json::from_slice(&output.stdout).context("connections are JSON")?;
-        let list =
-            answer.as_array().or_else(|| answer["entries"].as_array()).context("connections are a list")?;
-        Ok(list.iter().cloned().map(Connection).collect())
+        // One object after the other, as they come from the agent.
+        let entries = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
+        entries.map(|entry| entry.map(Connection).context("connections are JSON")).collect()
     }
 
     /// Connections between two places, whoever opened them.
