@@ -267,7 +267,7 @@ fn initiates_on_miss(parsed: &Parsed) -> bool {
     }
     let own_low = u16::from_be(parsed.source_port) < 32768;
     let other_low = u16::from_be(parsed.destination_port) < 32768;
-    !(own_low && !other_low)
+    !own_low || other_low
 }
 
 /// 13, what leaves no entry; 8, what overwrites one.

@@ -63,6 +63,7 @@ pub trait Packet {
     /// Interface of the hook.
     fn interface(&self) -> u32;
     /// Interface that the packet came in by, 0 for a socket of this network namespace (datapath.md 28).
+    #[allow(clippy::wrong_self_convention, reason = "it is the device that the packet is from")]
     fn from_device(&self) -> u32;
     /// Segments of a GSO packet, 0 or 1 for one that is not.
     fn segments(&self) -> u32;

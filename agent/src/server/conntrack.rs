@@ -150,7 +150,7 @@ fn direction(half: &CtHalf, now: u64) -> ConntrackDirection {
         bytes: half.bytes.get(),
         tcp_flags: (bits != 0).then_some(flags),
         idle: (half.last.get() != 0)
-            .then(|| prost_types::Duration { seconds: idle.as_secs() as i64, nanos: 0 }),
+            .then_some(prost_types::Duration { seconds: idle.as_secs() as i64, nanos: 0 }),
     }
 }
 

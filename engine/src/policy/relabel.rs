@@ -95,14 +95,14 @@ fn decide(keys: &[&Entries], prefix: L4Prefix) -> Option<PolicyEntry> {
 fn stricter(one: &PolicyEntry, other: &PolicyEntry) -> PolicyEntry {
     let mut entry = *one;
     let (deny, other_deny) = (one.verdict != verdict::ALLOW, other.verdict != verdict::ALLOW);
-    if other_deny > deny || (other_deny == deny && other.precedence > one.precedence) {
+    if (other_deny && !deny) || (other_deny == deny && other.precedence > one.precedence) {
         entry.precedence = other.precedence;
         entry.verdict = other.verdict;
         entry.l4_bits = other.l4_bits;
         entry.cookie = other.cookie;
     }
     let (deny, other_deny) = (one.shadow_verdict != verdict::ALLOW, other.shadow_verdict != verdict::ALLOW);
-    if other_deny > deny || (other_deny == deny && other.shadow_precedence > one.shadow_precedence) {
+    if (other_deny && !deny) || (other_deny == deny && other.shadow_precedence > one.shadow_precedence) {
         entry.shadow_precedence = other.shadow_precedence;
         entry.shadow_verdict = other.shadow_verdict;
         entry.shadow_l4_bits = other.shadow_l4_bits;
