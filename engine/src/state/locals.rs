@@ -84,10 +84,10 @@ impl Engine {
         let Some(mut local) = self.locals.remove(&id) else { return };
         let before = local.subjects();
         let pod = (local.created.pod_namespace.clone(), local.created.pod_name.clone());
-        if let Some(pod) = self.facts.pods.get(&pod).filter(|pod| !pod.host_network) {
-            if local.pod.as_deref() != Some(pod) {
-                local.pod = Some(Arc::new(pod.clone()));
-            }
+        if let Some(pod) = self.facts.pods.get(&pod).filter(|pod| !pod.host_network)
+            && local.pod.as_deref() != Some(pod)
+        {
+            local.pod = Some(Arc::new(pod.clone()));
         }
         if let Some(pod) = &local.pod {
             local.ports = Arc::new(named_ports(&pod.ports));
