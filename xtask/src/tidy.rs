@@ -26,7 +26,7 @@ pub(crate) fn run() -> Result<Tally> {
     let mut tally = Tally::default();
     cargo(&mut tally, "lock file", &["metadata", "--locked", "--format-version", "1", "--quiet"], &[]);
     cargo(&mut tally, "format", &["fmt", "--all", "--check"], &[]);
-    let lints = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    let lints = ["clippy", "--workspace", "--all-targets", "--keep-going", "--", "--deny", "warnings"];
     cargo(&mut tally, "lints", &lints, &[]);
     let documentation = ["doc", "--workspace", "--no-deps", "--document-private-items"];
     cargo(&mut tally, "documentation", &documentation, &[("RUSTDOCFLAGS", RUSTDOC_FLAGS)]);
