@@ -26,7 +26,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
-use sinew_api::object::{Node, Object, ObjectKind, ObjectName, Refused, policy_digest};
+use sinew_api::object::{Node, Object, ObjectKind, ObjectName, PolicyName, Refused, policy_digest};
+use sinew_engine::snapshot::PolicyView;
 use sinew_engine::{Change, EndpointId, Engine, Event};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -110,6 +111,8 @@ pub struct Control<S> {
     failures: BTreeMap<&'static str, String>,
     /// Label sets whose numbers have been asked for and not yet written down as asked.
     wanted_identities: Vec<sinew_api::labels::Labels>,
+    /// The policies of which the digest is known, and it.
+    digested: (Arc<BTreeMap<PolicyName, PolicyView>>, String),
     routes_due: bool,
     /// Whether the view or what is said in the store may differ from what is so.
     stale: bool,
@@ -450,8 +453,12 @@ impl<S: Store> Control<S> {
     /// Says what is so now: to readers, to the other nodes, and to the authors of objects.
     async fn publish(&mut self) {
         let snapshot = self.engine.snapshot();
-        let policies = snapshot.policies.iter().map(|(name, view)| (name, view.policy.generation));
-        let store_digest = policy_digest(policies);
+        // The same value as last time where nothing changed; a thousand policies take a millisecond to digest.
+        if !Arc::ptr_eq(&snapshot.policies, &self.digested.0) {
+            let policies = snapshot.policies.iter().map(|(name, view)| (name, view.policy.generation));
+            self.digested = (Arc::clone(&snapshot.policies), policy_digest(policies));
+        }
+        let store_digest = self.digested.1.clone();
         let unreadable = self.refused.iter().filter(|document| document.name.is_none());
         let view = View {
             snapshot: Arc::clone(&snapshot),

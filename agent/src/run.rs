@@ -14,7 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use sinew_observer::peer::{PeerAddress, Peers};
@@ -38,6 +38,8 @@ use crate::socket;
 pub const SOCKET: &str = "agent.sock";
 /// Batches of raw records that a slow `sinew monitor` may be behind before it misses some.
 const RAW_BATCHES: usize = 256;
+/// How long a killed agent may take to go: giving back the memory of a large cluster's objects takes 50 ms.
+const PREDECESSOR: Duration = Duration::from_secs(2);
 /// Time between two looks for DELs that a plugin queued while the agent was stopped.
 const QUEUE_LOOK: Duration = Duration::from_secs(10);
 
@@ -48,9 +50,7 @@ const QUEUE_LOOK: Duration = Duration::from_secs(10);
 pub fn run(config: Config, object: &[u8]) -> anyhow::Result<()> {
     let kernel = kernel::check()?;
     let path = config.place.run_dir.join(SOCKET);
-    if socket::is_served(&path) {
-        bail!("another agent serves {}: this node has its agent already", path.display());
-    }
+    wait_for_predecessor(&path)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -60,6 +60,18 @@ pub fn run(config: Config, object: &[u8]) -> anyhow::Result<()> {
     // Whoever connects from now on is told at once that nobody listens.
     let _gone = fs::remove_file(&path);
     outcome
+}
+
+/// An agent that was just killed may still be on its way out, and its socket with it.
+fn wait_for_predecessor(path: &Path) -> anyhow::Result<()> {
+    let start = Instant::now();
+    while socket::is_served(path) {
+        if start.elapsed() > PREDECESSOR {
+            bail!("another agent serves {}: this node has its agent already", path.display());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf) -> anyhow::Result<()> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use sinew_api::identity::Identity;
-use sinew_api::object::{Node, NodeStatus, Object, Origin};
+use sinew_api::object::{Node, NodeStatus, Object, Origin, policy_digest};
 use sinew_bpf::settings::Settings;
 use sinew_engine::{Change, EndpointId, Engine, Event};
 use tokio::sync::{mpsc, watch};
@@ -163,6 +163,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
         idle: BTreeMap::new(),
         failures: BTreeMap::new(),
         wanted_identities: Vec::new(),
+        digested: (Arc::default(), policy_digest([])),
         routes_due: true,
         stale: true,
         config,

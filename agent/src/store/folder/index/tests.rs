@@ -10,8 +10,10 @@ fn namespace(name: &str, team: &str) -> String {
 
 /// `+name` for what was set, `-name` for what was removed.
 fn settle(index: &mut Index) -> Vec<String> {
-    let mut lines: Vec<String> = index
-        .settle()
+    let settled = index.settle();
+    assert_eq!(settled.again.len(), 0);
+    let mut lines: Vec<String> = settled
+        .changes
         .into_iter()
         .map(|change| match change {
             StoreChange::Set(object) => {
@@ -56,7 +58,15 @@ fn the_first_path_in_byte_order_wins_and_both_are_named() {
     let message = &refusals[0].problems[0].message;
     assert!(message.contains("Z.yaml:1") && message.contains("b.yaml:1"), "{message}");
 
-    assert_eq!(remove(&mut index, "Z.yaml"), ["+a=late"], "the other one steps in");
+    index.set_file("Z.yaml", None);
+    let settled = index.settle();
+    assert!(settled.changes.is_empty());
+    assert_eq!(
+        settled.again.iter().map(|path| &**path).collect::<Vec<_>>(),
+        ["b.yaml"],
+        "the other one steps in when it is read"
+    );
+    assert_eq!(write(&mut index, "b.yaml", &namespace("a", "late")), ["+a=late"]);
     assert_eq!(index.take_refusals().unwrap(), []);
 }
 
