@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use sinew_api::extensions::Extensions;
 use sinew_api::proto::agent::MonitorEvent;
 use sinew_api::proto::flow::{
-    CiliumEventType, FileInfo, Flow, FlowType, NetworkInterface, TraceObservationPoint, TraceReason,
+    CiliumEventType, Emitter, FileInfo, Flow, FlowType, NetworkInterface, TraceObservationPoint, TraceReason,
     TrafficDirection, Verdict,
 };
 use sinew_bpf::abi::policy::verdict;
@@ -117,6 +117,7 @@ fn base(record: &EventRecord, names: &Names) -> Flow {
     let end = |address, identity| has_ip.then(|| names.endpoint(IpAddr::from(address), identity));
     let mut flow = Flow {
         time: Some(names.clock.timestamp(record.time)),
+        emitter: Some(Emitter { name: "Sinew".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }),
         r#type: FlowType::L3L4.into(),
         node_name: format!("{}/{}", names.settings.cluster, names.settings.node),
         ethernet: layers::ethernet(record),
@@ -125,7 +126,7 @@ fn base(record: &EventRecord, names: &Names) -> Flow {
         source: end(record.source, record.source_identity),
         destination: end(record.destination, record.destination_identity),
         is_reply: known.then_some(reply),
-        interface: Some(NetworkInterface { index: record.ifindex, name: String::new() }),
+        interface: Some(NetworkInterface { index: record.ifindex, name: names.interface(record.ifindex) }),
         ..Flow::default()
     };
     #[allow(deprecated, reason = "the stock client builds its compact lines from these")]
@@ -308,3 +309,6 @@ pub fn raw(record: &EventRecord, clock: Clock) -> MonitorEvent {
         ..MonitorEvent::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

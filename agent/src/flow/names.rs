@@ -1,7 +1,8 @@
 //! The names behind a record's numbers.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prost_types::Timestamp;
@@ -14,6 +15,9 @@ use sinew_engine::Cause;
 use sinew_engine::snapshot::{PolicyView, Snapshot};
 
 use super::FlowSettings;
+
+/// In front of the name of a pod's cluster.
+const CLUSTER_LABEL: &str = "k8s:io.cilium.k8s.policy.cluster=";
 
 /// The wall clock at the monotonic clock's zero.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +52,7 @@ pub struct Names {
     /// Times of day.
     pub(super) clock: Clock,
     snapshot: Arc<Snapshot>,
+    interfaces: Arc<Interfaces>,
 }
 
 /// Why a verdict is what it is, in the terms of a flow.
@@ -67,7 +72,12 @@ impl Names {
     /// Names from a snapshot.
     #[must_use]
     pub fn new(settings: FlowSettings, clock: Clock, snapshot: Arc<Snapshot>) -> Self {
-        Self { settings, clock, snapshot }
+        Self { settings, clock, snapshot, interfaces: Arc::default() }
+    }
+
+    /// The name of an interface of the node; empty for one that is gone before it was asked for.
+    pub(super) fn interface(&self, index: u32) -> String {
+        self.interfaces.name(index)
     }
 
     /// Takes a newer snapshot.
@@ -85,9 +95,11 @@ impl Names {
         let mut end = Endpoint {
             identity,
             labels: self.labels(Identity(identity)),
-            cluster_name: self.settings.cluster.clone(),
             ..Endpoint::default()
         };
+        // The world has no cluster; what is known by its labels says its own.
+        let cluster = end.labels.iter().find_map(|label| label.strip_prefix(CLUSTER_LABEL));
+        end.cluster_name = cluster.unwrap_or_default().to_owned();
         // An address that has changed hands since the packet is not given the new holder's name.
         if let Some(view) = view.filter(|view| view.entry.identity == identity) {
             end.id = view.endpoint.map_or(0, |id| u32::from(id.0));
@@ -164,6 +176,29 @@ impl Names {
             }
         }
         reason.rules.push(rule);
+    }
+}
+
+/// Names of interfaces by index. The kernel gives an index once, so that a name that is known stays right.
+#[derive(Debug, Default)]
+struct Interfaces(Mutex<HashMap<u32, String>>);
+
+impl Interfaces {
+    /// Interfaces remembered. A node has some hundred at a time; those of pods that are gone are forgotten with the rest.
+    const MOST: usize = 4096;
+
+    fn name(&self, index: u32) -> String {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = known.get(&index) {
+            return name.clone();
+        }
+        let Ok(name) = nix::net::if_::if_indextoname(index) else { return String::new() };
+        if known.len() >= Self::MOST {
+            known.clear();
+        }
+        let name = name.to_string_lossy().into_owned();
+        known.insert(index, name.clone());
+        name
     }
 }
 
