@@ -51,8 +51,8 @@ fn random_events_keep_every_promise() {
 }
 
 /// What the test knows to be so.
-struct Model {
-    node: Node,
+pub(crate) struct Model {
+    pub(crate) node: Node,
     pods: BTreeMap<u8, Pod>,
     namespaces: BTreeMap<String, Namespace>,
     nodes: BTreeMap<String, NodeObject>,
@@ -84,7 +84,7 @@ fn own_config() -> Config {
 }
 
 impl Model {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut node = Node::unsynced(own_config());
         node.apply([Event::Synced]);
         Self {
@@ -100,7 +100,7 @@ impl Model {
         }
     }
 
-    fn take(&mut self, step: Step) {
+    pub(crate) fn take(&mut self, step: Step) {
         match step {
             Step::Policy(policy) => {
                 let old = self.policies.remove(&policy.name).and_then(|stored| stored.valid);
@@ -368,6 +368,11 @@ impl Model {
         events
     }
 
+    /// Every endpoint here, with everybody who may be at the other end.
+    pub(crate) fn judged(&self) -> Vec<(EndpointId, Vec<(Identity, End)>)> {
+        self.locals.values().map(|local| (local.created.id, self.peers())).collect()
+    }
+
     fn check_from_scratch(&self) -> Result<(), TestCaseError> {
         let mut node = Node::restarted(own_config(), &self.node);
         node.apply(self.facts());
@@ -607,7 +612,7 @@ impl Model {
     }
 }
 
-fn ask(
+pub(crate) fn ask(
     kernel: &Kernel,
     id: EndpointId,
     direction: Direction,

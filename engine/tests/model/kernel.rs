@@ -88,6 +88,14 @@ impl Kernel {
         }
     }
 
+    /// These tables, with the address classes of another moment.
+    pub(crate) fn with_classes_of(&self, other: &Self) -> Self {
+        let mut mixed = self.clone();
+        mixed.classes.clone_from(&other.classes);
+        mixed.maps.classes.clone_from(&other.maps.classes);
+        mixed
+    }
+
     /// What the tables of an endpoint say.
     pub(crate) fn judge(
         &self,

@@ -1,4 +1,5 @@
 //! The engine as a whole, over the kernel's verdict code.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod events;
 mod explained;
@@ -10,3 +11,4 @@ mod node;
 mod random;
 mod scale;
 mod scenes;
+mod whole;

@@ -22,6 +22,8 @@ pub(crate) struct Node {
     pub(crate) engine: Engine,
     pub(crate) kernel: Kernel,
     pub(crate) records: Vec<Record>,
+    /// Every change since somebody cleared this.
+    pub(crate) history: Vec<Change>,
     /// Announcements that nobody has answered.
     pub(crate) announced: Vec<(EndpointId, Identity)>,
     /// Identities as the store has them.
@@ -46,6 +48,7 @@ impl Node {
             engine: Engine::new(config, []),
             kernel: Kernel::default(),
             records: Vec::new(),
+            history: Vec::new(),
             announced: Vec::new(),
             store: BTreeMap::new(),
             next: Identity::FIRST_ALLOCATED.0,
@@ -59,6 +62,7 @@ impl Node {
             engine: Engine::new(config, old.records.clone()),
             kernel: Kernel::default(),
             records: old.records.clone(),
+            history: Vec::new(),
             announced: Vec::new(),
             store: old.store.clone(),
             next: old.next,
@@ -93,6 +97,7 @@ impl Node {
             let mut answers = Vec::new();
             for change in &changes {
                 self.kernel.write(change);
+                self.history.push(change.clone());
                 match change {
                     Change::Remember(record) => self.records.push(record.clone()),
                     Change::AllocateIdentity(labels) => {
