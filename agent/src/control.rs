@@ -4,12 +4,12 @@
 //! appear, questions of the services, and a tick. Each becomes engine events; the changes that come out are carried out
 //! in order, and what is so then is published as one [`View`]. Calls into the kernel's maps are synchronous: they take
 //! microseconds, a grace period some milliseconds. Dropping the task between two events leaves nothing half done; a kill
-//! anywhere leaves what [`start`] finds.
+//! anywhere leaves what [`mod@start`] finds.
 //!
 //! Everything is level-triggered: what fails is kept and tried again by the tick, and is in the view's failures until it
 //! has worked.
 //!
-//! Neighbours: [`start`] brings the loop up from what an earlier agent left, [`backlog`] carries changes out, [`steps`]
+//! Neighbours: [`mod@start`] brings the loop up from what an earlier agent left, [`backlog`] carries changes out, [`steps`]
 //! answers CNI, [`nodes`] knows the other nodes, [`report`] writes to the store, `crate::server` reads the view.
 
 mod backlog;

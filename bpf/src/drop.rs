@@ -215,7 +215,7 @@ impl Dropped {
     }
 }
 
-/// A [`Dropped`](crate::drop::Dropped) of this place; the module names itself by its constant `FILE`.
+/// A [`Dropped`] of this place; the module names itself by its constant `FILE`.
 #[macro_export]
 macro_rules! dropped {
     ($reason:ident) => {

@@ -13,7 +13,7 @@
 //! has two bounded queues: batches to the control loop (one waits, later changes are folded into the next), writes from
 //! it.
 //!
-//! Neighbours: [`files`] reads, [`index`] decides what is in force, [`watch`] hears changes, [`write`] and [`identities`]
+//! Neighbours: [`files`] reads, [`index`] decides what is in force, [`watch`] hears changes, [`mod@write`] and [`identities`]
 //! write, [`task`] is the thread's loop.
 
 mod files;

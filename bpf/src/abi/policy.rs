@@ -8,7 +8,7 @@ pub mod direction {
     pub const EGRESS: u8 = 1;
 }
 
-/// Verdicts in a [`PolicyEntry`](super::PolicyEntry).
+/// Verdicts in a [`PolicyEntry`].
 pub mod verdict {
     /// Nothing allowed it and a policy switched default deny on.
     pub const DEFAULT_DENY: u8 = 0;
@@ -18,7 +18,7 @@ pub mod verdict {
     pub const DENY: u8 = 2;
 }
 
-/// Precedences in a [`PolicyEntry`](super::PolicyEntry): the higher one decides (policy.md 11).
+/// Precedences in a [`PolicyEntry`]: the higher one decides (policy.md 11).
 pub mod precedence {
     /// The entry that says what holds where no rule matches: default deny, or open.
     pub const DEFAULT: u32 = 0;

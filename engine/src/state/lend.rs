@@ -207,7 +207,7 @@ impl Engine {
         }
     }
 
-    /// What policy does to an endpoint, by [`Direction`](crate::Direction) number.
+    /// What policy does to an endpoint, by [`Direction`] number.
     pub(crate) fn enforcement_of(&self, id: EndpointId) -> [Enforcement; 2] {
         let mut enforcement = [Enforcement::default(), Enforcement::default()];
         let Some(local) = self.locals.get(&id) else { return enforcement };
