@@ -2,12 +2,15 @@
 //!
 //! One task, [`run`], owns the rings and the journal's writing end. Names come from the engine's snapshot as of the
 //! moment of reading. Neighbours: `datapath/events.rs` has the rings, `names.rs` the names, `convert.rs` says which
-//! flows a record is, `layers.rs` what their headers say; `sinew_observer` serves what is written.
+//! flows a record is, `layers.rs` what their headers say, `changes.rs` what happened in the agent; `sinew_observer`
+//! serves what is written.
 
+mod changes;
 mod convert;
 mod layers;
 mod names;
 
+pub use changes::{changes, tell};
 pub use convert::{flows, raw};
 pub use names::{Clock, Names};
 

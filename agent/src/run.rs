@@ -179,8 +179,14 @@ async fn serve(sources: Sources, rings: Option<EventRings>, socket: &Path) -> an
             None => std::future::pending().await,
         }
     };
+    let changes = async {
+        flow::tell(sources.view.clone(), Arc::clone(&sources.journal)).await;
+        // The control loop has ended: the agent is on its way out, and says itself why.
+        std::future::pending::<std::convert::Infallible>().await
+    };
     tokio::select! {
         () = flows => bail!("reading the event rings ended"),
+        never = changes => match never {},
         outcome = server::serve(socket, sources.clone(), peers) => {
             outcome.with_context(|| format!("serving {}", socket.display()))
         }

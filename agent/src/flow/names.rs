@@ -92,11 +92,7 @@ impl Names {
             0 => view.map_or(0, |view| view.entry.identity),
             judged => judged,
         };
-        let mut end = Endpoint {
-            identity,
-            labels: self.labels(Identity(identity)),
-            ..Endpoint::default()
-        };
+        let mut end = Endpoint { identity, labels: self.labels(Identity(identity)), ..Endpoint::default() };
         // The world has no cluster; what is known by its labels says its own.
         let cluster = end.labels.iter().find_map(|label| label.strip_prefix(CLUSTER_LABEL));
         end.cluster_name = cluster.unwrap_or_default().to_owned();
@@ -202,8 +198,8 @@ impl Interfaces {
     }
 }
 
-/// A policy as flows name it, with the labels of policy.md 19.
-fn flow_policy(name: &PolicyName, view: Option<&PolicyView>, revision: u64) -> Policy {
+/// The labels of a policy (policy.md 19).
+pub(super) fn policy_labels(name: &PolicyName, uid: &str) -> Vec<String> {
     let mut labels = vec![
         format!("k8s:io.cilium.k8s.policy.derived-from={}", name.kind.kind()),
         format!("k8s:io.cilium.k8s.policy.name={}", name.name),
@@ -211,13 +207,18 @@ fn flow_policy(name: &PolicyName, view: Option<&PolicyView>, revision: u64) -> P
     if !name.namespace.is_empty() {
         labels.push(format!("k8s:io.cilium.k8s.policy.namespace={}", name.namespace));
     }
-    if let Some(uid) = view.map(|view| &view.running.uid).filter(|uid| !uid.is_empty()) {
+    if !uid.is_empty() {
         labels.push(format!("k8s:io.cilium.k8s.policy.uid={uid}"));
     }
+    labels
+}
+
+/// A policy as flows name it.
+fn flow_policy(name: &PolicyName, view: Option<&PolicyView>, revision: u64) -> Policy {
     Policy {
         name: name.name.clone(),
         namespace: name.namespace.clone(),
-        labels,
+        labels: policy_labels(name, view.map(|view| view.running.uid.as_str()).unwrap_or_default()),
         revision,
         kind: name.kind.kind().to_owned(),
     }
