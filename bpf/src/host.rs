@@ -199,7 +199,8 @@ fn prefix_of(address: &Address, bits: u32) -> u128 {
 }
 
 /// A policy key with zeros behind a prefix, as tables hold them.
-fn cut(key: &PolicyKey, bits: u8) -> PolicyKey {
+#[must_use]
+pub fn cut(key: &PolicyKey, bits: u8) -> PolicyKey {
     let behind = bits.saturating_sub(PolicyKey::PEER_BITS as u8);
     let port_bits = u32::from(behind.saturating_sub(8)).min(16);
     let mask = if port_bits == 0 { 0 } else { u16::MAX << (16 - port_bits) };

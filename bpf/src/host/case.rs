@@ -186,6 +186,16 @@ fn rewritten(bytes: &[u8], expected: Expected) -> Vec<u8> {
     bytes
 }
 
+/// The length that the network header gives.
+fn network_bytes(bytes: &[u8]) -> u64 {
+    let field = |at: usize| u64::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+    if bytes[12..14] == ether_type::V4.to_ne_bytes() {
+        field(LINK_BYTES + 2)
+    } else {
+        field(LINK_BYTES + 4) + 40
+    }
+}
+
 /// All that packets count, by name, and the bytes beside it.
 #[derive(Clone, Debug, Default)]
 struct Tally {
@@ -257,10 +267,10 @@ impl Tally {
                 continue;
             }
             let bytes = bytes - before.bytes.get(name).unwrap_or(&0);
-            // A rule and a drop count the frame, each time that it is judged; a connection what is behind the link
-            // header, once, whatever number of segments it is.
+            // A rule and a drop count the frame, each time that it is judged; a connection the packet by its own
+            // length, once, whatever number of segments it is.
             let frame = packet.bytes.len() as u64;
-            let wanted = if name == "packets" { frame - LINK_BYTES as u64 } else { frame * change as u64 };
+            let wanted = if name == "packets" { network_bytes(&packet.bytes) } else { frame * change as u64 };
             if bytes != wanted {
                 return Err(format!("{name} counts {bytes} bytes instead of {wanted}"));
             }

@@ -1,5 +1,6 @@
 //! A packet in a byte buffer.
 
+use core::net::IpAddr;
 use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -90,7 +91,8 @@ impl Packet for HostPacket {
     }
 
     fn route(&self, query: &RouteQuery) -> Route {
-        match self.routes.get(&query.destination).copied().unwrap_or(Route::None) {
+        let unlisted = if is_never_forwarded(&query.destination) { Route::Local } else { Route::None };
+        match self.routes.get(&query.destination).copied().unwrap_or(unlisted) {
             Route::Forward { .. }
                 if self.mtus.get(&query.destination).is_some_and(|mtu| query.length > *mtu) =>
             {
@@ -142,5 +144,14 @@ impl Packet for HostPacket {
     fn prepare_delivery(&mut self) {
         self.prepared = true;
         self.overlay_marked = false;
+    }
+}
+
+/// Whether the kernel's routing says of an address, as of its own ones, that packets to it are not forwarded
+/// (`BPF_FIB_LKUP_RET_NOT_FWDED`, kernel 6.18): loopback, and of IPv6 groups and link-local addresses.
+fn is_never_forwarded(address: &Address) -> bool {
+    match IpAddr::from(*address) {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local(),
     }
 }

@@ -448,6 +448,11 @@ impl World {
             Hook::ToOverlay => hooks::to_overlay::to_overlay,
         };
         let result = hook(maps, &mut packet, settings, now, &mut frame);
+        let result = match result {
+            // By tail call in the kernel.
+            Ok(Action::Answer) => hooks::from_pod::answer(maps, &mut packet, settings, now, &mut frame),
+            result => result,
+        };
         (result, packet)
     }
 

@@ -81,9 +81,9 @@ cases! {
     /// 6: a GSO packet counts its segments, and its bytes once.
     fn dp06_gso_counts_segments(f) {
         let t = talk(f, WEB.place, API.place);
-        let burst = t.out(DATA).payload([7; 4200]);
+        let burst = t.out(DATA).payload([7; 2400]);
         opened(Case::new(World::open()), &t, &WEB, &API)
-            .packet(Sent::from_pod(&WEB, burst).gso(3, 1400), Expected::Pod(&API), &[("packets", 3)])
+            .packet(Sent::from_pod(&WEB, burst).gso(3, 800), Expected::Pod(&API), &[("packets", 3)])
     }
 
     /// 6: `last` is written at most once a second.
