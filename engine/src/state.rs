@@ -97,6 +97,8 @@ pub struct Engine {
 #[derive(Clone, Debug, Default)]
 struct Dirty {
     policies: BTreeSet<PolicyName>,
+    /// Policies of which another version is in force.
+    came_into_force: BTreeSet<PolicyName>,
     /// Policies that may have a new last valid version.
     candidates: BTreeSet<PolicyName>,
     locals: BTreeSet<EndpointId>,
@@ -192,9 +194,6 @@ impl Engine {
         }
         let policies_changed = self.synced && self.settle_policies();
         let closed: Vec<EndpointId> = std::mem::take(&mut self.dirty.closing).into_iter().collect();
-        for id in &closed {
-            self.close(*id);
-        }
         for id in std::mem::take(&mut self.dirty.locals) {
             self.settle_local(id, &mut changes);
         }
@@ -227,6 +226,11 @@ impl Engine {
         if self.synced && (policies_changed || judged_otherwise) {
             self.revision += 1;
             changes.push(Change::Revision(self.revision));
+        }
+        for name in std::mem::take(&mut self.dirty.came_into_force) {
+            if let Some(stored) = self.policies.get_mut(&name) {
+                stored.revision = self.revision;
+            }
         }
         changes
     }

@@ -94,11 +94,14 @@ impl Engine {
             Event::EndpointCreated(created) => {
                 let id = created.id;
                 self.stale.endpoints = true;
-                self.locals.insert(id, Local::new(created));
+                if let Some(old) = self.locals.insert(id, Local::new(created)) {
+                    self.leave_subjects(id, &old.subjects());
+                }
                 self.dirty.locals.insert(id);
             }
             Event::EndpointRemoved(id) => {
                 if self.locals.contains_key(&id) {
+                    self.close(id);
                     self.dirty.closing.insert(id);
                 }
             }

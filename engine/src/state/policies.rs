@@ -123,6 +123,7 @@ impl Engine {
 
     /// Loads one policy anew.
     pub(super) fn load(&mut self, name: &PolicyName) {
+        self.dirty.came_into_force.insert(name.clone());
         self.stale_policies.insert(name.clone());
         let mut concerned: BTreeSet<_> = self.subjects_selected_by(name);
         if let Some(old) = self.loaded.remove(name) {

@@ -9,6 +9,7 @@ mod kernel;
 mod naive;
 mod node;
 mod random;
+mod recipes;
 mod scale;
 mod scenes;
 mod whole;

@@ -147,12 +147,27 @@ impl Node {
         id
     }
 
+    /// A number for an endpoint that the test makes itself.
+    pub(crate) fn reserve(&mut self, name: &str) -> u16 {
+        let number = self.endpoints.len() as u16 + 1;
+        self.endpoints.insert(name.to_owned(), EndpointId(number));
+        number
+    }
+
+    /// Answers every announcement.
+    pub(crate) fn finish_relabels(&mut self) {
+        let done = std::mem::take(&mut self.announced);
+        self.apply(done.into_iter().map(|(endpoint, identity)| Event::RelabelDone(endpoint, identity)));
+    }
+
     /// Gives a pod object other labels.
     pub(crate) fn label(&mut self, name: &str, labels: &str) {
         let (namespace, pod) = name.split_once('/').unwrap();
-        let labels = labels.replace('=', ": ");
+        let labels = labels.split(", ").filter_map(|label| label.split_once('='));
+        let labels: Vec<String> = labels.map(|(key, value)| format!("{key:?}: {value:?}")).collect();
+        let labels = labels.join(", ");
         self.yaml(&format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{namespace: {namespace}, name: {pod}, labels: {{{labels}}}}}\n\
+            "apiVersion: v1\nkind: Pod\nmetadata: {{namespace: {namespace:?}, name: {pod:?}, labels: {{{labels}}}}}\n\
              spec: {{containers: [{{name: c, ports: [{{name: http, containerPort: 8080}}]}}]}}"
         ));
     }

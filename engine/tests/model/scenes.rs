@@ -123,6 +123,39 @@ fn a_relabel_keeps_the_old_identity_until_everybody_knows_the_new_one() {
 }
 
 #[test]
+fn a_number_may_be_used_again_in_one_batch() {
+    let mut node = Node::new();
+    let web = node.pod("shop/web", "app=web");
+    let again = sinew_engine::LocalEndpoint {
+        id: web,
+        container_id: "again".to_owned(),
+        ifname: "eth0".to_owned(),
+        pod_namespace: "shop".to_owned(),
+        pod_name: "web".to_owned(),
+        labels: [].into(),
+        addresses: vec!["10.0.0.77".parse().unwrap()],
+        found: None,
+    };
+    let changes = node.apply([Event::EndpointRemoved(web), Event::EndpointCreated(again)]);
+    assert_eq!(changes[0], Change::EndpointClosed(web));
+    assert!(node.kernel.endpoints.contains_key(&web));
+    assert!(!node.kernel.addresses.contains_key(&"10.0.0.1".parse().unwrap()));
+    assert!(node.kernel.addresses.contains_key(&"10.0.0.77".parse().unwrap()));
+}
+
+#[test]
+fn a_policy_knows_since_when_it_is_in_force() {
+    let mut node = Node::new();
+    node.pod("shop/web", "app=web");
+    node.yaml(ALLOW_CLIENT);
+    let since = node.engine.snapshot().policies.values().next().unwrap().revision;
+    assert_eq!(since, node.kernel.revision);
+    node.pod("shop/client", "app=client");
+    assert!(node.kernel.revision > since);
+    assert_eq!(node.engine.snapshot().policies.values().next().unwrap().revision, since);
+}
+
+#[test]
 fn an_endpoint_closes_before_its_address_leaves() {
     let mut node = Node::new();
     let web = node.pod("shop/web", "app=web");

@@ -12,7 +12,8 @@ use crate::random::{self, Step};
 
 #[test]
 fn a_policy_change_is_whole() {
-    let cases = Cases { cases: 1_500, failure_persistence: None, max_shrink_iters: 2_000, ..Cases::default() };
+    let cases =
+        Cases { cases: 1_500, failure_persistence: None, max_shrink_iters: 2_000, ..Cases::default() };
     let steps = prop::collection::vec(random::step(), 1..30);
     let mut cut = 0;
     TestRunner::new(cases)
