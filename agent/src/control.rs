@@ -365,6 +365,7 @@ impl<S: Store> Control<S> {
         if self.failures.contains_key("devices") {
             self.attach_devices().await;
         }
+        self.routes_due |= self.failures.contains_key("routes");
     }
 
     /// Relabels that every living node is ready for, or that have waited long enough (policy.md 17).

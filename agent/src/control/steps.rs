@@ -130,7 +130,14 @@ impl<S: Store> Control<S> {
             addresses: entry.addresses.clone(),
             device_mtu: self.mtu.device,
             route_mtu: self.mtu.path,
-            node_addresses: self.config.node.node_ips.clone(),
+            // One that the node does not have yet, with its underlay still to appear, can be nobody's source.
+            node_addresses: self
+                .own
+                .addresses
+                .iter()
+                .filter(|own| self.addresses.contains(own))
+                .copied()
+                .collect(),
             // The kernel takes 255 bytes (IFALIASZ, one of them for the end).
             alias: alias.chars().take(200).collect(),
         }

@@ -19,12 +19,14 @@ use crate::view::{Constants, View};
 /// A node that has been silent for longer is not waited for.
 pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// Parts that are checked, in the order in which they are shown.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 7] = [
     ("datapath", "programs and maps are in place"),
     ("store", "every first list is complete"),
     ("policies", "every policy is in force"),
     ("cni", "CNI ADD is served"),
     ("addresses", "every pool has free addresses"),
+    ("devices", "the underlay's devices have their programs"),
+    ("routes", "other nodes' pods are reached"),
 ];
 
 impl AgentService {
@@ -102,6 +104,8 @@ fn conditions(view: &View) -> Vec<Condition> {
         .iter()
         .map(|(part, good)| {
             let (state, message) = match (*part, view.failures.get(part)) {
+                // This node's pods reach each other all the same.
+                ("devices" | "routes", Some(failure)) => (State::Warning, failure.clone()),
                 (_, Some(failure)) => (State::Failure, failure.clone()),
                 ("store", None) if !view.snapshot.synced => {
                     (State::Failure, "the first list of objects is not complete yet".to_owned())
