@@ -60,12 +60,6 @@ pub(super) const LANES: &[Lane] = &[
         steps: &[Step::Target { package: "sinew-tests", target: "agreement", release: true }],
     },
     Lane {
-        name: "agreement",
-        about: "the same packets through the kernel's build of the verdict code and the host's",
-        needs: Needs::Node,
-        steps: &[Step::Target { package: "sinew-tests", target: "agreement", release: true }],
-    },
-    Lane {
         name: "lab",
         about: "nodes and pods in network namespaces, real agent, real plugin, real packets",
         needs: Needs::Node,
