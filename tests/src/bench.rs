@@ -9,17 +9,24 @@
 pub mod report;
 pub mod spread;
 
+mod cluster;
+mod enforce;
+mod footprint;
+mod ground;
+mod load;
 mod node;
 mod pin;
 mod programs;
 mod testrun;
+mod traffic;
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::lab::binaries;
+use crate::lab::{Builder, Family, Lab, Topology, binaries};
 use report::{Machine, Report};
 
 /// What is measured.
@@ -27,9 +34,15 @@ use report::{Machine, Report};
 pub enum Group {
     /// Nanoseconds for a packet of each program, by test runs.
     Programs,
+    /// Pods' traffic against bare wires and kernel routing.
+    Traffic,
+    /// Time from a policy's file to the kernel.
+    Enforce,
+    /// The agent's memory, and its time from start to ready.
+    Agent,
 }
 
-const ALL: [Group; 1] = [Group::Programs];
+const ALL: [Group; 4] = [Group::Programs, Group::Traffic, Group::Enforce, Group::Agent];
 
 /// How.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,6 +59,9 @@ pub(crate) struct Options {
     /// Fewer rounds: to see that it works, not to quote.
     #[arg(long)]
     quick: bool,
+    /// Traffic over IPv6 instead of IPv4.
+    #[arg(long)]
+    v6: bool,
     /// What to print.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -67,6 +83,10 @@ enum Output {
 }
 
 impl Options {
+    fn family(&self) -> Family {
+        if self.v6 { Family::V6 } else { Family::V4 }
+    }
+
     fn object(&self) -> Result<PathBuf> {
         if let Some(object) = &self.object {
             return Ok(object.clone());
@@ -77,6 +97,13 @@ impl Options {
         ensure!(object.is_file(), "{} is not there: `cargo xtask build` makes it", object.display());
         Ok(object)
     }
+}
+
+/// A lab with agents that says nothing at its end: a benchmark has failed or not, and the report tells.
+fn lab(topology: Topology) -> Builder {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    Lab::build(topology).id(&format!("{}b{number}", std::process::id()))
 }
 
 /// Measures and prints.
@@ -91,6 +118,9 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
     for group in groups {
         rows.extend(match group {
             Group::Programs => programs::run(options),
+            Group::Traffic => traffic::run(options),
+            Group::Enforce => enforce::run(options),
+            Group::Agent => footprint::run(options),
         }?);
     }
     machine.finish()?;

@@ -24,6 +24,7 @@
 pub mod binaries;
 pub mod cni;
 pub mod connections;
+mod containers;
 pub mod diagnosis;
 pub mod flows;
 pub mod netns;

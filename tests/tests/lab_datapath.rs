@@ -1,6 +1,7 @@
 //! Every path a packet of a pod can take, with TCP, UDP, fragments, echo, and 64 KiB bursts whose every byte is verified
 //! (issue 3, point 4), over both families, both routings, one wire and a router.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use anyhow::Result;
@@ -148,18 +149,26 @@ fn a_packet_too_big_for_the_overlay_is_answered_with_its_mtu() -> Result<()> {
         let largest = if family == Family::V4 { 1450 - 20 - 8 } else { 1450 - 40 - 8 };
         let bytes = largest.to_string();
         assert!(client.dial(Transport::Icmp, to, 0, &["--bytes", &bytes])?.answered(), "{family:?} {bytes}");
-        // The pod ignores its route's MTU: from_pod answers, per destination.
-        client.netns().ip(&format!(
-            "route replace {to}{} via {} dev eth0 mtu 1500 onlink",
-            if family == Family::V4 { "/32" } else { "/128" },
-            if family == Family::V4 { "169.254.1.1" } else { "fe80::1" }
-        ))?;
+        // Both pods ignore their route's MTU: from_pod answers, per destination, and the sender's kernel learns.
+        for (pod, peer) in [(&client, to), (&server, client.address(family))] {
+            let (bits, gateway) = if family == Family::V4 { (32, "169.254.1.1") } else { (128, "fe80::1") };
+            pod.netns().ip(&format!("route replace {peer}/{bits} via {gateway} dev eth0 mtu 1500 onlink"))?;
+        }
+        let too_long = (largest + 50).to_string();
+        let attempt = client.dial(Transport::Icmp, to, 0, &["--bytes", &too_long])?;
+        assert_eq!(attempt.outcome, Outcome::TooBig, "{family:?}: {attempt:?}");
+        assert!(learned(&client, to)?, "{family:?}");
+        client.netns().ip("route flush cache\n-6 route flush cache")?;
         let streamed = client.stream(to, TCP, Direction::Up, BURST)?;
         assert_eq!(streamed.outcome, Outcome::Answered, "{family:?}: {streamed:?}");
-        let learned = client.netns().ip_output(&["route", "get", &to.to_string()])?;
-        assert!(learned.contains("mtu 1450"), "{family:?}: path MTU was not learned: {learned}");
+        assert!(learned(&client, to)?, "{family:?}");
     }
     Ok(())
+}
+
+/// Whether the pod's kernel has learned the path's MTU.
+fn learned(pod: &Place, to: IpAddr) -> Result<bool> {
+    Ok(pod.netns().ip_output(&["route", "get", &to.to_string()])?.contains("mtu 1450"))
 }
 
 #[test]

@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{LABS, folder_of, netns, pins_of};
+use super::{LABS, containers, folder_of, netns, pins_of};
 
 const OWNER: &str = "owner";
 
@@ -96,7 +96,7 @@ pub(super) fn is_stale(id: &str) -> bool {
 pub fn remove(id: &str) -> Result<()> {
     let names = namespaces(id);
     end_processes(&names)?;
-    let mut result = Ok(());
+    let mut result = containers::remove(id);
     for name in &names {
         result = result.and(netns::Netns::named(id, &name[netns::prefix(id).len()..]).remove());
     }

@@ -2,14 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::Value;
 use sinew_tests::lab::connections::Connection;
+use sinew_tests::lab::process::wait_until;
 use sinew_tests::lab::{Family, Lab, Pod, Routing, Topology};
 use sinew_tests::probe::raw::Tuple;
 
 pub(crate) const TCP: u16 = 80;
 pub(crate) const UDP: u16 = 53;
+
+/// policy.md 17 gives a relabel five seconds at most.
+const MOVED_WITHIN: Duration = Duration::from_secs(6);
 
 /// The server accepts TCP 80 and UDP 53 of the client, and nothing else.
 pub(crate) const CLIENT_MAY: &str = "
@@ -60,10 +66,23 @@ impl Ground {
         Ok(Self { lab, client, server })
     }
 
-    /// Changes the client's labels and waits until every node judges by them.
+    /// Changes the client's labels and waits until its node has moved it to the new identity: the other nodes hear of it
+    /// first (policy.md 17).
     pub(crate) fn relabel_client(&self, labels: &[(&str, &str)]) -> Result<()> {
-        self.lab.node("a").relabel(&self.client, labels)?;
+        let node = self.lab.node("a");
+        let before = self.client_identity()?;
+        node.relabel(&self.client, labels)?;
+        wait_until("the client's new identity", MOVED_WITHIN, || Ok(self.client_identity()? != before))?;
         self.lab.wait_enforced()
+    }
+
+    fn client_identity(&self) -> Result<u64> {
+        let output = self.lab.node("a").sinew(&["endpoint", "get", "client", "-o", "json"])?;
+        let endpoint: Value = serde_json::from_slice(&output.stdout).context("an endpoint as JSON")?;
+        endpoint
+            .pointer("/endpoint/identity")
+            .and_then(Value::as_u64)
+            .with_context(|| format!("no identity in {endpoint}"))
     }
 
     pub(crate) fn client_accepts_nothing(&self) -> Result<()> {
@@ -73,6 +92,11 @@ impl Ground {
     /// Entries of connections between client and server on a node.
     pub(crate) fn entries(&self, node: &str) -> Result<Vec<Connection>> {
         self.lab.node(node).connections_between(&self.client, &self.server)
+    }
+
+    /// Their states.
+    pub(crate) fn states(&self, node: &str) -> Result<Vec<String>> {
+        Ok(self.entries(node)?.iter().map(|connection| connection.state().to_owned()).collect())
     }
 
     pub(crate) fn forget_connections(&self) -> Result<()> {

@@ -105,7 +105,7 @@ struct ContainerConfig {
     image: Option<Id>,
     #[prost(string, repeated, tag = "3")]
     command: Vec<String>,
-    #[prost(string, tag = "10")]
+    #[prost(string, tag = "11")]
     log_path: String,
 }
 
