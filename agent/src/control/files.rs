@@ -184,7 +184,7 @@ mod tests {
         let (files, _) = NodeFiles::open(folder.path()).unwrap();
         files.keep_policy(&policy).unwrap();
         let (files, remembered) = NodeFiles::open(folder.path()).unwrap();
-        assert_eq!(remembered.policies, [policy.clone()]);
+        assert_eq!(remembered.policies, std::slice::from_ref(&policy));
         files.forget_policy(&policy.name).unwrap();
         files.forget_policy(&policy.name).unwrap();
         let (_, remembered) = NodeFiles::open(folder.path()).unwrap();
