@@ -168,7 +168,8 @@ fn change_under_traffic(stage: &mut Stage, lab: &Lab, pods: &Pods) -> Result<()>
     ensure!(refused.answered == 0, "guest got through before it was allowed");
 
     stage.apply(lab, "policies/api-accepts-guest", API_ACCEPTS_GUEST)?;
-    let allowed = pods.guest.watch("redial", Transport::Tcp, to, TCP, every, &["--timeout", "100"])?;
+    // Shorter than a SYN's first retransmission, so that one lost SYN fails; long enough for a busy machine.
+    let allowed = pods.guest.watch("redial", Transport::Tcp, to, TCP, every, &["--timeout", "900"])?;
     let connection = pods.guest.watch("hold", Transport::Tcp, to, TCP, every, &["--timeout", "300"])?;
     pause(Duration::from_secs(1))?;
     let allowed = allowed.finish()?;
