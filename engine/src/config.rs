@@ -54,7 +54,7 @@ impl Config {
 }
 
 /// Which labels of a pod are part of its identity: all, except what a pattern excludes. Where patterns disagree, the
-/// longest one that matches decides (as in Cilium, `reference` labels filter).
+/// longest one that matches decides, as in Cilium.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelFilter {
     include: Vec<String>,

@@ -3,6 +3,9 @@
 //!
 //! The engine gives every new number out as a [`Change::Remember`](crate::Change::Remember) before anything uses it;
 //! the agent appends it to a file, and hands all of them back when it starts.
+//!
+//! Policies come and go, so the oldest numbers are forgotten at last. A forgotten cookie means nothing any more, which is what a
+//! flow then says; its cause gets a new number if it is still about.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -98,6 +101,12 @@ pub enum Record {
 
 /// First number of address classes: scope 1.
 const FIRST_CLASS: u32 = 1 << 24 | 1;
+/// The last one.
+const LAST_CLASS: u32 = (2 << 24) - 1;
+/// Cookies that are remembered: as many as the kernel counts hits for, four times over. About 25 MB.
+const MOST_COOKIES: usize = 262_144;
+/// Classes that are remembered beside those in use.
+const MOST_CLASSES: usize = 262_144;
 
 /// All numbers given out so far.
 #[derive(Clone, Debug, Default)]
@@ -126,6 +135,9 @@ impl Numbers {
             return cookie;
         }
         let cookie = self.cookies.last().map_or(1, |last| last + 1);
+        if self.cookies.by_number.len() >= MOST_COOKIES {
+            self.cookies.forget_first();
+        }
         self.cookies.insert(cookie, cause.clone());
         self.fresh.push(Record::Cookie(cookie, cause.clone()));
         cookie
@@ -151,10 +163,27 @@ impl Numbers {
         if let Some(number) = self.classes.number(class) {
             return Identity(number);
         }
-        let number = self.classes.last().map_or(FIRST_CLASS, |last| last + 1);
+        let next = self.classes.last().map_or(FIRST_CLASS, |last| last + 1);
+        let number = if next <= LAST_CLASS { next } else { self.classes.first_gap(FIRST_CLASS) };
         self.classes.insert(number, *class);
         self.fresh.push(Record::Class(Identity(number), *class));
         Identity(number)
+    }
+
+    /// Whether there are so many classes that those not in use should be forgotten.
+    pub(crate) fn has_many_classes(&self) -> bool {
+        self.classes.by_number.len() > MOST_CLASSES
+    }
+
+    /// Forgets classes that aren't in use.
+    pub(crate) fn forget_classes(&mut self, in_use: impl Fn(&Class) -> bool) {
+        self.classes.retain(in_use);
+    }
+
+    /// Everything that is remembered, for a file that starts anew.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Record> {
+        let cookies = self.causes().map(|(cookie, cause)| Record::Cookie(cookie, cause.clone()));
+        cookies.chain(self.classes().map(|(number, class)| Record::Class(number, *class)))
     }
 
     /// The class behind a number.
@@ -197,7 +226,80 @@ impl<N: Copy + Ord, M: Clone + Eq + Hash> Bijection<N, M> {
         self.by_number.get(&number)
     }
 
+    fn forget_first(&mut self) {
+        if let Some((_, meaning)) = self.by_number.pop_first() {
+            self.by_meaning.remove(&meaning);
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&M) -> bool) {
+        // The highest number stays, so that what comes after it is still new.
+        let last = self.last();
+        self.by_number.retain(|number, meaning| Some(*number) == last || keep(meaning));
+        let Self { by_number, by_meaning } = self;
+        by_meaning.retain(|_, number| by_number.contains_key(number));
+    }
+
     fn last(&self) -> Option<N> {
         self.by_number.last_key_value().map(|(number, _)| *number)
+    }
+}
+
+impl<M> Bijection<u32, M> {
+    /// The lowest number from `first` on that nobody has.
+    fn first_gap(&self, first: u32) -> u32 {
+        let taken = self.by_number.range(first..).map(|(number, _)| *number);
+        taken.zip(first..).find(|(taken, number)| taken != number).map_or(first, |(_, number)| number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(number: u32) -> Class {
+        let address = std::net::Ipv4Addr::from(number);
+        Class { prefix: IpNet::from(std::net::IpAddr::from(address)), place: Place::World }
+    }
+
+    #[test]
+    fn a_number_keeps_its_meaning_over_a_restart() {
+        let mut numbers = Numbers::default();
+        let (one, two) = (numbers.cookie(&Cause::Init), numbers.cookie(&Cause::LocalHost));
+        let first = numbers.class(&class(1));
+        assert_eq!(first.scope(), 1);
+        let records: Vec<Record> = numbers.records().collect();
+        assert_eq!(numbers.take_fresh().len(), 3);
+        let mut again = Numbers::restored(records);
+        assert_eq!((again.cookie(&Cause::LocalHost), again.cookie(&Cause::Init)), (two, one));
+        assert_eq!(again.class(&class(1)), first);
+        assert!(again.class(&class(2)) > first);
+        assert_eq!(again.take_fresh().len(), 1);
+    }
+
+    #[test]
+    fn forgotten_numbers_are_not_given_again() {
+        let mut numbers = Numbers::default();
+        let cause = |number: u32| Cause::Rule {
+            policy: PolicyName {
+                kind: sinew_api::object::PolicyKind::NetworkPolicy,
+                namespace: String::new(),
+                name: number.to_string(),
+            },
+            path: String::new(),
+        };
+        for number in 0..=MOST_COOKIES as u32 {
+            numbers.cookie(&cause(number));
+        }
+        assert_eq!(numbers.cause(1), None);
+        assert_eq!(numbers.cookie(&cause(0)), MOST_COOKIES as u32 + 2);
+    }
+
+    #[test]
+    fn after_the_last_class_gaps_are_filled() {
+        let record = |number: u32| Record::Class(Identity(number), class(number));
+        let mut numbers =
+            Numbers::restored([record(FIRST_CLASS), record(FIRST_CLASS + 2), record(LAST_CLASS)]);
+        assert_eq!(numbers.class(&class(7)), Identity(FIRST_CLASS + 1));
     }
 }

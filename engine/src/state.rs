@@ -181,6 +181,12 @@ impl Engine {
         changes
     }
 
+    /// Every number that is remembered, for a file of them that starts anew.
+    #[must_use]
+    pub fn records(&self) -> Vec<Record> {
+        self.numbers.records().collect()
+    }
+
     /// The revision of what has been asked for so far.
     #[must_use]
     pub fn revision(&self) -> u64 {

@@ -72,6 +72,10 @@ impl Engine {
         let new = classes::cut(self.class_prefixes.iter(), &ranges, &nodes);
         let numbers: BTreeMap<Identity, Class> =
             new.values().flatten().map(|class| (self.numbers.class(class), *class)).collect();
+        if self.numbers.has_many_classes() {
+            let used: BTreeSet<Class> = new.values().chain(self.trie.values()).flatten().copied().collect();
+            self.numbers.forget_classes(|class| used.contains(class));
+        }
         let old = std::mem::replace(&mut self.trie, new);
         self.trie_before.get_or_insert(old);
         let changed = self.matchers.set_classes(numbers);

@@ -17,6 +17,7 @@ use sinew_api::policy::{CidrGroup, PeerMatch, Peers, Policy, Protocol};
 use sinew_engine::explain::{self, Party, Query};
 use sinew_engine::{Config, Direction, EndpointId, Engine, Event, Found, LocalEndpoint};
 
+use crate::cast::{addresses, node_object, pod_name, pod_object};
 use crate::kernel::Kernel;
 use crate::naive::{self, Cluster, End, Enforcer, Label, Traffic, Verdict};
 use crate::node::Node;
@@ -695,70 +696,4 @@ fn named(ports: &[NamedPort]) -> Vec<(String, Protocol, u16)> {
 
 fn over(pod: Option<&Pod>) -> bool {
     pod.and_then(|pod| pod.phase).is_some_and(PodPhase::is_over)
-}
-
-fn pod_name(number: u8) -> (String, String) {
-    (NAMESPACES[usize::from(number / 4)].to_owned(), format!("pod-{number}"))
-}
-
-/// Of this node, of a node in the cluster's range, and of one outside of it.
-fn addresses(number: u8) -> Vec<IpAddr> {
-    let (v4, v6) = match number % 4 {
-        0 | 2 => (format!("10.0.1.{}", number + 1), format!("fd00::1:{number}")),
-        1 => (format!("10.0.2.{number}"), format!("fd00::2:{number}")),
-        _ => (format!("10.9.0.{number}"), format!("fd09::{number}")),
-    };
-    vec![v4.parse().unwrap(), v6.parse().unwrap()]
-}
-
-fn pod_object(number: u8, labels: u8, ports: u8, over: bool) -> Pod {
-    let (namespace, name) = pod_name(number);
-    let mut object = Pod {
-        namespace,
-        name,
-        uid: String::new(),
-        labels: BTreeMap::new(),
-        service_account: "default".to_owned(),
-        host_network: false,
-        node: String::new(),
-        ports: Vec::new(),
-        phase: over.then_some(PodPhase::Succeeded),
-        addresses: Vec::new(),
-        terminating: false,
-        workload: None,
-        origin: Origin::default(),
-    };
-    if let Some(app) = [None, Some("a"), Some("b"), Some("c")][usize::from(labels % 4)] {
-        object.labels.insert("app".to_owned(), app.to_owned());
-    }
-    if let Some(tier) = [None, Some("x"), Some("y")][usize::from(labels / 4 % 3)] {
-        object.labels.insert("tier".to_owned(), tier.to_owned());
-    }
-    let port = |name: &str, protocol, port| NamedPort { name: name.to_owned(), protocol, port };
-    object.ports = match ports % 4 {
-        0 => vec![],
-        1 => vec![port("http", Protocol::Tcp, 80)],
-        2 => vec![port("http", Protocol::Tcp, 8080), port("dns", Protocol::Udp, 443)],
-        _ => vec![port("http", Protocol::Udp, 80), port("dns", Protocol::Tcp, 443)],
-    };
-    object
-}
-
-fn node_object(node: u8, shape: u8) -> NodeObject {
-    let (name, addresses, pod_cidrs) = match node % 3 {
-        0 => ("node", vec!["192.168.0.1"], vec!["10.0.1.0/24"]),
-        1 => ("n1", vec!["192.168.0.2", "2001:db8::7"], vec!["10.0.2.0/24"]),
-        _ => ("n2", vec!["192.168.0.3"], vec!["10.9.0.0/24", "fd09::/64"]),
-    };
-    let few = |all: Vec<&'static str>, bit: u8| if shape & bit == 0 { all } else { Vec::new() };
-    NodeObject {
-        name: name.to_owned(),
-        cluster: "default".to_owned(),
-        id: u16::from(node % 3) + 1,
-        addresses: few(addresses, 1).iter().map(|address| address.parse().unwrap()).collect(),
-        pod_cidrs: few(pod_cidrs, 2).iter().map(|range| range.parse().unwrap()).collect(),
-        routing: sinew_api::object::Routing::Native,
-        status: sinew_api::object::NodeStatus::default(),
-        origin: Origin::default(),
-    }
 }
