@@ -10,11 +10,14 @@
 //! has worked.
 //!
 //! Neighbours: [`mod@start`] brings the loop up from what an earlier agent left, [`backlog`] carries changes out, [`steps`]
-//! answers CNI, [`nodes`] knows the other nodes, [`report`] writes to the store, `crate::server` reads the view.
+//! answers CNI, [`network`] attaches devices and writes routes, [`nodes`] knows the other nodes, [`publish`] and
+//! [`report`] say what is so; `crate::server` reads the view.
 
 mod backlog;
 mod files;
+mod network;
 mod nodes;
+mod publish;
 mod report;
 mod start;
 mod steps;
@@ -26,24 +29,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
-use sinew_api::object::{Node, Object, ObjectKind, ObjectName, PolicyName, Refused, policy_digest};
+use sinew_api::object::{Node, Object, ObjectKind, ObjectName, PolicyName, Refused};
 use sinew_engine::snapshot::PolicyView;
 use sinew_engine::{Change, EndpointId, Engine, Event};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::cni::ledger::{Ledger, Phase};
+use crate::cni::ledger::Ledger;
 use crate::cni::step::Step;
 use crate::config::Config;
 use crate::datapath::Datapath;
-use crate::netlink::address::GATEWAY_V4;
-use crate::netlink::node::OVERLAY_LINK;
-use crate::netlink::route::{self, Route};
 use crate::netlink::watch::{LinkEvent, LinkWatch};
-use crate::netlink::{Link, Netlink, NetlinkError};
+use crate::netlink::{Link, Netlink};
 use crate::server::Ask;
 use crate::store::{Batch, Store, StoreChange, StoreWrite};
-use crate::view::{PoolFill, View, Wire};
+use crate::view::View;
 use backlog::{Backlog, Done};
 use files::NodeFiles;
 use nodes::{HEARTBEAT, Nodes};
@@ -290,64 +290,6 @@ impl<S: Store> Control<S> {
         events.extend(Event::removed(name));
     }
 
-    async fn hear_link(&mut self, event: &LinkEvent) {
-        let ours = |name: &str| {
-            self.config.node.underlay.iter().any(|device| device == name) || name == OVERLAY_LINK
-        };
-        match event {
-            LinkEvent::Changed(link) if ours(&link.name) => self.attach_devices().await,
-            LinkEvent::Gone(link) if ours(&link.name) => {
-                self.attached.remove(&link.name);
-                self.datapath.sweep_links();
-                self.attach_devices().await;
-            }
-            LinkEvent::Overrun => self.attach_devices().await,
-            LinkEvent::Changed(_) | LinkEvent::Gone(_) => {}
-        }
-    }
-
-    /// Attaches programs to the underlay's devices and the overlay's that are there and have none.
-    async fn attach_devices(&mut self) {
-        let mut missing = Vec::new();
-        let mut on_link = Vec::new();
-        let mut names = self.config.node.underlay.clone();
-        names.extend(self.overlay.iter().map(|link| link.name.clone()));
-        for name in names {
-            let outcome = self.attach_device(&name, &mut on_link).await;
-            if let Err(message) = outcome {
-                missing.push(message);
-            }
-        }
-        if self.on_link != on_link {
-            self.on_link = on_link;
-            self.routes_due = true;
-        }
-        self.fail("devices", (!missing.is_empty()).then(|| missing.join("; ")));
-    }
-
-    async fn attach_device(&mut self, name: &str, on_link: &mut Vec<(u32, IpNet)>) -> Result<(), String> {
-        let refused = |error: NetlinkError| error.to_string();
-        let Some(link) = self.netlink.link(name).await.map_err(refused)? else {
-            return Err(format!("device {name} is not there yet; it gets its programs when it appears"));
-        };
-        if name != OVERLAY_LINK {
-            let prefixes = self.netlink.addresses(link.index).await.map_err(refused)?;
-            on_link.extend(prefixes.into_iter().map(|prefix| (link.index, prefix.trunc())));
-        }
-        if self.attached.get(name) == Some(&link.index) {
-            return Ok(());
-        }
-        let outcome = if name == OVERLAY_LINK {
-            self.datapath.attach_overlay(link.index)
-        } else {
-            self.datapath.attach_underlay(link.index)
-        };
-        outcome.map_err(|error| error.to_string())?;
-        tracing::info!(device = name, "programs are attached");
-        self.attached.insert(name.to_owned(), link.index);
-        Ok(())
-    }
-
     async fn tick(&mut self) {
         if !self.backlog.is_settled() {
             self.carry_out();
@@ -414,130 +356,6 @@ impl<S: Store> Control<S> {
         self.idle = idle;
     }
 
-    async fn sync_routes(&mut self) {
-        let interfaces: Vec<u32> = self.on_link.iter().map(|(index, _)| *index).collect();
-        let outcome = match self.overlay.clone() {
-            Some(overlay) => self.sync_overlay_routes(&overlay, interfaces).await,
-            None => {
-                let routes = self.nodes.native_routes(&self.own, &self.on_link);
-                self.write_routes(&interfaces, &routes).await
-            }
-        };
-        self.fail("routes", outcome.err());
-    }
-
-    async fn sync_overlay_routes(&self, overlay: &Link, mut interfaces: Vec<u32>) -> Result<(), String> {
-        let (routes, neighbours) = self.nodes.overlay_routes(&self.own, overlay.index, self.mtu.path);
-        for (address, mac) in neighbours {
-            let outcome = self.netlink.set_neighbour(overlay.index, address, mac).await;
-            outcome.map_err(|error| error.to_string())?;
-        }
-        interfaces.push(overlay.index);
-        self.write_routes(&interfaces, &routes).await
-    }
-
-    async fn write_routes(&self, interfaces: &[u32], routes: &[Route]) -> Result<(), String> {
-        let changes = route::sync_node_routes(&self.netlink, interfaces, routes).await;
-        let changes = changes.map_err(|error| error.to_string())?;
-        for range in &changes.written {
-            tracing::info!(%range, "another node's pods have a route");
-        }
-        for range in &changes.removed {
-            tracing::info!(%range, "another node's pods have no route any more");
-        }
-        match changes.refused.first() {
-            None => Ok(()),
-            Some((range, reason)) => Err(format!("the route to {range}: {reason}")),
-        }
-    }
-
-    /// Says what is so now: to readers, to the other nodes, and to the authors of objects.
-    async fn publish(&mut self) {
-        let snapshot = self.engine.snapshot();
-        // The same value as last time where nothing changed; a thousand policies take a millisecond to digest.
-        if !Arc::ptr_eq(&snapshot.policies, &self.digested.0) {
-            let policies = snapshot.policies.iter().map(|(name, view)| (name, view.policy.generation));
-            self.digested = (Arc::clone(&snapshot.policies), policy_digest(policies));
-        }
-        let store_digest = self.digested.1.clone();
-        let unreadable = self.refused.iter().filter(|document| document.name.is_none());
-        let view = View {
-            snapshot: Arc::clone(&snapshot),
-            enforced: self.enforced,
-            nodes: Arc::new(self.nodes.all().clone()),
-            store_digest: store_digest.clone(),
-            unreadable: Arc::new(unreadable.flat_map(|document| document.problems.clone()).collect()),
-            wires: Arc::new(self.wires()),
-            pools: self.pools(),
-            failures: self.failures.clone(),
-        };
-        self.view.send_replace(Arc::new(view));
-        for labels in std::mem::take(&mut self.wanted_identities) {
-            self.store.write(StoreWrite::AllocateIdentity(labels)).await;
-        }
-        self.say_enforced(&snapshot, &store_digest).await;
-        if snapshot.synced {
-            let announced = self.relabels.iter().map(|(id, (identity, _))| (*id, *identity)).collect();
-            let endpoints = report::endpoints(&snapshot, &self.own.name, &announced);
-            let statuses = report::statuses(&snapshot, &self.refused);
-            for write in self.told.difference(endpoints, statuses) {
-                self.store.write(write).await;
-            }
-        }
-    }
-
-    /// Tells the other nodes what this one enforces, as soon as it does.
-    async fn say_enforced(&mut self, snapshot: &sinew_engine::snapshot::Snapshot, digest: &str) {
-        let mut recent: Vec<Identity> = self.learnt.keys().copied().collect();
-        // What another node's endpoint is about to have may be known here since long.
-        let known = |identity: &&Identity| snapshot.identities.get(*identity).is_some_and(|view| view.known);
-        if self.backlog.is_settled() {
-            recent.extend(self.moving.values().filter(known));
-        }
-        recent.sort_unstable();
-        recent.dedup();
-        let mut status = self.own.status.clone();
-        status.recent_identities = recent;
-        status.revision = self.enforced;
-        if self.backlog.is_settled() && snapshot.synced && status.policy_digest != digest {
-            digest.clone_into(&mut status.policy_digest);
-            status.enforced_at_ms = milliseconds(since_1970());
-        }
-        if status != self.own.status {
-            status.heartbeat_ms = milliseconds(since_1970());
-            self.own.status = status;
-            self.store.write(StoreWrite::Node(self.own.clone())).await;
-        }
-    }
-
-    fn wires(&self) -> BTreeMap<EndpointId, Wire> {
-        let entries = self.ledger.entries().map(|entry| {
-            let (_, pod_mac) =
-                crate::netlink::veth::macs(&entry.attachment.container_id, &entry.attachment.ifname);
-            let wire = Wire {
-                interface: entry.host_link.clone(),
-                ifindex: self.attached.get(&entry.host_link).copied().unwrap_or_default(),
-                mac: pod_mac.0,
-                netns: entry.attachment.netns.clone(),
-                stands: entry.phase == Phase::Standing,
-                created: UNIX_EPOCH + Duration::from_millis(entry.created_ms),
-            };
-            (entry.id, wire)
-        });
-        entries.collect()
-    }
-
-    fn pools(&self) -> Vec<PoolFill> {
-        let now = since_1970();
-        let fill = |pool: &sinew_engine::ipam::Pool| PoolFill {
-            range: pool.range(),
-            capacity: pool.capacity(),
-            leased: pool.leased(),
-            resting: pool.resting(now),
-        };
-        self.ledger.pools().iter().map(fill).collect()
-    }
-
     /// Notes that something is not as it should be, or that it is again.
     fn fail(&mut self, part: &'static str, message: Option<String>) {
         if self.failures.get(part) == message.as_ref() {
@@ -554,25 +372,6 @@ impl<S: Store> Control<S> {
                 self.failures.remove(part);
             }
         }
-    }
-}
-
-impl Netlink {
-    /// All addresses of the node's own interfaces that others may send to, sorted.
-    async fn node_addresses(&self) -> Result<Vec<IpAddr>, NetlinkError> {
-        let mut addresses: Vec<IpAddr> = self
-            .addresses(0)
-            .await?
-            .into_iter()
-            .map(|prefix| prefix.addr())
-            .filter(|address| match address {
-                IpAddr::V4(v4) => !v4.is_loopback() && *v4 != GATEWAY_V4,
-                IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-            })
-            .collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        Ok(addresses)
     }
 }
 
