@@ -116,3 +116,6 @@ pub struct PrefixKey {
     /// The prefix.
     pub address: Address,
 }
+
+#[cfg(test)]
+mod tests;

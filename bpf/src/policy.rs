@@ -151,3 +151,6 @@ impl Best {
 const fn rank(precedence: u32, l4_bits: u8, matched: u8) -> u64 {
     (precedence as u64) << 16 | (l4_bits as u64) << 8 | matched as u64
 }
+
+#[cfg(test)]
+mod tests;

@@ -104,7 +104,7 @@ pub struct EventRecord {
     pub length: u32,
     /// Revision that the node enforced.
     pub revision: u32,
-    /// Source MAC, then destination MAC.
+    /// Destination MAC, then source MAC, as in the frame.
     pub macs: [u8; 12],
 }
 
