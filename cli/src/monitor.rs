@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use sinew_api::proto::agent::{MonitorEvent, MonitorEventType, MonitorRequest};
-use sinew_api::proto::flow::DropReason;
+use sinew_api::proto::flow::layer4::Protocol;
+use sinew_api::proto::flow::{DropReason, Layer4};
 
 use crate::output::Paint;
 use crate::output::paint::Tone;
@@ -97,6 +98,14 @@ fn line(event: &MonitorEvent, hex: bool, paint: Paint) -> String {
     if event.sinew_reason != 0 {
         text.push_str(&format!(" ({})", event.sinew_reason));
     }
+    if let Some(ip) = &event.ip {
+        let (from, to) = ports(event.l4.as_ref());
+        let (from, to) = (socket(&ip.source, from), socket(&ip.destination, to));
+        text.push_str(&format!(
+            " {from} ({}) -> {to} ({})",
+            event.source_identity, event.destination_identity
+        ));
+    }
     if !event.text.is_empty() {
         text.push_str(&format!(" {}", event.text));
     }
@@ -110,9 +119,30 @@ fn line(event: &MonitorEvent, hex: bool, paint: Paint) -> String {
     text
 }
 
+/// Ports, of protocols that have them.
+fn ports(l4: Option<&Layer4>) -> (Option<u32>, Option<u32>) {
+    match l4.and_then(|l4| l4.protocol.as_ref()) {
+        Some(Protocol::Tcp(tcp)) => (Some(tcp.source_port), Some(tcp.destination_port)),
+        Some(Protocol::Udp(udp)) => (Some(udp.source_port), Some(udp.destination_port)),
+        Some(Protocol::Sctp(sctp)) => (Some(sctp.source_port), Some(sctp.destination_port)),
+        Some(Protocol::IcmPv4(_) | Protocol::IcmPv6(_) | Protocol::Vrrp(_) | Protocol::Igmp(_)) | None => {
+            (None, None)
+        }
+    }
+}
+
+fn socket(address: &str, port: Option<u32>) -> String {
+    match port {
+        None => address.to_owned(),
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use prost_types::Timestamp;
+    use sinew_api::proto::flow::{Ip, Tcp};
 
     use super::*;
 
@@ -126,10 +156,21 @@ mod tests {
             record: (0..18).collect(),
             endpoint_id: 7,
             drop_reason: DropReason::PolicyDenied.into(),
-            text: "10.0.0.5:40000 -> 10.0.1.7:8080 TCP SYN".into(),
+            text: "TCP Flags: SYN".into(),
+            ip: Some(Ip { source: "10.0.0.5".into(), destination: "fd00::7".into(), ..Ip::default() }),
+            l4: Some(Layer4 {
+                protocol: Some(Protocol::Tcp(Tcp {
+                    source_port: 40_000,
+                    destination_port: 8080,
+                    flags: None,
+                })),
+            }),
+            source_identity: 257,
+            destination_identity: 258,
             ..MonitorEvent::default()
         };
-        let expected = "1970-01-01T00:00:00.000005Z cpu 1 #42 ep 7 drop POLICY_DENIED 10.0.0.5:40000 -> 10.0.1.7:8080 TCP SYN\n";
+        let expected = "1970-01-01T00:00:00.000005Z cpu 1 #42 ep 7 drop POLICY_DENIED \
+                        10.0.0.5:40000 (257) -> [fd00::7]:8080 (258) TCP Flags: SYN\n";
         assert_eq!(line(&event, false, Paint::Plain), expected);
         let with_bytes = format!("{expected}  00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f\n  10 11\n");
         assert_eq!(line(&event, true, Paint::Plain), with_bytes);
