@@ -6,7 +6,7 @@
 //!
 //! Neighbours in `explain/`: `party.rs` finds the ends, `bench.rs` asks the tables, `near.rs` looks for rules that came
 //! near, `suggest.rs` writes the policy that would allow it, `wire.rs` has the form in which the agent's service carries
-//! questions and answers. `simulate.rs` asks the same of many flows.
+//! questions and answers. `sinew policy simulate` asks the same of many flows.
 
 mod bench;
 mod near;
