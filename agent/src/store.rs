@@ -56,8 +56,8 @@ pub enum StoreWrite {
     AllocateIdentity(Labels),
     /// Take back a number that no endpoint of any node has had for the longest time-out of a connection (policy.md 18).
     ReleaseIdentity(sinew_api::identity::Identity),
-    /// Take back a node and its endpoints: it will not return.
-    ForgetNode(String),
+    /// The documents of which not even the name can be read; none any more, if it is empty.
+    Unreadable(Vec<Problem>),
 }
 
 /// What became of an object on this node, for its author (policy.md 15).

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use sinew_api::identity::Identity;
-use sinew_api::object::policy_digest;
+use sinew_api::object::{Problem, policy_digest};
 use sinew_engine::EndpointId;
 use sinew_engine::snapshot::Snapshot;
 
@@ -26,13 +26,15 @@ impl<S: Store> Control<S> {
             self.digested = (Arc::clone(&snapshot.policies), policy_digest(policies));
         }
         let store_digest = self.digested.1.clone();
-        let unreadable = self.refused.iter().filter(|document| document.name.is_none());
+        let nameless = self.refused.iter().filter(|document| document.name.is_none());
+        let unreadable: Arc<Vec<Problem>> =
+            Arc::new(nameless.flat_map(|document| document.problems.clone()).collect());
         let view = View {
             snapshot: Arc::clone(&snapshot),
             enforced: self.enforced,
             nodes: Arc::new(self.nodes.all().clone()),
             store_digest: store_digest.clone(),
-            unreadable: Arc::new(unreadable.flat_map(|document| document.problems.clone()).collect()),
+            unreadable: Arc::clone(&unreadable),
             wires: Arc::new(self.wires()),
             pools: self.pools(),
             failures: self.failures.clone(),
@@ -46,7 +48,8 @@ impl<S: Store> Control<S> {
             let announced = self.relabels.iter().map(|(id, (identity, _))| (*id, *identity)).collect();
             let endpoints = report::endpoints(&snapshot, &self.own.name, &announced);
             let statuses = report::statuses(&snapshot, &self.refused);
-            for write in self.told.difference(endpoints, statuses) {
+            let unreadable = self.told.unreadable(&unreadable);
+            for write in self.told.difference(endpoints, statuses).into_iter().chain(unreadable) {
                 self.store.write(write).await;
             }
         }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use sinew_api::identity::Identity;
-use sinew_api::object::{Endpoint, ObjectKind, ObjectName, Origin, PolicyName, Refused};
+use sinew_api::object::{Endpoint, ObjectKind, ObjectName, Origin, PolicyName, Problem, Refused};
 use sinew_engine::EndpointId;
 use sinew_engine::snapshot::{EndpointView, PolicyState, PolicyView, Snapshot};
 
@@ -18,9 +18,20 @@ use crate::store::{ObjectStatus, StoreWrite};
 pub(super) struct Told {
     endpoints: BTreeMap<String, Endpoint>,
     statuses: BTreeMap<ObjectName, ObjectStatus>,
+    /// Nothing was said yet in this run if there is none; an earlier run's word may stand there.
+    unreadable: Option<Vec<Problem>>,
 }
 
 impl Told {
+    /// The same for documents that can't be read.
+    pub(super) fn unreadable(&mut self, problems: &[Problem]) -> Option<StoreWrite> {
+        if self.unreadable.as_deref() == Some(problems) {
+            return None;
+        }
+        self.unreadable = Some(problems.to_vec());
+        Some(StoreWrite::Unreadable(problems.to_vec()))
+    }
+
     /// Takes over what an earlier run said, as far as the store shows it: an endpoint of this node that is no more is
     /// taken back then.
     pub(super) fn found(&mut self, endpoint: Endpoint) {
@@ -202,6 +213,17 @@ mod tests {
             sinew_api::names::subdomain(&name).unwrap_or_else(|message| panic!("{name}: {message}"));
         }
         assert!(object_name("default", "web-0", "c1", "eth0").starts_with("default.web-0."));
+    }
+
+    #[test]
+    fn unreadable_documents_are_said_once_and_taken_back() {
+        let mut told = Told::default();
+        let problem = Problem { path: String::new(), message: "x".into(), origin: Origin::default() };
+        assert!(told.unreadable(&[]).is_some(), "an earlier run may have left its word");
+        assert!(told.unreadable(&[]).is_none());
+        assert!(told.unreadable(std::slice::from_ref(&problem)).is_some());
+        assert!(told.unreadable(&[problem]).is_none());
+        assert_eq!(told.unreadable(&[]), Some(StoreWrite::Unreadable(Vec::new())));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | `.endpoints/<node>/<name>.yaml` | SinewEndpoint | that node |
 //! | `.identities/<number>.yaml` | SinewIdentity | whoever is first, exclusively |
 //! | `.status/<kind>/[<namespace>/]<name>.yaml` | what became of an object, node by node | every node its part |
+//! | `.status/unreadable/<node>.yaml` | documents without a readable name, by place | that node |
 //!
 //! Everything blocking happens on one thread of the store's own, `store`, which ends when [`FolderStore`] is dropped. It
 //! has two bounded queues: batches to the control loop (one waits, later changes are folded into the next), writes from

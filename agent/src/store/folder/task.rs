@@ -362,7 +362,7 @@ impl Running {
                 self.look_at(&identities::path(identity));
                 outcome
             }
-            StoreWrite::ForgetNode(node) => self.folders.forget_node(&node),
+            StoreWrite::Unreadable(problems) => self.folders.write_unreadable(&problems),
             StoreWrite::AllocateIdentity(labels) => {
                 match identities::allocate(&self.root, &self.numbers, &labels) {
                     Ok(allocated) => {

@@ -112,6 +112,18 @@ impl Folders {
         gone(fs::remove_file(self.status_path(name)))
     }
 
+    /// Writes which documents this node can't read, by place, for whoever wrote them. They have no name that a status could
+    /// stand under.
+    pub(super) fn write_unreadable(&self, problems: &[Problem]) -> io::Result<()> {
+        let folder = self.root.join(area::STATUS).join("unreadable");
+        let path = folder.join(format!("{}.yaml", self.node));
+        if problems.is_empty() {
+            return gone(fs::remove_file(path));
+        }
+        fs::create_dir_all(&folder)?;
+        replace(&path, &yaml::write(&json!({ "documents": lines(problems) })))
+    }
+
     /// The parts of other nodes, those that left dropped.
     fn nodes_of_status(&self, path: &Path) -> Map<String, Value> {
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -216,9 +228,6 @@ fn node_part(status: &ObjectStatus) -> Value {
         part.insert("generation".into(), json!(status.generation));
         part.insert("runningGeneration".into(), json!(status.running_generation));
     }
-    let lines = |problems: &[Problem]| -> Vec<String> {
-        problems.iter().map(|problem| format!("{}: {problem}", problem.origin)).collect()
-    };
     if !status.problems.is_empty() {
         part.insert("problems".into(), json!(lines(&status.problems)));
     }
@@ -232,6 +241,11 @@ fn node_part(status: &ObjectStatus) -> Value {
         part.insert("podIPs".into(), json!(all));
     }
     Value::Object(part)
+}
+
+/// Each problem with its place in front.
+fn lines(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(|problem| format!("{}: {problem}", problem.origin)).collect()
 }
 
 fn json_of(node: &yaml::Node) -> Value {
