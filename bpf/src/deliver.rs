@@ -104,6 +104,11 @@ pub fn off_node<M: Maps, P: Packet>(
             // Only scope 0 travels: another number means something on this node alone.
             return Err(dropped!(InvalidIdentity));
         }
+        if settings.overlay_mtu != 0 && u32::from(segment_bytes(packet, parsed)) > settings.overlay_mtu {
+            // The stack's route to the overlay has this MTU, so it answers the sender; the device itself would cut the
+            // outer packet into fragments, since outer DF is clear (datapath.md 23).
+            return Ok(Action::Stack);
+        }
         lower_hop_limit(packet, settings, parsed)?;
         return Ok(Action::Overlay { remote, vni: identity });
     }

@@ -20,8 +20,8 @@ pub struct Settings {
     pub reject: u8,
     /// 1: hop limits are lowered; 0 in repeated test runs, which use one skb over and over.
     pub lower_hop_limit: u8,
-    /// Zero.
-    pub reserved: u32,
+    /// The longest packet, from its IP header on, that fits into the overlay's; 0 without one.
+    pub overlay_mtu: u32,
 }
 
 impl Settings {
@@ -35,7 +35,7 @@ impl Settings {
         tunnel_port: 8472u16.to_be(),
         reject: 0,
         lower_hop_limit: 1,
-        reserved: 0,
+        overlay_mtu: 0,
     };
 }
 

@@ -284,6 +284,7 @@ fn datapath_config(config: &Config, overlay: Option<&Link>) -> DatapathConfig {
             world_v4: world_v4.0,
             world_v6: world_v6.0,
             overlay_ifindex: overlay.map_or(0, |link| link.index),
+            overlay_mtu: overlay.map_or(0, |link| link.mtu),
             mark: config.node.mark,
             tunnel_port: config.node.tunnel_port.to_be(),
             reject: u8::from(config.node.policy_deny_response == DenyResponse::Reject),
