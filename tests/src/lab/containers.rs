@@ -25,7 +25,8 @@ fn cgroup_of(id: &str) -> String {
 
 /// Ends the containers of a lab and removes their namespaces and cgroups.
 pub(super) fn remove(id: &str) -> Result<()> {
-    let groups: Vec<PathBuf> = hierarchies().map(|path| path.join(cgroup_of(id))).filter(|path| path.exists()).collect();
+    let groups: Vec<PathBuf> =
+        hierarchies().map(|path| path.join(cgroup_of(id))).filter(|path| path.exists()).collect();
     if groups.is_empty() {
         return Ok(());
     }
@@ -48,7 +49,8 @@ pub(super) fn remove(id: &str) -> Result<()> {
     }
     for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let same = fs::metadata(entry.path()).is_ok_and(|found| namespaces.contains(&(found.dev(), found.ino())));
+        let same =
+            fs::metadata(entry.path()).is_ok_and(|found| namespaces.contains(&(found.dev(), found.ino())));
         if name.starts_with(RUNTIME_PREFIX) && same {
             process::run(Command::new("ip").args(["netns", "del", &name]))?;
         }

@@ -66,6 +66,8 @@ pub(super) const LANES: &[Lane] = &[
         steps: &[
             Step::Target { package: "sinew-agent", target: "netlink", release: true },
             Step::Target { package: "sinew-tests", target: "lab_ground", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_restart", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_change", release: true },
             Step::Target { package: "sinew-tests", target: "lab_runtime", release: true },
             Step::Target { package: "sinew-tests", target: "lab_conntrack", release: true },
             Step::Target { package: "sinew-tests", target: "lab_datapath", release: true },
