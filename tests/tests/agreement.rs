@@ -104,7 +104,7 @@ fn the_pipelines_cases() -> Result<()> {
                             "in part: a test run refuses frames without a whole IP header",
                         );
                     }
-                    Step::Packet(sent, ..) => {
+                    Step::Packet(sent, ..) | Step::Answer(sent, ..) => {
                         agree(&mut world, kernel, &sent).with_context(place)?;
                         packets += 1;
                     }

@@ -59,6 +59,8 @@ pub enum Step {
     Age(u64),
     /// A packet comes.
     Packet(Box<Sent>, Expected, Counts),
+    /// A packet comes that is refused and answered: dropped and counted, and this frame goes back to the pod.
+    Answer(Box<Sent>, Vec<u8>, DropReason, Counts),
     /// The maps are looked at.
     Look(Look),
 }
@@ -83,6 +85,13 @@ impl Case {
     #[must_use]
     pub fn packet(mut self, sent: Sent, expected: impl Into<Expected>, counts: Counts) -> Self {
         self.steps.push(Step::Packet(Box::new(sent), expected.into(), counts));
+        self
+    }
+
+    /// A packet comes that is refused and answered with a frame.
+    #[must_use]
+    pub fn answered(mut self, sent: Sent, answer: Vec<u8>, reason: DropReason, counts: Counts) -> Self {
+        self.steps.push(Step::Answer(Box::new(sent), answer, reason, counts));
         self
     }
 
@@ -124,6 +133,11 @@ impl Case {
                 Step::Change(change) => change(&mut world),
                 Step::Age(seconds) => world.age(seconds),
                 Step::Look(look) => look(&world.maps),
+                Step::Answer(sent, answer, reason, counts) => {
+                    if let Err(problem) = check_answer(&world, &sent, &answer, reason, counts) {
+                        panic!("step {}: {problem}", index + 1);
+                    }
+                }
                 Step::Packet(sent, expected, counts) => {
                     if let Err(problem) = check(&world, &sent, expected, counts) {
                         panic!("step {}: {problem}", index + 1);
@@ -151,6 +165,29 @@ fn check(world: &World, sent: &Sent, expected: Expected, counts: Counts) -> Resu
     }
     if matches!(expected, Expected::Pod(_)) && (!after.prepared || after.overlay_marked) {
         return Err(String::from("not prepared for the pod: packet type and mark"));
+    }
+    Tally::of(&world.maps).compare(&before, counts, &sent.packet)
+}
+
+/// Sends a packet that must be refused, reported and answered.
+fn check_answer(
+    world: &World,
+    sent: &Sent,
+    answer: &[u8],
+    reason: DropReason,
+    counts: Counts,
+) -> Result<(), String> {
+    let before = Tally::of(&world.maps);
+    let (result, after) = world.send(sent);
+    if result != Ok(Action::Endpoint { ifindex: sent.packet.interface }) || !after.prepared {
+        return Err(format!("{result:?} instead of an answer to the sender"));
+    }
+    if after.bytes != answer {
+        return Err(format!("the answer is\n{:02x?}\ninstead of\n{answer:02x?}", after.bytes));
+    }
+    let events = world.maps.events.borrow();
+    if events.last().map(|record| record.reason) != Some(reason as u16) {
+        return Err(format!("the drop is not reported as {reason:?}: {:?}", events.last()));
     }
     Tally::of(&world.maps).compare(&before, counts, &sent.packet)
 }

@@ -10,6 +10,7 @@ mod errors;
 mod fragments;
 mod identity;
 mod overlay;
+mod reject;
 mod rejudge;
 mod source;
 mod syn;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Named> {
         fragments::CASES,
         identity::CASES,
         overlay::CASES,
+        reject::CASES,
         rejudge::CASES,
         source::CASES,
         syn::CASES,
