@@ -4,6 +4,8 @@
 //! builds this with coverage, replays `tests/fuzz/corpus/flow_filter` and explores from it.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
@@ -15,6 +17,11 @@ use sinew_api::proto::observer::GetFlowsRequest;
 use sinew_observer::filter::FilterSet;
 use sinew_observer::mask::Mask;
 use sinew_observer::query::Selection;
+
+/// Read once: it takes longer than a request.
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the committed descriptors are whole")
+});
 
 fuzz_target!(|input: &[u8]| {
     let Some(request) = request(input) else { return };
@@ -42,8 +49,7 @@ fn request(input: &[u8]) -> Option<GetFlowsRequest> {
     if !input.starts_with(b"{") {
         return GetFlowsRequest::decode(input).ok();
     }
-    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the committed descriptors are whole");
-    let descriptor = pool.get_message_by_name("observer.GetFlowsRequest").expect("the schema has it");
+    let descriptor = POOL.get_message_by_name("observer.GetFlowsRequest").expect("the schema has it");
     let mut json = serde_json::Deserializer::from_slice(input);
     let dynamic = DynamicMessage::deserialize(descriptor, &mut json).ok()?;
     GetFlowsRequest::decode(dynamic.encode_to_vec().as_slice()).ok()
