@@ -403,3 +403,6 @@ fn promote<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, key: &CtKey, entry: &CtEn
         t.maps.conntrack_delete(CtTable::TcpOpening, key);
     }
 }
+
+#[cfg(test)]
+mod tests;

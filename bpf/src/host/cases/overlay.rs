@@ -33,6 +33,20 @@ cases! {
             .packet(Sent::from_pod(&WEB, t.udp().hop_limit(1)), Expected::Stack, &[("packets", 1)])
     }
 
+    /// 23: what does not fit into the overlay goes to the stack, whose route has its MTU and which answers.
+    fn dp23_too_big_for_the_overlay(f) {
+        let t = talk(f, WEB.place, REMOTE);
+        let headers = if f == Family::V4 { 28 } else { 48 };
+        let mut world = World::overlay();
+        world.settings.overlay_mtu = 1400;
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.udp().payload(std::vec![1; 1400 - headers])), tunnel(WEB.identity), NEW_OUT)
+            .packet(Sent::from_pod(&WEB, t.udp().payload(std::vec![1; 1401 - headers])), Expected::Stack,
+                &[("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.udp().payload([1; 2000])).gso(2, 1000), tunnel(WEB.identity),
+                &[("packets", 2)])
+    }
+
     /// 24: only scope-0 identities travel; a number that means something on this node alone does not.
     fn dp24_scoped_identities_do_not_travel(f) {
         let mut world = World::overlay();
