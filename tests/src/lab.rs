@@ -71,6 +71,8 @@ pub struct Plan {
     pub families: Vec<Family>,
     /// More words for every agent.
     pub agent_arguments: Vec<String>,
+    /// Whether a node has eight IPv4 addresses for pods instead of 256.
+    pub small_pools: bool,
 }
 
 /// How packets get from node to node.
@@ -118,6 +120,7 @@ impl Lab {
             routing: Routing::Native,
             families: Family::BOTH.to_vec(),
             agent_arguments: Vec::new(),
+            small_pools: false,
         };
         Builder { plan, id: None, with_agents: true }
     }
@@ -317,6 +320,13 @@ impl Builder {
     #[must_use]
     pub fn only(mut self, family: Family) -> Self {
         self.plan.families = vec![family];
+        self
+    }
+
+    /// A node has eight IPv4 addresses for its pods.
+    #[must_use]
+    pub fn small_pools(mut self) -> Self {
+        self.plan.small_pools = true;
         self
     }
 

@@ -18,9 +18,9 @@ use sinew_tests::lab::process::wait_until;
 use sinew_tests::lab::{Lab, Node, Topology};
 
 /// Points at which a plugin is killed; a run costs a few milliseconds.
-const PLUGIN_POINTS: u32 = 60;
+const PLUGIN_POINTS: u32 = 50;
 /// Points at which an agent is killed; a run costs the agent's start.
-const AGENT_POINTS: u32 = 30;
+const AGENT_POINTS: u32 = 20;
 const SETTLE: Duration = Duration::from_secs(15);
 
 /// What is killed.

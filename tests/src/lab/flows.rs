@@ -181,6 +181,14 @@ impl Lab {
                 && flow.protocol() == protocol
                 && !flow.drop_reason().is_empty()
         };
+        self.flow_of_any(since, &format!("of a drop {from} → {to} {protocol}"), fits)
+    }
+
+    /// The first flow of any node since a moment that fits; waits for it.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn flow_of_any(&self, since: SystemTime, what: &str, fits: impl Fn(&Flow) -> bool) -> Result<Flow> {
         let end = SystemTime::now() + PATIENCE;
         loop {
             for node in self.nodes() {
@@ -188,7 +196,7 @@ impl Lab {
                     return Ok(flow);
                 }
             }
-            ensure!(SystemTime::now() < end, "no node reports a drop {from} → {to} {protocol}");
+            ensure!(SystemTime::now() < end, "no node reports a flow {what}");
             pause(Duration::from_millis(50))?;
         }
     }

@@ -116,7 +116,11 @@ impl Node {
         command.arg("--bpf-root").arg(&self.directories.bpf_root);
         for (family, cluster) in Family::BOTH.into_iter().zip(CLUSTER_CIDRS) {
             if self.plan.families.contains(&family) {
-                command.args(["--pod-cidr", &Topology::pool(self.number, family), "--cluster-cidr", cluster]);
+                let mut pool = Topology::pool(self.number, family);
+                if self.plan.small_pools && family == Family::V4 {
+                    pool = pool.replace("/24", "/29");
+                }
+                command.args(["--pod-cidr", &pool, "--cluster-cidr", cluster]);
             }
             command.args(["--node-ip", &self.address(family).to_string()]);
         }
@@ -243,6 +247,19 @@ impl Node {
     /// # Errors
     /// The store or the CNI plugin refused it.
     pub fn pod(&self, name: &str, labels: &[(&str, &str)]) -> Result<Arc<Pod>> {
+        self.pod_with_ports(name, labels, &[])
+    }
+
+    /// Makes a pod whose container names ports: name, number, protocol.
+    ///
+    /// # Errors
+    /// As [`Node::pod`].
+    pub fn pod_with_ports(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        ports: &[(&str, u16, &str)],
+    ) -> Result<Arc<Pod>> {
         let labels = labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
         self.pod_of(&PodObject {
             namespace: "default".to_owned(),
@@ -250,7 +267,7 @@ impl Node {
             uid: format!("{}-{}", self.lab, name),
             labels,
             node: self.name().to_owned(),
-            ports: Vec::new(),
+            ports: ports.iter().map(|&(name, port, kind)| (name.to_owned(), port, kind.to_owned())).collect(),
         })
     }
 

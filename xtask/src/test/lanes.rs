@@ -66,6 +66,8 @@ pub(super) const LANES: &[Lane] = &[
         steps: &[
             Step::Target { package: "sinew-agent", target: "netlink", release: true },
             Step::Target { package: "sinew-tests", target: "lab_ground", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_policy", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_demo", release: true },
             Step::Target { package: "sinew-tests", target: "lab_restart", release: true },
             Step::Target { package: "sinew-tests", target: "lab_change", release: true },
             Step::Target { package: "sinew-tests", target: "lab_runtime", release: true },
@@ -73,6 +75,8 @@ pub(super) const LANES: &[Lane] = &[
             Step::Target { package: "sinew-tests", target: "lab_datapath", release: true },
             Step::Target { package: "sinew-tests", target: "lab_cni_kill", release: true },
             Step::Target { package: "sinew-tests", target: "lab_cni", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_store", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_folder", release: true },
         ],
     },
     Lane {

@@ -1,0 +1,149 @@
+//! The folder store as agents live with it (issue 3, point 8), and addresses (point 3): files that change, break and come
+//! back, several documents, JSON, two agents on one folder; pools that run dry, leases that outlive the agent.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use sinew_tests::lab::cni::Call;
+use sinew_tests::lab::process::{pause, wait_until};
+use sinew_tests::lab::{Family, Lab, Topology};
+use sinew_tests::probe::Transport;
+
+const TCP: u16 = 80;
+/// A change must be seen within 100 ms; what is measured here has a probe of some milliseconds in it.
+const SEEN_WITHIN: Duration = Duration::from_millis(100);
+
+const CLOSED: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: closed, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: server}}
+";
+const OPEN: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: open, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: server}}
+  ingress: [{}]
+";
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_file_is_enforced_within_a_tenth_of_a_second() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(2)).start()?;
+    let client = lab.node("a").pod("client", &[])?;
+    let server = lab.node("b").pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[])?;
+    let to = server.address(Family::V4);
+    let mut times = Vec::new();
+    for _ in 0..10 {
+        lab.apply("closed", CLOSED)?;
+        let refused = client.dial(Transport::Tcp, to, TCP, &["--timeout", "50"])?;
+        assert!(refused.dropped(), "{refused:?}");
+        let start = Instant::now();
+        lab.store().remove("closed")?;
+        while !client.dial(Transport::Tcp, to, TCP, &["--timeout", "10"])?.answered() {
+            assert!(start.elapsed() < Duration::from_secs(5), "the removal of a file is not seen");
+        }
+        times.push(start.elapsed());
+    }
+    times.sort();
+    assert!(times[times.len() / 2] < SEEN_WITHIN, "{times:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_broken_file_hurts_itself_and_keeps_what_it_held() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let client = lab.node("a").pod("client", &[])?;
+    let server = lab.node("a").pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[])?;
+    let to = server.address(Family::V6);
+    lab.apply("closed", CLOSED)?;
+    assert!(client.tcp(to, TCP)?.dropped());
+    // Bytes that are no YAML: the last good version stays in force.
+    lab.store().write("closed", "spec: [unclosed")?;
+    pause(Duration::from_millis(500))?;
+    assert!(client.tcp(to, TCP)?.dropped());
+    // Two documents, the second refused by its field: the first one counts.
+    let broken = OPEN.replace("name: open", "name: odd").replace("ingress: [{}]", "ingrss: [{}]");
+    lab.store().write("closed", &format!("{OPEN}---{broken}"))?;
+    wait_until("the first document", Duration::from_secs(5), || Ok(client.tcp(to, TCP)?.answered()))?;
+    let status = lab.store().folder().join(".status/networkpolicy/default/odd.yaml");
+    wait_until(
+        "the status of the second",
+        Duration::from_secs(5),
+        || Ok(find_status(&lab, "odd")?.is_some()),
+    )
+    .with_context(|| format!("{} or another file of its name", status.display()))?;
+    let said = find_status(&lab, "odd")?.context("a status")?;
+    assert!(said.contains("spec.ingrss"), "{said}");
+    Ok(())
+}
+
+/// The status file of an object of that name, wherever its kind puts it.
+fn find_status(lab: &Lab, name: &str) -> Result<Option<String>> {
+    let mut folders = vec![lab.store().folder().join(".status")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_stem().is_some_and(|stem| stem == name) {
+                return Ok(Some(fs::read_to_string(path)?));
+            }
+        }
+    }
+    Ok(None)
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_lease_outlives_the_agent_and_rests_after_its_pod() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let first = node.pod("first", &[])?;
+    node.restart_agent()?;
+    let second = node.pod("second", &[])?;
+    for family in Family::BOTH {
+        assert_ne!(first.address(family), second.address(family));
+    }
+    let rests = first.address(Family::V4);
+    node.remove_pod("first")?;
+    for index in 0..5 {
+        let pod = node.pod(&format!("next-{index}"), &[])?;
+        assert_ne!(pod.address(Family::V4), rests, "a released address is used again at once");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn an_exhausted_pool_is_an_error_and_a_status() -> Result<()> {
+    // A pool of its own beside the lab's would be a second one of the family, so this node has six addresses.
+    let lab = Lab::build(Topology::Wire(1)).small_pools().start()?;
+    let node = lab.node("a");
+    let mut made = 0;
+    let refused = loop {
+        let netns = lab.scratch(&format!("pool-{made}"));
+        netns.make()?;
+        let answer = node.cni(&Call::new("ADD", &format!("pool-{made}"), &netns))?;
+        if !answer.success {
+            break answer;
+        }
+        made += 1;
+        assert!(made < 20, "a pool of 8 addresses gave {made}");
+    };
+    assert!(made >= 5, "a pool of 8 addresses gave {made}");
+    assert!(refused.object["msg"].to_string().contains("10.240.0.0/29"), "{refused:?}");
+    let status = node.cni(&Call::new("STATUS", "", node.netns()))?;
+    assert!(matches!(status.code(), Some(50 | 51)), "{status:?}");
+    let shown = node.sinew(&["status"])?;
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains("no address is free in 10.240.0.0/29"), "{shown}");
+    Ok(())
+}
