@@ -120,7 +120,11 @@ fn conditions(view: &View) -> Vec<Condition> {
                     (State::Warning, format!("{refused} policies are refused: see `sinew policy list`"))
                 }
                 ("addresses", None) => match view.pools.iter().find(|pool| pool.leased >= pool.capacity) {
-                    Some(pool) => (State::Warning, format!("no address is free in {}", pool.range)),
+                    // No ADD can be served: that is what `ready` is about.
+                    Some(pool) => (
+                        State::Failure,
+                        format!("no address is free in {}: delete pods, or enlarge --pod-cidr", pool.range),
+                    ),
                     None => (State::Ok, (*good).to_owned()),
                 },
                 _ => (State::Ok, (*good).to_owned()),
