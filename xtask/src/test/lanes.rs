@@ -75,7 +75,6 @@ pub(super) const LANES: &[Lane] = &[
             Step::Target { package: "sinew-tests", target: "lab_datapath", release: true },
             Step::Target { package: "sinew-tests", target: "lab_cni_kill", release: true },
             Step::Target { package: "sinew-tests", target: "lab_cni", release: true },
-            Step::Target { package: "sinew-tests", target: "lab_folder", release: true },
             Step::Target { package: "sinew-tests", target: "lab_store", release: true },
             Step::Target { package: "sinew-tests", target: "lab_folder", release: true },
         ],
