@@ -239,7 +239,12 @@ impl Engine {
                 table = Arc::new(widened);
             }
         }
-        if written.is_some_and(|(old, enforced)| *old == identity && **enforced == *table) {
+        if let Some((old, enforced)) = self.written.endpoints.get_mut(&id)
+            && *old == identity
+            && *enforced == table
+        {
+            // Equal tables stay one value, however each came about.
+            *enforced = table;
             return;
         }
         self.written.endpoints.insert(id, (identity, Arc::clone(&table)));

@@ -3,7 +3,7 @@
 //!
 //! Neighbours: `locals.rs` says who uses which, `policies.rs` what is in force, `order.rs` writes tables.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use sinew_api::identity::Identity;
@@ -26,10 +26,9 @@ pub(super) struct Selected {
     /// The specs that select it, in the order of names.
     pub(super) specs: BTreeSet<(PolicyName, usize)>,
     pub(super) compiled: Compiled,
-    /// The matchers that its rules ask.
-    matchers: HashSet<MatcherId>,
-    /// Whether a rule names a port of its peers.
-    names_peer_ports: bool,
+    /// What `compiled` follows from.
+    alike: Option<Alike>,
+    asked: Asked,
 }
 
 impl Engine {
@@ -117,29 +116,52 @@ impl Engine {
             return;
         }
         for (subject, selected) in &self.subjects {
-            if (ports && selected.names_peer_ports) || changed.iter().any(|id| selected.matchers.contains(id))
-            {
+            let asked = &selected.asked;
+            if (ports && asked.peer_ports) || changed.iter().any(|id| asked.matchers.contains(id)) {
                 self.dirty.subjects.insert(subject.clone());
             }
         }
     }
 
-    /// Compiles the marked subjects. Marks the endpoints whose table is another one now.
+    /// Compiles the marked subjects. Marks the endpoints whose table is another one now. Subjects that the same specs
+    /// select have the same table, which is compiled once and is one value: on most nodes a few tables serve all endpoints.
     pub(super) fn compile_subjects(&mut self) {
-        for subject in std::mem::take(&mut self.dirty.subjects) {
+        let dirty = std::mem::take(&mut self.dirty.subjects);
+        if dirty.is_empty() {
+            return;
+        }
+        let mut done: HashMap<Alike, Compiled> = HashMap::new();
+        for (subject, selected) in &self.subjects {
+            if !dirty.contains(subject)
+                && let Some(alike) = &selected.alike
+            {
+                done.insert(alike.clone(), selected.compiled.clone());
+            }
+        }
+        for subject in dirty {
             let Some(selected) = self.subjects.get(&subject) else { continue };
             let specs: Vec<_> = selected.specs.iter().cloned().collect();
-            let world = World { policies: &self.loaded, matchers: &self.matchers, ports: &self.peer_ports };
-            let compiled = world.compile(&subject, &specs, &mut self.numbers);
-            let (matchers, names_peer_ports) = asked(&self.loaded, &specs);
+            let asked = Asked::of(&self.loaded, &specs);
+            let ports = asked.own_ports.then(|| Arc::clone(&subject.ports));
+            let alike = Alike { specs, init: subject.is_init(), ports };
+            let compiled = match done.get(&alike) {
+                Some(compiled) => compiled.clone(),
+                None => {
+                    let world =
+                        World { policies: &self.loaded, matchers: &self.matchers, ports: &self.peer_ports };
+                    let compiled = world.compile(&subject, &alike.specs, &mut self.numbers);
+                    done.insert(alike.clone(), compiled.clone());
+                    compiled
+                }
+            };
+            self.stale_policies.extend(alike.specs.iter().map(|(name, _)| name.clone()));
             let Some(selected) = self.subjects.get_mut(&subject) else { continue };
-            selected.matchers = matchers;
-            selected.names_peer_ports = names_peer_ports;
-            self.stale_policies.extend(specs.into_iter().map(|(name, _)| name));
             if selected.compiled != compiled {
-                selected.compiled = compiled;
                 self.dirty.endpoints.extend(&selected.users);
             }
+            selected.asked = asked;
+            selected.alike = Some(alike);
+            selected.compiled = compiled;
         }
     }
 
@@ -202,19 +224,39 @@ impl Engine {
     }
 }
 
-/// The matchers that rules of these specs ask, and whether one of them names a port of its peers.
-fn asked(loaded: &BTreeMap<PolicyName, Loaded>, specs: &[(PolicyName, usize)]) -> (HashSet<MatcherId>, bool) {
-    let mut matchers = HashSet::new();
-    let mut names_peer_ports = false;
-    for (name, index) in specs {
-        let Some(spec) = loaded.get(name).and_then(|loaded| loaded.specs.get(*index)) else { continue };
-        let [_, egress] = &spec.rules;
-        names_peer_ports |= egress.iter().any(|rule| !rule.named.is_empty());
-        for rule in spec.rules.iter().flatten() {
-            if let LoadedPeers::OneOf(ids) = &rule.peers {
-                matchers.extend(ids);
+/// What a table depends on beside the policies: subjects that agree in it have the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Alike {
+    specs: Vec<(PolicyName, usize)>,
+    init: bool,
+    /// The subject's own ports, where a rule names one.
+    ports: Option<Arc<NamedPorts>>,
+}
+
+/// What the rules of a subject ask for.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    matchers: HashSet<MatcherId>,
+    /// Whether a rule names a port of the subject.
+    own_ports: bool,
+    /// Whether a rule names a port of its peers.
+    peer_ports: bool,
+}
+
+impl Asked {
+    fn of(loaded: &BTreeMap<PolicyName, Loaded>, specs: &[(PolicyName, usize)]) -> Self {
+        let mut asked = Self::default();
+        for (name, index) in specs {
+            let Some(spec) = loaded.get(name).and_then(|loaded| loaded.specs.get(*index)) else { continue };
+            let [ingress, egress] = &spec.rules;
+            asked.own_ports |= ingress.iter().any(|rule| !rule.named.is_empty());
+            asked.peer_ports |= egress.iter().any(|rule| !rule.named.is_empty());
+            for rule in spec.rules.iter().flatten() {
+                if let LoadedPeers::OneOf(ids) = &rule.peers {
+                    asked.matchers.extend(ids);
+                }
             }
         }
+        asked
     }
-    (matchers, names_peer_ports)
 }

@@ -95,6 +95,53 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
+/// The widest policy that people write: every pod of the cluster reaches every pod here, so each table names all identities.
+#[test]
+fn every_table_names_every_identity() {
+    let mut node = Node::new();
+    node.apply((0..IDENTITIES).flat_map(remote));
+    for number in 0..ENDPOINTS {
+        let name = format!("l{number}");
+        node.apply([Event::from(pod(u32::from(number) % 50, &name, u32::from(number)))]);
+        node.attach(number, &format!("ns{}", number % 50), &name);
+    }
+    let wide = |port: u32| {
+        let text = format!(
+            "
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {{name: wide}}
+spec:
+  endpointSelector: {{}}
+  ingress: [{{fromEndpoints: [{{}}], toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}]}}]}}]
+"
+        );
+        Event::from(decode_text("scale.yaml", &text).remove(0).unwrap())
+    };
+    node.apply([wide(80)]);
+    let arrivals = (0..20).map(|number| {
+        let [identity, _] = remote(IDENTITIES + number);
+        let start = Instant::now();
+        node.engine.apply([identity]);
+        start.elapsed()
+    });
+    let arrival = median(arrivals.collect());
+    let edits = (0..10).map(|number| {
+        let event = wide(81 + number);
+        let start = Instant::now();
+        node.engine.apply([event]);
+        start.elapsed()
+    });
+    let edit = median(edits.collect());
+    println!("{ENDPOINTS} tables of {IDENTITIES} identities: new identity {arrival:?}, policy edit {edit:?}");
+    assert!(arrival < 2 * LIMIT && edit < 4 * LIMIT, "{arrival:?}, {edit:?}");
+    // Endpoints that the same policies select share one value.
+    let tables = node.engine.snapshot();
+    let mut tables = tables.endpoints.values().map(|view| view.table.clone().unwrap());
+    let first = tables.next().unwrap();
+    assert!(tables.all(|table| std::sync::Arc::ptr_eq(&table, &first)));
+}
+
 #[test]
 fn one_decision_among_ten_thousand_identities() {
     let mut node = Node::new();
