@@ -66,6 +66,7 @@ pub(super) const LANES: &[Lane] = &[
         steps: &[
             Step::Target { package: "sinew-agent", target: "netlink", release: true },
             Step::Target { package: "sinew-tests", target: "lab_ground", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_explain", release: true },
             Step::Target { package: "sinew-tests", target: "lab_policy", release: true },
             Step::Target { package: "sinew-tests", target: "lab_demo", release: true },
             Step::Target { package: "sinew-tests", target: "lab_restart", release: true },
