@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use sinew_api::labels::{Labels, NAMESPACE};
 use sinew_api::object::Problem;
 use sinew_api::policy::{
     CidrGroupMatch, Peer, PeerMatch, Peers, Policy, PolicySpec, PortMatchKind, Protocol, Rule, RuleAction,
 };
+use sinew_api::selector::Selector;
 use sinew_bpf::abi::policy::verdict;
 
 use crate::numbers::Direction;
@@ -26,6 +28,8 @@ const DNS: u16 = 53;
 pub(crate) struct Places {
     pub(crate) pods: BTreeSet<IpNet>,
     pub(crate) nodes: BTreeSet<IpAddr>,
+    /// Pods on the host's network, with the labels that they would have as endpoints.
+    pub(crate) on_host: Vec<(String, Labels)>,
 }
 
 /// What to tell the author of a policy. `tables` are those of the endpoints here that it selects, by the spec that does.
@@ -46,6 +50,9 @@ pub(crate) fn warnings(
         };
         if populated && !engine.anybody_matches(&spec.subject) {
             warn(&subject_path(spec, policy), None, "selects no pod that exists".to_owned());
+        }
+        if let Some(message) = on_host(&spec.subject, places) {
+            warn(&subject_path(spec, policy), None, message);
         }
         if let Some(rule) = no_way_to_dns(spec, &subjects) {
             let message = "default deny for egress leaves no way to DNS: no rule allows UDP port 53";
@@ -84,6 +91,22 @@ fn subject_path(spec: &PolicySpec, policy: &Policy) -> String {
     let rule = spec.ingress.iter().chain(&spec.egress).next();
     let of_rule = rule.and_then(|rule| rule.path.split('.').next()).unwrap_or("spec");
     format!("{of_rule}.{field}")
+}
+
+/// policy.md 7: pods on the host's network look as if they were selected.
+fn on_host(subject: &Selector, places: &Places) -> Option<String> {
+    // Selecting everybody is no sign that somebody means these.
+    let mut named = subject.requirements.iter().filter(|requirement| requirement.key != NAMESPACE);
+    named.next()?;
+    let mut matching = places.on_host.iter().filter(|(_, labels)| subject.matches(labels));
+    let (first, _) = matching.next()?;
+    let more = match matching.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!(
+        "does not select {first}{more}: pods on the host's network share the identity of their node"
+    ))
 }
 
 /// The first allow rule of a spec after which its endpoints can reach something, but no DNS server. A policy that only

@@ -128,6 +128,8 @@ impl Engine {
     fn pod_applied(&mut self, pod: Pod) {
         let key = (pod.namespace.clone(), pod.name.clone());
         if self.facts.pods.get(&key) != Some(&pod) {
+            // Policies warn of pods that they look as if they selected.
+            self.stale.policies |= pod.host_network;
             self.facts.pods.insert(key.clone(), pod);
             self.pod_changed(&key);
         }

@@ -300,6 +300,18 @@ impl Engine {
         })
     }
 
+    /// Pods on the host's network, with the labels that they would have as endpoints.
+    pub(crate) fn pods_on_host(&self) -> Vec<(String, Labels)> {
+        let pods = self.facts.pods.values().filter(|pod| pod.host_network);
+        pods.map(|pod| (format!("{}/{}", pod.namespace, pod.name), self.labels_of_pod(pod))).collect()
+    }
+
+    fn labels_of_pod(&self, pod: &Pod) -> Labels {
+        let bare = sinew_api::object::Namespace::bare(&pod.namespace);
+        let namespace = self.facts.namespaces.get(&pod.namespace).unwrap_or(&bare);
+        pod_labels(pod, namespace, &self.config)
+    }
+
     /// A pod that has no endpoint that we know of: one of the host network, or one that is about to start.
     fn unplaced(&self, pod: &Pod) -> Somebody {
         let name = Some((pod.namespace.clone(), pod.name.clone()));
@@ -314,9 +326,7 @@ impl Engine {
                 ..somebody
             };
         }
-        let bare = sinew_api::object::Namespace::bare(&pod.namespace);
-        let namespace = self.facts.namespaces.get(&pod.namespace).unwrap_or(&bare);
-        let somebody = self.somebody_with(Arc::new(pod_labels(pod, namespace, &self.config)));
+        let somebody = self.somebody_with(Arc::new(self.labels_of_pod(pod)));
         Somebody {
             pod: name,
             ports: Arc::new(named_ports(&pod.ports)),

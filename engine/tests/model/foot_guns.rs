@@ -114,3 +114,25 @@ fn groups_and_ports_that_nobody_has() {
         ]
     );
 }
+
+#[test]
+fn pods_on_the_host_network_are_not_selected() {
+    let mut node = populated();
+    node.yaml(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: proxy, namespace: shop, labels: {app: web}}
+spec: {hostNetwork: true}
+",
+    );
+    let spec = "
+  endpointSelector: {matchLabels: {app: web}}
+  ingress: [{fromEntities: [cluster]}]
+";
+    let warned = [
+        "spec.endpointSelector: does not select shop/proxy: pods on the host's network share the identity of their node",
+    ];
+    assert_eq!(warnings(&mut node, spec), warned);
+    assert_eq!(warnings(&mut node, &spec.replace("{matchLabels: {app: web}}", "{}")), [""; 0]);
+}
