@@ -64,9 +64,9 @@ const TICK: Duration = Duration::from_millis(200);
 const RELABEL_WITHIN: Duration = Duration::from_secs(5);
 /// How long a node goes on saying that its tables hold an identity that it learnt: longer than anybody waits for it.
 const RECENT: Duration = Duration::from_secs(60);
-/// An identity that no endpoint had for this long is given back: the longest time-out of a connection, 8,000 s, has then
-/// passed since its last packet (policy.md 18).
-const IDENTITY_REST: Duration = Duration::from_secs(8_000);
+/// An identity that no endpoint had for this long is given back: the longest time-out of a connection has then passed
+/// since its last packet (policy.md 18).
+const IDENTITY_REST: Duration = Duration::from_nanos(sinew_bpf::conntrack::timeout::TCP);
 
 /// The loop's state.
 pub struct Control<S> {

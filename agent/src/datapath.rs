@@ -44,6 +44,9 @@ use links::Links;
 use tables::Tables;
 use words::Words;
 
+/// Highest number of an endpoint: the state words, less the node's own.
+pub const LAST_ENDPOINT: u16 = (words::WORDS - 1) as u16;
+
 /// What a node's programs are loaded with.
 #[derive(Clone, Debug)]
 pub struct DatapathConfig {

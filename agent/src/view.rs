@@ -6,12 +6,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 use sinew_api::object::{Node, Problem};
 use sinew_engine::EndpointId;
 use sinew_engine::snapshot::Snapshot;
+
+/// A node that has been silent for longer counts as dead: it is listed, and nobody waits for it (policy.md 16). Nodes say
+/// that they live every 2 s.
+pub const NODE_SILENCE: Duration = Duration::from_secs(30);
 
 /// The node as of one moment.
 #[derive(Clone, Debug)]

@@ -13,11 +13,10 @@ use sinew_api::object::{Node, NodeStatus};
 use crate::netlink::address::Mac;
 use crate::netlink::node::overlay_mac;
 use crate::netlink::route::Route;
+use crate::view::NODE_SILENCE;
 
 /// Time between two signs of life of a node.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
-/// A node that was silent for as long is not waited for.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// All nodes of the store.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +114,7 @@ impl Nodes {
     fn living(&self, now: Duration) -> impl Iterator<Item = &Node> {
         self.nodes.values().filter(move |node| {
             // One ahead of our clock lives.
-            now.saturating_sub(Duration::from_millis(node.status.heartbeat_ms)) < SILENCE
+            now.saturating_sub(Duration::from_millis(node.status.heartbeat_ms)) < NODE_SILENCE
         })
     }
 }

@@ -34,7 +34,7 @@ use crate::cni::ledger::Ledger;
 use crate::cni::reconcile::{self, Plan};
 use crate::cni::step::Step;
 use crate::config::{Config, DenyResponse, StoreArgument};
-use crate::datapath::{Datapath, DatapathConfig, DatapathError, EventRings};
+use crate::datapath::{Datapath, DatapathConfig, DatapathError, EventRings, LAST_ENDPOINT};
 use crate::netlink::node::{self, OVERLAY_LINK};
 use crate::netlink::watch::LinkWatch;
 use crate::netlink::{Link, Netlink, NetlinkError};
@@ -44,8 +44,6 @@ use crate::view::{Constants, View};
 
 /// MTU of a device that is not there yet: Ethernet's.
 const DEFAULT_MTU: u32 = 1500;
-/// Endpoints that the state words have room for, the node's own word left out (`agent/src/datapath/words.rs`).
-const LAST_ENDPOINT: u16 = 4095;
 
 /// Why an agent does not come up.
 #[derive(Debug, thiserror::Error)]

@@ -14,10 +14,8 @@ use sinew_bpf::abi::VERSION as MAP_LAYOUT;
 use tonic::Status;
 
 use super::{AgentService, endpoints, policies};
-use crate::view::{Constants, View};
+use crate::view::{Constants, NODE_SILENCE, View};
 
-/// A node that has been silent for longer is not waited for.
-pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// Parts that are checked, in the order in which they are shown.
 const PARTS: [(&str, &str); 7] = [
     ("datapath", "programs and maps are in place"),
@@ -137,7 +135,7 @@ fn conditions(view: &View) -> Vec<Condition> {
 /// A node as the others see it.
 pub(super) fn is_alive(node: &Node, now: SystemTime) -> bool {
     let heartbeat = SystemTime::UNIX_EPOCH + Duration::from_millis(node.status.heartbeat_ms);
-    now.duration_since(heartbeat).is_ok_and(|silence| silence < SILENCE) || heartbeat >= now
+    now.duration_since(heartbeat).is_ok_and(|silence| silence < NODE_SILENCE) || heartbeat >= now
 }
 
 fn peer_node(node: &Node, now: SystemTime) -> PeerNode {
