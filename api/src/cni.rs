@@ -87,6 +87,8 @@ pub struct Added {
     pub addresses: Vec<IpAddr>,
     /// Gateways, one for each address, in the same order.
     pub gateways: Vec<IpAddr>,
-    /// MTU of the pod's default route, bytes.
-    pub mtu: u32,
+    /// MTU of both interfaces, bytes.
+    pub device_mtu: u32,
+    /// MTU of the pod's default routes, bytes.
+    pub route_mtu: u32,
 }

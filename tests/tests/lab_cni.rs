@@ -154,7 +154,9 @@ fn both_versions_of_the_specification_are_answered_in_their_own() -> Result<()> 
         call.config = BTreeMap::from([("cniVersion".to_owned(), json!(version))]);
         let result = node.cni(&call)?.into_result()?;
         assert_eq!(result["cniVersion"], version);
-        assert_eq!(result["routes"][0].get("mtu").is_some(), version == "1.1.0", "{result}");
+        let new = version == "1.1.0";
+        assert_eq!(result["routes"][0].get("mtu").is_some(), new, "{result}");
+        assert_eq!(result["interfaces"][1]["mtu"], if new { json!(1500) } else { Value::Null }, "{result}");
         call.command = "DEL";
         node.cni(&call)?.into_result()?;
     }

@@ -193,6 +193,7 @@ fn added(link: &PodLink) -> Added {
         pod_mac: link.pod_mac.to_string(),
         addresses: link.addresses.clone(),
         gateways: link.addresses.iter().map(|address| gateway(*address)).collect(),
-        mtu: link.route_mtu,
+        device_mtu: link.device_mtu,
+        route_mtu: link.route_mtu,
     }
 }

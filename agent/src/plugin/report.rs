@@ -1,6 +1,6 @@
 //! The objects that the plugin prints: success, version and error, in the version that was asked for.
 //!
-//! Specification: CNI, section 5. What 1.1.0 added (the MTU of a route) is left out of a 1.0.0 result. Neighbours:
+//! Specification: CNI, section 5. What 1.1.0 added (MTUs) is left out of a 1.0.0 result. Neighbours:
 //! `config` says the version.
 
 use serde_json::{Map, Value, json};
@@ -21,16 +21,19 @@ pub(super) fn added(config: &NetworkConfig, attachment: &Attachment, added: &Add
     let routes = added.gateways.iter().map(|gateway| {
         let mut route = json!({"dst": if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": gateway});
         if config.version == NEWEST {
-            route["mtu"] = added.mtu.into();
+            route["mtu"] = added.route_mtu.into();
         }
         route
     });
+    let mut host = json!({"name": added.host_ifname, "mac": added.host_mac});
+    let mut pod = json!({"name": attachment.ifname, "mac": added.pod_mac, "sandbox": attachment.netns});
+    if config.version == NEWEST {
+        host["mtu"] = added.device_mtu.into();
+        pod["mtu"] = added.device_mtu.into();
+    }
     json!({
         "cniVersion": config.version,
-        "interfaces": [
-            {"name": added.host_ifname, "mac": added.host_mac},
-            {"name": attachment.ifname, "mac": added.pod_mac, "sandbox": attachment.netns},
-        ],
+        "interfaces": [host, pod],
         "ips": ips.collect::<Vec<_>>(),
         "routes": routes.collect::<Vec<_>>(),
         "dns": config.dns.clone().unwrap_or_else(|| Value::Object(Map::new())),

@@ -229,9 +229,9 @@ fn an_add_reports_interfaces_addresses_and_routes_in_the_asked_version() {
     let answer = json!({
         "result": "added", "host_ifname": "snw0123456789a", "host_mac": "02:00:00:00:00:01",
         "pod_mac": "02:00:00:00:00:02", "addresses": ["10.240.1.7", "fd00:240:1::7"],
-        "gateways": ["169.254.1.1", "fe80::1"], "mtu": 1450,
+        "gateways": ["169.254.1.1", "fe80::1"], "device_mtu": 1500, "route_mtu": 1430,
     });
-    for (version, mtu) in [("1.0.0", Value::Null), ("1.1.0", json!(1450))] {
+    for (version, mtu) in [("1.0.0", Value::Null), ("1.1.0", json!(1430))] {
         let dns = json!({"nameservers": ["10.96.0.10"]});
         let run = Run::in_own_netns("ADD").with("cniVersion", json!(version)).with("dns", dns.clone());
         let agent = run.agent(&format!("{answer}\n"));
@@ -241,16 +241,21 @@ fn an_add_reports_interfaces_addresses_and_routes_in_the_asked_version() {
         let mut routes = json!([{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}, {"dst": "::/0", "gw": "fe80::1"}]);
         if !mtu.is_null() {
             routes[0]["mtu"] = mtu.clone();
-            routes[1]["mtu"] = mtu;
+            routes[1]["mtu"] = mtu.clone();
+        }
+        let mut interfaces = json!([
+            {"name": "snw0123456789a", "mac": "02:00:00:00:00:01"},
+            {"name": "eth0", "mac": "02:00:00:00:00:02", "sandbox": OWN_NETNS},
+        ]);
+        if !mtu.is_null() {
+            interfaces[0]["mtu"] = json!(1500);
+            interfaces[1]["mtu"] = json!(1500);
         }
         assert_eq!(
             result,
             json!({
                 "cniVersion": version,
-                "interfaces": [
-                    {"name": "snw0123456789a", "mac": "02:00:00:00:00:01"},
-                    {"name": "eth0", "mac": "02:00:00:00:00:02", "sandbox": OWN_NETNS},
-                ],
+                "interfaces": interfaces,
                 "ips": [
                     {"address": "10.240.1.7/32", "gateway": "169.254.1.1", "interface": 1},
                     {"address": "fd00:240:1::7/128", "gateway": "fe80::1", "interface": 1},
