@@ -6,6 +6,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -32,8 +33,11 @@ pub struct LabelKey {
 }
 
 /// A set of labels, at most one value for a source and key.
+///
+/// Sorted, and shared between its clones: the store, the engine and the flow names of a node hold those of every
+/// identity of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Labels(BTreeMap<LabelKey, String>);
+pub struct Labels(Arc<Vec<(LabelKey, String)>>);
 
 impl Labels {
     /// No labels.
@@ -85,13 +89,16 @@ impl Labels {
 
     /// Sets a label.
     pub fn insert(&mut self, source: &str, key: &str, value: &str) {
-        self.0.insert(LabelKey { source: source.into(), key: key.into() }, value.into());
+        self.set(LabelKey { source: source.into(), key: key.into() }, value.into());
     }
 
     /// The value of a key of one source.
     #[must_use]
     pub fn get(&self, source: &str, key: &str) -> Option<&str> {
-        self.0.get(&LabelKey { source: source.into(), key: key.into() }).map(String::as_str)
+        let at = self
+            .0
+            .binary_search_by(|(label, _)| (label.source.as_str(), label.key.as_str()).cmp(&(source, key)));
+        Some(self.0.get(at.ok()?)?.1.as_str())
     }
 
     /// Every value that the key has, whatever its source.
@@ -101,7 +108,7 @@ impl Labels {
 
     /// All labels in order.
     pub fn iter(&self) -> impl Iterator<Item = (&LabelKey, &str)> {
-        self.0.iter().map(|(key, value)| (key, value.as_str()))
+        self.0.iter().map(|(label, value)| (label, value.as_str()))
     }
 
     /// Whether there is none.
@@ -119,6 +126,14 @@ impl Labels {
                 value => format!("{}:{}={value}", key.source, key.key),
             })
             .collect()
+    }
+
+    fn set(&mut self, key: LabelKey, value: String) {
+        let labels = Arc::make_mut(&mut self.0);
+        match labels.binary_search_by(|(label, _)| label.cmp(&key)) {
+            Ok(at) => labels[at].1 = value,
+            Err(at) => labels.insert(at, (key, value)),
+        }
     }
 }
 
@@ -138,7 +153,7 @@ impl<'de> Deserialize<'de> for Labels {
                     "{text:?} is not a label of the form source:key=value"
                 )));
             };
-            labels.0.insert(key, value);
+            labels.set(key, value);
         }
         Ok(labels)
     }
