@@ -158,7 +158,11 @@ fn two_nodes_on_one_folder_share_numbers_and_endpoints() -> Result<()> {
     let to = ground.server.address(Family::V6);
     assert!(twin.tcp(to, TCP)?.answered(), "the same labels, the same number, the same verdict");
     let endpoints = ground.lab.store().folder().join(".endpoints/a");
-    wait_until("the client's endpoint is in the folder", SOON, || Ok(fs::read_dir(&endpoints)?.count() == 1))?;
+    wait_until(
+        "the client's endpoint is in the folder",
+        SOON,
+        || Ok(fs::read_dir(&endpoints)?.count() == 1),
+    )?;
     ground.lab.node("a").remove_pod("client")?;
     wait_until("its endpoint is taken back", SOON, || Ok(fs::read_dir(&endpoints)?.count() == 0))
 }
