@@ -39,6 +39,16 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What the project wants of the slowest in a hundred, milliseconds.
 const AIM: f64 = 20.0;
 
+/// The client gets answers only. Without it an answer on its way could begin a connection of the server's own after the
+/// refusal (datapath.md 10), and the client's datagrams would pass as answers to that.
+const CLIENT: &str = "apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: client}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  ingress: [{}]
+";
+
 /// When a datagram was sent, and whether an answer came.
 type Sent = (Instant, bool);
 
@@ -57,6 +67,7 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
         })?;
         for policies in [10, 100, 1_000] {
             lab.apply("policies", &cluster::policies(policies))?;
+            lab.apply("client", CLIENT)?;
             lab.apply("toggle", &toggle(false))?;
             let ends = (client.netns(), server.netns(), server.address(Family::V4));
             let times = watched(ends, |answers| change(&lab, node, answers, changes))?;
