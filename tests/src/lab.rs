@@ -19,8 +19,10 @@
 //! the `Lab` is dropped; [`sweep`] removes what a killed process left. A test's lab prints a [`diagnosis`] first.
 //!
 //! Neighbours: [`topology`] is the address plan, [`place`] what probes start from, [`node`] and [`pod`] the two kinds of
-//! place with an agent behind them, [`cni`] the call that a container runtime makes.
+//! place with an agent behind them, [`cni`] the call that a container runtime makes, [`tripwire`] ends a process at one
+//! of its steps.
 
+pub mod attached;
 pub mod binaries;
 pub mod cni;
 pub mod connections;
@@ -35,6 +37,7 @@ pub mod process;
 pub mod store;
 pub mod sweep;
 pub mod topology;
+pub mod tripwire;
 
 use std::collections::BTreeMap;
 use std::fs;

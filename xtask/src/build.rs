@@ -2,7 +2,8 @@
 //!
 //! The programs have their own compiler (see `toolchain`) and their own target folder, so the two builds never
 //! throw each other's work away. The finished object goes to `target/bpf/sinew-datapath`, from where
-//! `agent/build.rs` takes it.
+//! `agent/build.rs` takes it. Tests have a second one, of the same source and other instructions, which
+//! `tests/build.rs` takes from `target/bpf-changed` for an agent to upgrade to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::toolchain::{Recipe, TARGET};
+use crate::toolchain::{Code, Recipe, TARGET};
 use crate::{paths, process};
 
 /// What `cargo xtask build` can make.
@@ -18,16 +19,21 @@ use crate::{paths, process};
 pub(crate) enum What {
     /// The kernel programs only.
     Bpf,
+    /// The programs that tests upgrade to.
+    Changed,
     /// The programs and the binaries that a node or a person runs.
     All,
 }
 
 /// Builds what was asked for, in release mode.
 pub(crate) fn run(what: Option<What>) -> Result<()> {
-    programs()?;
     match what.unwrap_or(What::All) {
-        What::Bpf => Ok(()),
-        What::All => binaries(),
+        What::Bpf => programs().map(drop),
+        What::Changed => changed_programs().map(drop),
+        What::All => {
+            programs()?;
+            binaries()
+        }
     }
 }
 
@@ -35,12 +41,20 @@ pub(crate) fn run(what: Option<What>) -> Result<()> {
 pub(crate) fn programs() -> Result<PathBuf> {
     let recipe = Recipe::installed()?;
     println!("building the kernel programs with {} (recipe {})", recipe.compiler_version()?, recipe.name());
-    let mut cargo = recipe.cargo_build()?;
+    compile(recipe, Code::Shipped, paths::datapath_object())
+}
+
+/// Compiles the programs into other instructions and returns the object's path.
+pub(crate) fn changed_programs() -> Result<PathBuf> {
+    println!("building the kernel programs that tests upgrade to");
+    compile(Recipe::installed()?, Code::Changed, paths::changed_object())
+}
+
+fn compile(recipe: Recipe, code: Code, object: PathBuf) -> Result<PathBuf> {
+    let mut cargo = recipe.cargo_build(code)?;
     cargo.current_dir(paths::root()).args(["--package", "sinew-bpf", "--bin", "sinew-datapath"]);
     process::run(&mut cargo)?;
-
-    let made = recipe.target().join(TARGET).join("release/sinew-datapath");
-    let object = paths::datapath_object();
+    let made = recipe.target(code).join(TARGET).join("release/sinew-datapath");
     copy_if_changed(&made, &object)?;
     println!("programs: {}", object.display());
     Ok(object)
@@ -49,7 +63,7 @@ pub(crate) fn programs() -> Result<PathBuf> {
 fn binaries() -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::root()).args(["build", "--release", "--bins"]);
-    for package in ["sinew-agent", "sinew-cli"] {
+    for package in ["sinew-agent", "sinew-cli", "sinew-observer"] {
         cargo.args(["--package", package]);
     }
     process::run(&mut cargo)?;

@@ -27,6 +27,11 @@ pub(crate) fn datapath_object() -> PathBuf {
     target().join("bpf/sinew-datapath")
 }
 
+/// The programs that tests upgrade to; `tests/build.rs` looks for them at the same place.
+pub(crate) fn changed_object() -> PathBuf {
+    target().join("bpf-changed/sinew-datapath")
+}
+
 /// `$XDG_CACHE_HOME/sinew`: tools that are built once and used by every checkout of this user.
 pub(crate) fn cache() -> Result<PathBuf> {
     let base = match env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()) {

@@ -80,7 +80,8 @@ fn prepare() -> Result<()> {
         bail!(sentence);
     }
     setup::run(Group::Test)?;
-    build::run(None)
+    build::run(None)?;
+    build::changed_programs().map(drop)
 }
 
 fn run_lane(lane: &Lane, filter: Option<&str>) -> Tally {

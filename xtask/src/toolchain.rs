@@ -20,6 +20,16 @@ pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// 217 instead of 161 ns a packet when it was measured.
 const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C link-arg=--disable-expand-memcpy-in-order";
 
+/// Which instructions are made of the programs' source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// What nodes run, optimized as the workspace's profile says.
+    Shipped,
+    /// Other instructions for the same maps: what the upgrade's test puts in place of the first. One step less of
+    /// optimization changes every program, which the test asserts.
+    Changed,
+}
+
 /// The machine that this runs on, as rustc names it.
 pub(crate) fn host() -> Result<String> {
     let version = process::output(Command::new("rustc").arg("-vV"))?;
@@ -124,25 +134,33 @@ impl Recipe {
     }
 
     /// `cargo build` for the BPF target, up to the choice of the package.
-    pub(crate) fn cargo_build(self) -> Result<Command> {
+    pub(crate) fn cargo_build(self, code: Code) -> Result<Command> {
         let mut cargo = self.cargo();
         cargo.args(["build", "--release", "--target", TARGET]);
-        cargo.arg("--target-dir").arg(self.target());
+        cargo.arg("--target-dir").arg(self.target(code));
         if self == Self::Rustup {
             cargo.args(["-Z", "build-std=core"]);
         }
         cargo.env("RUSTC_BOOTSTRAP", "1");
         cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", self.linker()?);
-        cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", FLAGS);
+        let flags = match code {
+            Code::Shipped => FLAGS.to_owned(),
+            // The last one of several levels counts.
+            Code::Changed => format!("{FLAGS} -C opt-level=2"),
+        };
+        cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", flags);
         // Either of these would silently replace the flags above.
         cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
         Ok(cargo)
     }
 
-    /// Cargo's target folder for the programs. The two recipes and the host's builds each have their own, and none
-    /// lies in `target/bpf`, which `agent/build.rs` watches.
-    pub(crate) fn target(self) -> PathBuf {
-        paths::target().join(format!("bpf-{}", self.name()))
+    /// Cargo's target folder for the programs. The two recipes, their two codes and the host's builds each have their
+    /// own, and none lies in `target/bpf`, which `agent/build.rs` watches.
+    pub(crate) fn target(self, code: Code) -> PathBuf {
+        paths::target().join(match code {
+            Code::Shipped => format!("bpf-{}", self.name()),
+            Code::Changed => format!("bpf-{}-changed", self.name()),
+        })
     }
 
     fn cargo(self) -> Command {

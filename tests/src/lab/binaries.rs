@@ -15,7 +15,8 @@ pub fn find(name: &str) -> Result<PathBuf> {
     Ok(found)
 }
 
-/// The probe belongs to this package and is built with the test that runs; all others are release builds.
+/// The probe and the agent to upgrade to belong to this package and are built with the test that runs; all others are
+/// release builds.
 fn folder(name: &str) -> Result<PathBuf> {
     let own = env::current_exe().context("the path of this program")?;
     // …/target/<profile>/<binary>, or …/target/<profile>/deps/<test>.
@@ -23,7 +24,7 @@ fn folder(name: &str) -> Result<PathBuf> {
     if profile.ends_with("deps") {
         profile = profile.parent().context("deps lies in a profile's folder")?;
     }
-    if name == "sinew-probe" {
+    if ["sinew-probe", "sinew-agent-changed"].contains(&name) {
         return Ok(profile.to_path_buf());
     }
     if let Some(folder) = env::var_os("SINEW_BINARIES") {

@@ -1,8 +1,9 @@
 //! A node: its place, its agent's process and directories, and its pods.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -103,6 +104,25 @@ impl Node {
             .context("noting the agent's process id")?;
         *agent = Some(running);
         Ok(())
+    }
+
+    /// Starts a build of the agent that stands still before its first instruction, to be traced from there on; its
+    /// tracer, or SIGCONT, lets it go.
+    ///
+    /// # Errors
+    /// As [`Node::start_agent`].
+    pub fn start_agent_held(&self, program: &Path) -> Result<()> {
+        let script = self.directories.notes.join("held-agent");
+        let text = format!("#!/bin/sh\nkill -STOP $$\nexec '{}' \"$@\"\n", program.display());
+        fs::write(&script, text).context("writing the script that holds the agent")?;
+        fs::set_permissions(&script, Permissions::from_mode(0o755)).context("making the script a program")?;
+        self.start_agent_from(&script)?;
+        let pid = self.agent_pid().context("an agent that was just started")?;
+        wait_until("the held agent", Duration::from_secs(10), || {
+            let status =
+                fs::read_to_string(format!("/proc/{pid}/status")).context("the held agent's state")?;
+            Ok(status.lines().any(|line| line.starts_with("State:") && line.contains("stopped")))
+        })
     }
 
     /// The agent's command line.
