@@ -2,12 +2,16 @@
 //!
 //! Neighbours: `main.rs` parses, everything else gets values. A flag is here only if somebody must turn it; each says who.
 
+mod observer;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use sinew_api::object::Routing;
+
+pub use observer::{ObserverArguments, ObserverPort, PortFiles};
 
 /// The command line of `sinew-agent`. Each flag can be given as an environment variable too, `SINEW_` before its name.
 #[derive(Clone, Debug, Parser)]
@@ -22,6 +26,9 @@ pub struct Arguments {
     /// What the agent needs.
     #[command(flatten)]
     pub node: NodeArguments,
+    /// Where flows are served.
+    #[command(flatten)]
+    pub observer: ObserverArguments,
 }
 
 /// Commands beside being the agent.
@@ -151,6 +158,8 @@ pub struct Config {
     pub store: StoreArgument,
     /// How the node is set up.
     pub node: NodeArguments,
+    /// Where flows are served besides the agent's socket.
+    pub observer: Option<ObserverPort>,
 }
 
 impl Config {
@@ -199,7 +208,7 @@ impl TryFrom<Arguments> for Config {
     type Error = ConfigError;
 
     fn try_from(arguments: Arguments) -> Result<Self, ConfigError> {
-        let Arguments { place, mut node, .. } = arguments;
+        let Arguments { place, mut node, observer, .. } = arguments;
         place.check()?;
         let store =
             place.store.clone().ok_or_else(|| wrong("--store", "say where objects are kept: folder:DIR"))?;
@@ -246,7 +255,8 @@ impl TryFrom<Arguments> for Config {
         if node.mark == 0 || node.mark & 0xc000 != 0 {
             return Err(wrong("--mark", "at least one bit, and neither 0x4000 nor 0x8000"));
         }
-        Ok(Self { place, store, node })
+        let observer = observer.port()?;
+        Ok(Self { place, store, node, observer })
     }
 }
 
@@ -307,6 +317,7 @@ mod tests {
             ("--underlay eth0=", "--underlay"),
             ("--underlay eth0=--underlay eth0 --event-ring-bytes 5000", "--event-ring-bytes"),
             ("--underlay eth0=--underlay eth0 --mark 0x4000", "--mark"),
+            ("--underlay eth0=--underlay eth0 --hubble-listen-address :4244", "--hubble-listen-address"),
         ] {
             let (from, to) = change.split_once('=').unwrap();
             let error = parse(&GOOD.replace(from, to)).unwrap_err();

@@ -5,6 +5,7 @@
 //! | main, `control` | the control loop and the CNI socket, in one `LocalSet` | at SIGTERM or SIGINT |
 //! | `store` | the folder's files (`crate::store::folder`) | with the control loop |
 //! | `serving` | flows and the gRPC socket | with the control loop |
+//! | `observer-port` | the Observer's TCP port, if there is one | with the process |
 //! | `pod-namespace` | one visit of a pod's namespace | by itself |
 //!
 //! The control loop has a thread of its own so that no client and no storm of events makes a policy wait. Ending leaves
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
-use sinew_observer::peer::{PeerAddress, Peers};
+use sinew_observer::peer::Peers;
 use sinew_observer::{Journal, JournalSettings};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,7 +27,7 @@ use tokio::task::LocalSet;
 
 use crate::cni::attach::Attacher;
 use crate::cni::{queue, server as cni_server};
-use crate::config::Config;
+use crate::config::{Config, ObserverPort};
 use crate::control::{self, Started};
 use crate::datapath::EventRings;
 use crate::flow::{self, FlowSettings};
@@ -79,6 +80,7 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let state_dir = config.place.state_dir.clone();
     let cni_socket = config.place.run_dir.join(cni_server::SOCKET);
+    let port = config.observer.clone();
     let started = control::start(config, object, kernel).await?;
     let Started { control, steps, asks, view, constants, rings, netlink } = started;
     tracing::info!(node = constants.node, store = constants.store, "the agent is up");
@@ -93,7 +95,7 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
         asks,
         records: broadcast::Sender::new(RAW_BATCHES),
     };
-    let mut serving = serve_beside(sources, rings, socket)?;
+    let mut serving = serve_beside(sources, rings, socket, port)?;
     let attacher = Rc::new(Attacher::new(netlink, steps, view));
     // Listen first, read the queue second (`crate::plugin` counts on it), accept third.
     let listener = cni_server::bind(cni_socket.parent().unwrap_or(Path::new("/")))
@@ -148,6 +150,7 @@ fn serve_beside(
     sources: Sources,
     rings: Option<EventRings>,
     socket: PathBuf,
+    port: Option<ObserverPort>,
 ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
     let (ended, end) = oneshot::channel();
     std::thread::Builder::new()
@@ -157,7 +160,7 @@ fn serve_beside(
                 .enable_all()
                 .build()
                 .context("making the serving thread's runtime")
-                .and_then(|runtime| runtime.block_on(serve(sources, rings, &socket)));
+                .and_then(|runtime| runtime.block_on(serve(sources, rings, &socket, port)));
             // The control thread may have ended first; then nobody asks.
             let _unasked = ended.send(outcome);
         })
@@ -165,10 +168,18 @@ fn serve_beside(
     Ok(end)
 }
 
-async fn serve(sources: Sources, rings: Option<EventRings>, socket: &Path) -> anyhow::Result<()> {
+async fn serve(
+    sources: Sources,
+    rings: Option<EventRings>,
+    socket: &Path,
+    port: Option<ObserverPort>,
+) -> anyhow::Result<()> {
     let constants = Arc::clone(&sources.constants);
-    let address = PeerAddress { address: format!("unix://{}", socket.display()), tls: None };
-    let (_peers, peers) = watch::channel(Peers::from([(node_name(&constants), address)]));
+    let (known, peers) = watch::channel(Peers::new());
+    if let Some(port) = port.clone() {
+        server::port::start(port, Arc::clone(&sources.journal), peers.clone())
+            .context("starting the thread of the observer's port")?;
+    }
     let settings = FlowSettings { cluster: constants.cluster.clone(), node: constants.node.clone() };
     let flows = async {
         match rings {
@@ -184,9 +195,14 @@ async fn serve(sources: Sources, rings: Option<EventRings>, socket: &Path) -> an
         // The control loop has ended: the agent is on its way out, and says itself why.
         std::future::pending::<std::convert::Infallible>().await
     };
+    let nodes = async {
+        server::peers::publish(sources.view.clone(), &constants, port.as_ref(), socket, &known).await;
+        std::future::pending::<std::convert::Infallible>().await
+    };
     tokio::select! {
         () = flows => bail!("reading the event rings ended"),
         never = changes => match never {},
+        never = nodes => match never {},
         outcome = server::serve(socket, sources.clone(), peers) => {
             outcome.with_context(|| format!("serving {}", socket.display()))
         }

@@ -1,5 +1,5 @@
 //! The gRPC services of a node: the agent's own for the `sinew` command, Observer and Peer for it and for Hubble's
-//! clients, on one Unix socket that only root may open.
+//! clients, on one Unix socket that only root may open. Observer and Peer can be had at a TCP port too (`port.rs`).
 //!
 //! Answers come from the control loop's [`View`], a snapshot; what only the kernel knows is asked for with an [`Ask`].
 //! Neighbours: `view.rs` has the values, `control.rs` answers asks, `sinew_observer::server` has the other services.
@@ -10,7 +10,9 @@ mod endpoints;
 mod identities;
 mod maps;
 mod monitor;
+pub mod peers;
 mod policies;
+pub mod port;
 mod rule_text;
 mod status;
 mod wait;

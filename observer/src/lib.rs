@@ -5,8 +5,10 @@
 //! is printed the CLI's (`cli/src/observe`). Rules: nothing here is unbounded, a slow client costs itself, and what it
 //! misses is counted and told to it.
 
+pub mod dial;
 pub mod filter;
 pub mod journal;
+pub mod listen;
 pub mod mask;
 pub mod peer;
 pub mod query;
@@ -15,6 +17,7 @@ pub mod ring;
 pub mod server;
 pub mod service;
 pub mod source;
+pub mod tls;
 
 pub use journal::{Journal, JournalSettings};
 pub use source::Source;

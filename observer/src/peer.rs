@@ -24,6 +24,13 @@ pub struct PeerAddress {
     pub tls: Option<String>,
 }
 
+/// The name on the certificate of a node's Observer, in Hubble's form. Dots become hyphens, so that one wildcard
+/// (`*.CLUSTER.hubble-grpc.cilium.io`) fits all nodes of a cluster.
+#[must_use]
+pub fn tls_server_name(cluster: &str, node: &str) -> String {
+    format!("{}.{}.hubble-grpc.cilium.io", node.replace('.', "-"), cluster.replace('.', "-"))
+}
+
 /// `peer.Peer` over a published set.
 #[derive(Clone, Debug)]
 pub struct PeerService {

@@ -1,0 +1,173 @@
+//! How a server is reached: a socket of this machine, a port, or a port with TLS.
+//!
+//! Users: the relay's nodes ([`crate::relay`]) and the `sinew` command. A failure says what the kernel, TLS or HTTP/2
+//! said, which tonic hides behind "transport error".
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tower::service_fn;
+
+use crate::tls::ClientTls;
+
+/// Where a server is, and in what manner it is spoken to.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// A socket of this machine: its path.
+    Socket(String),
+    /// `host:port`, in the clear.
+    Plain(String),
+    /// `host:port` with TLS.
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// The name that its certificate must have; without one, the host.
+        name: Option<String>,
+        /// Whom to believe and what to show.
+        tls: Arc<ClientTls>,
+    },
+}
+
+/// An address that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no {what}")]
+pub struct AddressError {
+    /// What stands there.
+    pub text: String,
+    /// What should.
+    pub what: &'static str,
+}
+
+/// How long a connection may take, and silence until the other side is asked whether it lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For connecting, TLS included.
+    pub connect: Duration,
+    /// Between two pings, and for the answer to one; `None` never asks.
+    pub ping: Option<(Duration, Duration)>,
+}
+
+impl Way {
+    /// A channel that connects when it is used, and again after it broke.
+    ///
+    /// # Errors
+    /// The address or the name is none.
+    pub fn channel(&self, patience: Patience) -> Result<Channel, AddressError> {
+        let endpoint = self.endpoint(patience)?;
+        Ok(match self.connector()? {
+            Some((name, address, tls)) => endpoint.connect_with_connector_lazy(connector(name, address, tls)),
+            None => endpoint.connect_lazy(),
+        })
+    }
+
+    /// A channel that is connected.
+    ///
+    /// # Errors
+    /// What stands in the way, in a sentence.
+    pub async fn connect(&self, patience: Patience) -> Result<Channel, String> {
+        let endpoint = self.endpoint(patience).map_err(|error| error.to_string())?;
+        if let Self::Socket(path) = self {
+            // tonic says nothing of why; a plain connection first does.
+            std::os::unix::net::UnixStream::connect(path).map_err(|error| error.to_string())?;
+        }
+        let connected = match self.connector().map_err(|error| error.to_string())? {
+            Some((name, address, tls)) => {
+                endpoint.connect_with_connector(connector(name, address, tls)).await
+            }
+            None => endpoint.connect().await,
+        };
+        connected.map_err(|error| root_cause(&error))
+    }
+
+    fn endpoint(&self, patience: Patience) -> Result<Endpoint, AddressError> {
+        let (uri, text) = match self {
+            Self::Socket(path) => (format!("unix:{path}"), path),
+            Self::Plain(address) => (format!("http://{address}"), address),
+            Self::Tls { address, .. } => (format!("https://{address}"), address),
+        };
+        let endpoint = Endpoint::from_shared(uri)
+            .map_err(|_| AddressError { text: text.clone(), what: "address" })?
+            .connect_timeout(patience.connect);
+        Ok(match patience.ping {
+            Some((interval, answer)) => endpoint
+                .http2_keep_alive_interval(interval)
+                .keep_alive_timeout(answer)
+                .keep_alive_while_idle(true),
+            None => endpoint,
+        })
+    }
+
+    fn connector(&self) -> Result<Option<(ServerName<'static>, String, Arc<ClientTls>)>, AddressError> {
+        let Self::Tls { address, name, tls } = self else { return Ok(None) };
+        let name = name.clone().unwrap_or_else(|| host(address).to_owned());
+        let checked = ServerName::try_from(name.clone())
+            .map_err(|_| AddressError { text: name, what: "name of a server" })?;
+        Ok(Some((checked, address.clone(), Arc::clone(tls))))
+    }
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+fn host(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+type Connecting = std::pin::Pin<Box<dyn Future<Output = io::Result<Tunnel>> + Send>>;
+type Tunnel = TokioIo<tokio_rustls::client::TlsStream<TcpStream>>;
+
+fn connector(
+    name: ServerName<'static>,
+    address: String,
+    tls: Arc<ClientTls>,
+) -> impl tower::Service<tonic::codegen::http::Uri, Response = Tunnel, Error = io::Error, Future = Connecting> + Send
+{
+    service_fn(move |_| {
+        let (name, address, tls) = (name.clone(), address.clone(), Arc::clone(&tls));
+        let connecting: Connecting = Box::pin(async move {
+            let connection = TcpStream::connect(&address).await?;
+            connection.set_nodelay(true)?;
+            tls.connect(name, connection).await.map(TokioIo::new)
+        });
+        connecting
+    })
+}
+
+/// The innermost error: what the kernel, TLS or HTTP/2 said.
+#[must_use]
+pub fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// What a status says, and why a connection broke if it is about that.
+#[must_use]
+pub fn reason(status: &Status) -> String {
+    match (status.code(), status.source()) {
+        (Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled, Some(source)) => {
+            root_cause(source)
+        }
+        _ => status.message().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_an_address() {
+        assert_eq!(host("node.example:4244"), "node.example");
+        assert_eq!(host("192.0.2.1:4244"), "192.0.2.1");
+        assert_eq!(host("[2001:db8::1]:4244"), "2001:db8::1");
+    }
+}

@@ -1,0 +1,138 @@
+//! A TCP port for everybody who reaches it, so that who does not behave costs itself and nobody else.
+//!
+//! Connections are counted by the address that they come from, from the first packet on; a handshake and the first
+//! bytes of HTTP/2 have a deadline; one that stops answering pings ends; requests on one connection are limited. What
+//! is beyond a limit is closed at once. Neighbours: [`crate::tls`] has the handshake, [`crate::server`] what is served.
+
+mod connection;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+
+use crate::tls::ServerTls;
+use connection::{Connection, Slots};
+
+/// Limits of a port.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once, those that shake hands included.
+    pub connections: usize,
+    /// Of these from one address; from one /64 for IPv6.
+    pub connections_per_address: usize,
+    /// Requests at once on one connection. A relay puts all its clients' requests on one.
+    pub requests_per_connection: u32,
+    /// How long a client may take for its handshake, and again for its first bytes of HTTP/2.
+    pub handshake: Duration,
+    /// Silence after which a client is asked whether it lives, and how long it may take to say so.
+    pub silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_address: 64,
+            requests_per_connection: 128,
+            handshake: Duration::from_secs(5),
+            silence: Duration::from_secs(20),
+        }
+    }
+}
+
+/// Pause after a connection could not be taken, as when this process has too many files open.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Bytes of one request's headers.
+const LARGEST_HEADERS: u32 = 16 << 10;
+
+/// Serves `routes` at a port until the task is dropped; without `tls`, in the clear.
+///
+/// # Errors
+/// HTTP/2 can't be served, which no client can bring about.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    routes: Routes,
+    limits: Limits,
+) -> Result<(), tonic::transport::Error> {
+    let (sender, ready) = mpsc::channel(1);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(accept(listener, tls.map(Arc::new), limits, sender));
+    Server::builder()
+        .max_concurrent_streams(limits.requests_per_connection)
+        .http2_max_header_list_size(LARGEST_HEADERS)
+        .http2_keepalive_interval(Some(limits.silence))
+        .http2_keepalive_timeout(Some(limits.silence))
+        .add_routes(routes)
+        .serve_with_incoming(ReceiverStream::new(ready))
+        .await
+}
+
+/// Takes connections and hands over those that have shaken hands. Ends with the receiver.
+async fn accept(
+    listener: TcpListener,
+    tls: Option<Arc<ServerTls>>,
+    limits: Limits,
+    ready: mpsc::Sender<std::io::Result<Connection>>,
+) {
+    let slots = Slots::new(limits.connections, limits.connections_per_address);
+    let mut handshakes = JoinSet::new();
+    loop {
+        let (connection, address) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection can't be taken");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            },
+            Some(_done) = handshakes.join_next() => continue,
+            () = ready.closed() => return,
+        };
+        let Some(slot) = slots.take(address.ip()) else {
+            tracing::debug!(%address, "too many connections: closed");
+            continue;
+        };
+        let (tls, ready) = (tls.clone(), ready.clone());
+        handshakes.spawn(async move {
+            match shake_hands(connection, tls.as_deref(), limits.handshake).await {
+                Ok(stream) => {
+                    let connection = Connection::new(stream, slot, limits.handshake);
+                    // The server has ended if nobody takes it.
+                    let _ended = ready.send(Ok(connection)).await;
+                }
+                Err(error) => refused(address, &error),
+            }
+        });
+    }
+}
+
+async fn shake_hands(
+    connection: TcpStream,
+    tls: Option<&ServerTls>,
+    limit: Duration,
+) -> std::io::Result<connection::Stream> {
+    connection.set_nodelay(true)?;
+    match tls {
+        None => Ok(connection::Stream::Plain(connection)),
+        Some(tls) => {
+            let shaken = tokio::time::timeout(limit, tls.accept(connection)).await?;
+            shaken.map(|stream| connection::Stream::Tls(Box::new(stream)))
+        }
+    }
+}
+
+fn refused(address: SocketAddr, error: &std::io::Error) {
+    tracing::info!(%address, %error, "a client is refused");
+}
+
+#[cfg(test)]
+mod tests;
