@@ -11,6 +11,7 @@
 //! The control loop has a thread of its own so that no client and no storm of events makes a policy wait. Ending leaves
 //! the datapath as it is: pods go on, and the next agent takes over (design.md §1, promise 3).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -34,6 +35,7 @@ use crate::flow::{self, FlowSettings};
 use crate::kernel;
 use crate::server::{self, Sources};
 use crate::socket;
+use crate::view::Constants;
 
 /// Name of the gRPC socket under the run folder.
 pub const SOCKET: &str = "agent.sock";
@@ -86,10 +88,7 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     tracing::info!(node = constants.node, store = constants.store, "the agent is up");
 
     let sources = Sources {
-        journal: Arc::new(Journal::new(
-            JournalSettings::new(&node_name(&constants), env!("CARGO_PKG_VERSION")),
-            SystemTime::now(),
-        )),
+        journal: Arc::new(journal(&constants, port.as_ref(), &socket)),
         constants: Arc::new(constants),
         view: view.clone(),
         asks,
@@ -112,6 +111,17 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let _gone = fs::remove_file(cni_socket);
     tracing::info!("the agent ends; the datapath goes on");
     outcome
+}
+
+/// The journal of this node, which says of itself where it answers.
+fn journal(constants: &Constants, port: Option<&ObserverPort>, socket: &Path) -> Journal {
+    let name = format!("{}/{}", constants.cluster, constants.node);
+    let mut settings = JournalSettings::new(&name, env!("CARGO_PKG_VERSION"));
+    if let Some(own) = server::peers::peers_of(&BTreeMap::new(), constants, port, socket).remove(&name) {
+        settings.address = own.address;
+        settings.tls = own.tls;
+    }
+    Journal::new(settings, SystemTime::now())
 }
 
 async fn serve_cni(listener: UnixListener, attacher: Rc<Attacher>, state_dir: PathBuf) {
@@ -207,9 +217,4 @@ async fn serve(
             outcome.with_context(|| format!("serving {}", socket.display()))
         }
     }
-}
-
-/// `cluster/node`.
-fn node_name(constants: &crate::view::Constants) -> String {
-    format!("{}/{}", constants.cluster, constants.node)
 }

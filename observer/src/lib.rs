@@ -5,6 +5,7 @@
 //! is printed the CLI's (`cli/src/observe`). Rules: nothing here is unbounded, a slow client costs itself, and what it
 //! misses is counted and told to it.
 
+pub mod command;
 pub mod dial;
 pub mod filter;
 pub mod journal;

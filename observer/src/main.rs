@@ -1,96 +1,101 @@
 //! `sinew-relay`: the flows of many nodes at one address, for Hubble's clients and `sinew observe`.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::io::{ErrorKind, IsTerminal};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use sinew_observer::peer::{PeerAddress, Peers};
-use sinew_observer::relay::{Relay, RelaySettings, follow_peers};
+use sinew_observer::command::{Arguments, Command};
+use sinew_observer::listen::{self, Limits};
+use sinew_observer::relay::{Relay, follow_peers};
 use sinew_observer::server;
+use sinew_observer::tls::ServerTls;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
+use tracing_subscriber::EnvFilter;
 
-#[derive(Parser)]
-#[command(name = "sinew-relay", version, about = "The flows of many nodes at one address")]
-struct Arguments {
-    /// Peer service that tells the nodes: host:port or unix:PATH
-    #[arg(long, env = "SINEW_PEER_SERVICE", value_name = "ADDRESS", conflicts_with = "node")]
-    peer_service: Option<String>,
-    /// A node, as CLUSTER/NAME=ADDRESS; repeatable
-    #[arg(long, value_name = "NAME=ADDRESS", value_parser = node)]
-    node: Vec<(String, String)>,
-    /// Socket to serve, readable by its owner only
-    #[arg(long, env = "SINEW_RELAY_SOCKET", value_name = "PATH", conflicts_with = "plain_tcp")]
-    socket: Option<PathBuf>,
-    /// Address to serve without TLS: everybody who reaches it reads all flows
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    plain_tcp: Option<SocketAddr>,
-    /// How long a flow may wait for a slower node
-    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    window: Duration,
-    /// How long a node may take to answer
-    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    patience: Duration,
-}
-
-/// `cluster/name=address`.
-fn node(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, address)) if name.contains('/') && !address.is_empty() => {
-            Ok((name.to_owned(), address.to_owned()))
-        }
-        _ => Err(format!("{text:?} is not CLUSTER/NAME=ADDRESS")),
-    }
-}
+/// Time between two looks whether any node answers, which is what health says.
+const LOOK: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let fixed = arguments.node.into_iter().map(|(name, address)| (name, PeerAddress { address, tls: None }));
-    let (sender, peers) = watch::channel(fixed.collect::<Peers>());
-    let settings = RelaySettings { window: arguments.window, patience: arguments.patience };
-    let relay = Relay::new(settings, env!("CARGO_PKG_VERSION"), peers.clone(), SystemTime::now());
-    let (routes, _health) = server::routes(Arc::new(relay), peers.clone()).await;
-    match arguments.peer_service {
-        Some(address) => {
-            drop(tokio::spawn(async move { follow_peers(&address, sender, settings.patience).await }))
-        }
-        None if peers.borrow().is_empty() => {
-            bail!("no nodes: name them with --node, or who knows them with --peer-service")
+    // SINEW_LOG takes the usual directives, such as `info,sinew_observer::listen=debug`.
+    let filter = EnvFilter::try_from_env("SINEW_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let command = Command::try_from(Arguments::parse())?;
+    let (sender, peers) = watch::channel(command.nodes);
+    let version = env!("CARGO_PKG_VERSION");
+    let relay =
+        Arc::new(Relay::new(command.settings, version, peers.clone(), command.node_tls, SystemTime::now()));
+    let (routes, health) = server::routes(Arc::clone(&relay) as _, peers).await;
+    server::set_serving(&health, false).await;
+    tokio::spawn(tell_health(relay, health));
+    match command.peer_service {
+        Some(way) => {
+            let patience = command.settings.patience;
+            drop(tokio::spawn(async move { follow_peers(&way, sender, patience).await }));
         }
         // The list holds as long as the process.
         None => drop(tokio::spawn(async move { sender.closed().await })),
     }
-    let server = Server::builder().add_routes(routes.routes());
-    match (arguments.socket, arguments.plain_tcp) {
-        (Some(path), _) => {
-            let listener = bind(&path)?;
-            server.serve_with_incoming(UnixListenerStream::new(listener)).await.context("serve the socket")
+    let routes = routes.routes();
+    let socket = async {
+        match &command.socket {
+            Some(path) => serve_socket(path, routes.clone()).await,
+            None => std::future::pending().await,
         }
-        (None, Some(address)) => {
-            let listener =
-                TcpListener::bind(address).await.with_context(|| format!("listen at {address}"))?;
-            server.serve_with_incoming(TcpListenerStream::new(listener)).await.context("serve")
+    };
+    let port = async {
+        match command.port {
+            Some((address, tls)) => serve_port(address, tls, routes.clone()).await,
+            None => std::future::pending().await,
         }
-        (None, None) => {
-            bail!("nowhere to serve: --socket PATH, or --plain-tcp ADDRESS:PORT for a port without TLS")
-        }
+    };
+    tokio::select! {
+        outcome = socket => outcome,
+        outcome = port => outcome,
+    }
+}
+
+async fn serve_socket(path: &Path, routes: Routes) -> Result<()> {
+    let incoming = UnixListenerStream::new(bind(path)?);
+    tracing::info!(path = %path.display(), "flows are served");
+    Server::builder().add_routes(routes).serve_with_incoming(incoming).await.context("serve the socket")
+}
+
+async fn serve_port(address: std::net::SocketAddr, tls: Option<ServerTls>, routes: Routes) -> Result<()> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("listen at {address}"))?;
+    tracing::info!(%address, tls = tls.is_some(), "flows are served");
+    listen::serve(listener, tls, routes, Limits::default()).await.context("serve the port")
+}
+
+/// The relay is healthy while any node answers.
+async fn tell_health(relay: Arc<Relay>, health: HealthReporter) {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        server::set_serving(&health, relay.reaches_a_node().await).await;
     }
 }
 
 /// A socket for its owner only, in place of one that a dead process left.
-fn bind(path: &std::path::Path) -> Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
+fn bind(path: &Path) -> Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!("{} is served already", path.display());
     }
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("remove what is left of {}", path.display()));
         }
         Ok(()) | Err(_) => {}

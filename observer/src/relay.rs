@@ -1,10 +1,13 @@
 //! The relay: one Observer for many nodes, as a [`Source`] that asks others.
 //!
-//! Which nodes there are comes from outside ([`Peers`], kept current by [`follow_peers`] or a list); the relay asks each
-//! and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers rubbish costs the others at
+//! Which nodes there are comes from outside ([`Peers`], kept current by [`follow_peers`] or a list); the relay asks each,
+//! with TLS ([`NodeTls`]), and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers rubbish costs the others at
 //! most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`, `NODE_GONE`, `NODE_ERROR`. Neighbours:
-//! [`merge`] orders, [`node`] asks one node, [`crate::service`] serves the result.
+//! [`merge`] orders, [`clock`] tells wrong clocks, [`node`] asks one node, [`discover`] learns which there are,
+//! [`crate::service`] serves the result.
 
+pub(crate) mod clock;
+mod discover;
 mod fan;
 mod merge;
 mod node;
@@ -19,8 +22,6 @@ use sinew_api::proto::observer::{
     GetFlowsResponse, GetNamespacesRequest, GetNodesRequest, Namespace, Node, ServerStatusRequest,
     ServerStatusResponse, Tls,
 };
-use sinew_api::proto::peer::peer_client::PeerClient;
-use sinew_api::proto::peer::{ChangeNotificationType, NotifyRequest};
 use sinew_api::proto::relay::NodeState;
 use tokio::sync::watch;
 use tonic::Status;
@@ -28,6 +29,8 @@ use tonic::Status;
 use crate::peer::{PeerAddress, Peers};
 use crate::query::Selection;
 use crate::source::{Answers, FlowQuery, Source};
+pub use discover::follow_peers;
+pub use node::NodeTls;
 use node::Nodes;
 
 /// How the relay waits.
@@ -61,10 +64,18 @@ impl Relay {
         settings: RelaySettings,
         version: &str,
         peers: watch::Receiver<Peers>,
+        tls: NodeTls,
         now: SystemTime,
     ) -> Self {
-        let nodes = Arc::new(Nodes::new(settings.patience));
+        let nodes = Arc::new(Nodes::new(settings.patience, tls));
         Self { settings, version: version.to_owned(), started: now, nodes, peers }
+    }
+
+    /// Whether any node answers now.
+    pub async fn reaches_a_node(&self) -> bool {
+        let ask =
+            |mut client: node::Client| async move { client.server_status(ServerStatusRequest {}).await };
+        self.ask_all(ask).await.iter().any(|(_, _, answer)| answer.is_ok())
     }
 
     /// One question to every node at once; what is not answered in time is an error of that node alone.
@@ -119,15 +130,15 @@ impl Source for Relay {
                 for node in &mut nodes {
                     if node.name == name {
                         node.address.clone_from(&peer.address);
+                        node.tls = Some(tls_of(&peer));
                     }
                     node.state = NodeState::NodeConnected.into();
                 }
                 nodes
             }
             Err(_) => {
-                let tls = Tls { enabled: peer.tls.is_some(), server_name: peer.tls.unwrap_or_default() };
-                let state = NodeState::NodeUnavailable.into();
-                vec![Node { name, address: peer.address, state, tls: Some(tls), ..Node::default() }]
+                let (tls, state) = (Some(tls_of(&peer)), NodeState::NodeUnavailable.into());
+                vec![Node { name, address: peer.address, state, tls, ..Node::default() }]
             }
         });
         Ok(nodes.collect())
@@ -174,47 +185,13 @@ impl Source for Relay {
     }
 }
 
+fn tls_of(peer: &PeerAddress) -> Tls {
+    Tls { enabled: peer.tls.is_some(), server_name: peer.tls.clone().unwrap_or_default() }
+}
+
 impl Relay {
     fn fan_in(&self) -> fan::FanIn {
         fan::FanIn { settings: self.settings, nodes: self.nodes.clone(), peers: self.peers.clone() }
-    }
-}
-
-/// Keeps `peers` as the Peer service at `address` tells, for ever; while it does not answer, the last set holds.
-pub async fn follow_peers(
-    address: &str,
-    peers: watch::Sender<Peers>,
-    patience: Duration,
-) -> std::convert::Infallible {
-    let at = PeerAddress { address: address.to_owned(), tls: None };
-    loop {
-        if let Ok(channel) = node::channel(&at, patience) {
-            let mut client = PeerClient::new(channel);
-            if let Ok(answer) = client.notify(NotifyRequest {}).await {
-                let mut stream = answer.into_inner();
-                let mut known = Peers::new();
-                while let Ok(Some(change)) = stream.message().await {
-                    match change.r#type() {
-                        ChangeNotificationType::PeerDeleted => {
-                            known.remove(&change.name);
-                        }
-                        ChangeNotificationType::PeerAdded | ChangeNotificationType::PeerUpdated => {
-                            let tls = change.tls.map(|tls| tls.server_name);
-                            known.insert(change.name, PeerAddress { address: change.address, tls });
-                        }
-                        ChangeNotificationType::Unknown => {}
-                    }
-                    peers.send_if_modified(|current| {
-                        let changed = *current != known;
-                        if changed {
-                            current.clone_from(&known);
-                        }
-                        changed
-                    });
-                }
-            }
-        }
-        tokio::time::sleep(node::FIRST_PAUSE).await;
     }
 }
 

@@ -18,8 +18,8 @@ use crate::peer::{PeerService, Peers};
 use crate::service::ObserverService;
 use crate::source::Source;
 
-/// Names that health answers for besides the whole server.
-const HEALTH_NAMES: [&str; 3] = ["hubble.server.Observer", "observer.Observer", "peer.Peer"];
+/// Names that health answers for; the empty one is the whole server.
+const HEALTH_NAMES: [&str; 4] = ["", "hubble.server.Observer", "observer.Observer", "peer.Peer"];
 /// Largest request that is read, in bytes. `hubble observe` sends a few hundred.
 const LARGEST_REQUEST: usize = 1 << 20;
 
@@ -29,9 +29,7 @@ pub async fn routes(
     peers: watch::Receiver<Peers>,
 ) -> (RoutesBuilder, HealthReporter) {
     let (reporter, health) = tonic_health::server::health_reporter();
-    for name in HEALTH_NAMES {
-        reporter.set_service_status(name, ServingStatus::Serving).await;
-    }
+    set_serving(&reporter, true).await;
     let mut routes = Routes::builder();
     routes
         .add_service(
@@ -43,6 +41,14 @@ pub async fn routes(
     routes.add_service(reflection().build_v1().expect("the committed descriptors are whole"));
     routes.add_service(reflection().build_v1alpha().expect("the committed descriptors are whole"));
     (routes, reporter)
+}
+
+/// Says by all names whether there is anything to get here. What is served goes on either way.
+pub async fn set_serving(reporter: &HealthReporter, serving: bool) {
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for name in HEALTH_NAMES {
+        reporter.set_service_status(name, status).await;
+    }
 }
 
 fn reflection() -> Reflection<'static> {

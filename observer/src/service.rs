@@ -5,6 +5,7 @@
 //! [`crate::source`] answers, [`crate::server`] puts the service on a socket.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
@@ -19,18 +20,34 @@ use tonic::{Request, Response, Status};
 use crate::filter::FilterSet;
 use crate::mask::Mask;
 use crate::query::Selection;
+use crate::relay::clock;
 use crate::source::{Answers, FlowQuery, Source};
 
 /// `observer.Observer` over a source.
 pub struct ObserverService {
     source: Arc<dyn Source>,
+    /// What relays are told of this node's clock.
+    clock: fn() -> SystemTime,
 }
 
 impl ObserverService {
     /// The service of a source.
     #[must_use]
     pub fn new(source: Arc<dyn Source>) -> Self {
-        Self { source }
+        Self { source, clock: SystemTime::now }
+    }
+
+    /// One whose node has another time.
+    #[cfg(test)]
+    pub(crate) fn with_clock(source: Arc<dyn Source>, clock: fn() -> SystemTime) -> Self {
+        Self { source, clock }
+    }
+
+    /// A stream's answer, with the time in its headers.
+    fn timed<T>(&self, answers: T) -> Response<T> {
+        let mut response = Response::new(answers);
+        response.metadata_mut().insert(clock::HEADER, clock::header((self.clock)()));
+        response
     }
 }
 
@@ -50,7 +67,8 @@ impl Observer for ObserverService {
         let mask = Mask::new(request.field_mask.as_ref()).map_err(invalid)?;
         let query = FlowQuery { selection, filters: Arc::new(filters), request };
         let flows = self.source.flows(query).await?;
-        Ok(Response::new(Box::pin(flows.map(move |answer| answer.map(|answer| masked(&mask, answer))))))
+        let answers = flows.map(move |answer| answer.map(|answer| masked(&mask, answer)));
+        Ok(self.timed(Box::pin(answers)))
     }
 
     async fn get_agent_events(
@@ -58,7 +76,7 @@ impl Observer for ObserverService {
         request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
         let selection = selection(Selection::from(request.get_ref()))?;
-        self.source.agent_events(selection).await.map(Response::new)
+        self.source.agent_events(selection).await.map(|events| self.timed(events))
     }
 
     async fn get_debug_events(
@@ -66,7 +84,7 @@ impl Observer for ObserverService {
         request: Request<GetDebugEventsRequest>,
     ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
         let selection = selection(Selection::from(request.get_ref()))?;
-        self.source.debug_events(selection).await.map(Response::new)
+        self.source.debug_events(selection).await.map(|events| self.timed(events))
     }
 
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {

@@ -25,7 +25,7 @@ use sinew_api::proto::flow::{
     AgentEvent, AgentEventType, LostEvent, LostEventSource, PolicyUpdateNotification,
 };
 use sinew_observer::peer::{PeerAddress, Peers};
-use sinew_observer::relay::{Relay, RelaySettings};
+use sinew_observer::relay::{NodeTls, Relay, RelaySettings};
 use sinew_observer::{Journal, JournalSettings, Source, server};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -197,8 +197,10 @@ fn a_relay_shows_what_its_nodes_have() -> Result<()> {
         ("default/node-c".to_owned(), peer("unix:/nowhere/observer.sock")),
     ]);
     let settings = RelaySettings { window: Duration::from_millis(200), ..RelaySettings::default() };
-    let relay =
-        Served::start(|peers| Arc::new(Relay::new(settings, "0.1.0", peers, SystemTime::now())), peers)?;
+    let relay = Served::start(
+        |peers| Arc::new(Relay::new(settings, "0.1.0", peers, NodeTls::Undecided, SystemTime::now())),
+        peers,
+    )?;
     for Case(arguments, expected) in CASES {
         let all: Vec<&str> = ["observe", "-o", "json"].into_iter().chain(arguments.iter().copied()).collect();
         let output = relay.hubble(&all)?;

@@ -4,7 +4,7 @@
 //! that fails is asked again, with growing pauses, if the request follows, from where its answers broke off. Tasks are
 //! owned by the stream: dropping it ends them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -19,11 +19,13 @@ use sinew_api::proto::observer::{
 use sinew_api::proto::relay::{NodeState, NodeStatusEvent};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::RelaySettings;
+use super::clock::Off;
 use super::merge::{Merger, Next, Now};
 use super::node::{Client, FIRST_PAUSE, LONGEST_PAUSE, Nodes};
+use crate::dial;
 use crate::peer::{PeerAddress, Peers};
 use crate::source::Answers;
 
@@ -45,11 +47,13 @@ pub(super) trait Question: Clone + Send + Sync + 'static {
     fn ask(
         &self,
         client: Client,
-    ) -> impl Future<Output = Result<tonic::Streaming<Self::Answer>, Status>> + Send;
+    ) -> impl Future<Output = Result<Response<Streaming<Self::Answer>>, Status>> + Send;
     /// Whether the answer has no end.
     fn follows(&self) -> bool;
     /// The same question from there on.
     fn since(&self, time: Timestamp) -> Self;
+    /// The same question for what is yet to come, by no clock.
+    fn only_new(&self) -> Self;
     /// When an answer was seen.
     fn time(answer: &Self::Answer) -> Option<&Timestamp>;
     /// A node's state as an answer, where the answer has a place for it.
@@ -61,8 +65,8 @@ macro_rules! question {
         impl Question for $request {
             type Answer = $answer;
 
-            async fn ask(&self, mut client: Client) -> Result<tonic::Streaming<$answer>, Status> {
-                client.$call(self.clone()).await.map(tonic::Response::into_inner)
+            async fn ask(&self, mut client: Client) -> Result<Response<Streaming<$answer>>, Status> {
+                client.$call(self.clone()).await
             }
 
             fn follows(&self) -> bool {
@@ -71,6 +75,10 @@ macro_rules! question {
 
             fn since(&self, time: Timestamp) -> Self {
                 Self { since: Some(time), number: 0, first: false, ..self.clone() }
+            }
+
+            fn only_new(&self) -> Self {
+                Self { since: None, number: 0, first: false, ..self.clone() }
             }
 
             fn time(answer: &$answer) -> Option<&Timestamp> {
@@ -105,6 +113,8 @@ pub(super) fn answers<Q: Question>(fan: FanIn, question: Q) -> Answers<Q::Answer
 enum Told<A> {
     Answer(A),
     State(NodeState, String),
+    /// How far the clock of the node is off, if it is.
+    Clock(Option<Off>),
     /// Nothing more comes.
     End,
 }
@@ -117,7 +127,7 @@ struct Gathering<Q: Question> {
     streams: stream::SelectAll<stream::BoxStream<'static, (String, Told<Q::Answer>)>>,
     states: VecDeque<Q::Answer>,
     /// Nodes whose clock has been reported.
-    ahead: std::collections::BTreeSet<String>,
+    wrong_clocks: BTreeSet<String>,
     started: bool,
 }
 
@@ -130,7 +140,7 @@ impl<Q: Question> Gathering<Q> {
             tasks: BTreeMap::new(),
             streams: stream::SelectAll::new(),
             states: VecDeque::new(),
-            ahead: Default::default(),
+            wrong_clocks: BTreeSet::new(),
             started: false,
         }
     }
@@ -175,14 +185,14 @@ impl<Q: Question> Gathering<Q> {
             Told::Answer(answer) => {
                 let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
                 let time = Q::time(&answer).copied();
-                if let Some(ahead) = self.merger.push(node, answer, time.as_ref(), now)
-                    && self.ahead.insert(node.to_owned())
-                {
-                    let message = format!(
-                        "its clock is {} s ahead; its flows are ordered by when they came",
-                        ahead.as_secs()
-                    );
-                    self.report(NodeState::NodeError, node, message);
+                if let Some(ahead) = self.merger.push(node, answer, time.as_ref(), now) {
+                    self.report_clock(node, Off::Ahead(ahead));
+                }
+            }
+            Told::Clock(off) => {
+                self.merger.distrust(node, off.is_some());
+                if let Some(off) = off {
+                    self.report_clock(node, off);
                 }
             }
             Told::State(state, message) => {
@@ -223,11 +233,7 @@ impl<Q: Question> Gathering<Q> {
             if self.tasks.contains_key(&name) {
                 continue;
             }
-            let question = if joined_late {
-                self.question.since(SystemTime::now().into())
-            } else {
-                self.question.clone()
-            };
+            let question = if joined_late { self.question.only_new() } else { self.question.clone() };
             let (sender, receiver) = mpsc::channel(CHANNEL);
             let task = NodeTask {
                 client: self.fan.nodes.client(&name, &peer),
@@ -243,6 +249,14 @@ impl<Q: Question> Gathering<Q> {
                 receiver.recv().await.map(|told| (told, receiver))
             });
             self.streams.push(told.map(move |told| (name.clone(), told)).boxed());
+        }
+    }
+
+    /// Says once that a node's clock is wrong.
+    fn report_clock(&mut self, node: &str, off: Off) {
+        if self.wrong_clocks.insert(node.to_owned()) {
+            let message = format!("its clock is {off}; its flows are ordered by when they came");
+            self.report(NodeState::NodeError, node, message);
         }
     }
 
@@ -284,7 +298,7 @@ impl<Q: Question> NodeTask<Q> {
                         }
                         _ => NodeState::NodeError,
                     };
-                    self.sender.send(Told::State(state, status.message().to_owned())).await
+                    self.sender.send(Told::State(state, dial::reason(&status))).await
                 }
             };
             if reported.is_err() || !self.question.follows() {
@@ -304,13 +318,16 @@ impl<Q: Question> NodeTask<Q> {
         let too_late = |_| Status::deadline_exceeded(format!("no answer in {} s", patience.as_secs()));
         // Asked again after a failure, the node goes on behind its last answer.
         let question = self.last.map_or_else(|| self.question.clone(), |last| resumed(&self.question, last));
-        let stream = tokio::time::timeout(patience, question.ask(client)).await.map_err(too_late)??;
+        let asked = SystemTime::now();
+        let answer = tokio::time::timeout(patience, question.ask(client)).await.map_err(too_late)??;
         *pause = FIRST_PAUSE;
-        let connected = Told::State(NodeState::NodeConnected, String::new());
-        if self.sender.send(connected).await.is_err() {
-            return Ok(());
+        let clock = Off::of(answer.metadata(), asked, SystemTime::now());
+        for told in [Told::State(NodeState::NodeConnected, String::new()), Told::Clock(clock)] {
+            if self.sender.send(told).await.is_err() {
+                return Ok(());
+            }
         }
-        let mut stream = pin!(stream);
+        let mut stream = pin!(answer.into_inner());
         loop {
             // An answer with an end must go on; one that follows may be quiet, and keep-alive finds a dead node.
             let answer = if self.question.follows() {

@@ -2,17 +2,17 @@
 //!
 //! The oldest waiting answer goes out when every open node has one waiting (then nothing older can come), or when it has
 //! waited for the window, or when too many wait. So a silent node holds the others back by the window and no longer.
-//! A time from the future is the sign of a wrong clock: such an answer is ordered by when it came.
+//! A node whose clock is known to be wrong, and any answer from the future, is ordered by when it came.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use prost_types::Timestamp;
 
+use super::clock::TOLERANCE;
+
 /// Answers waiting, of all nodes together.
 const MOST_WAITING: usize = 4096;
-/// How far ahead of ours a node's clock may be.
-const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,8 @@ pub(super) struct Merger<T> {
 #[derive(Debug)]
 struct Lane<T> {
     open: bool,
+    /// Whether its times say nothing.
+    distrusted: bool,
     answers: VecDeque<Waiting<T>>,
 }
 
@@ -59,10 +61,11 @@ impl<T> Merger<T> {
 
     /// A node from which answers may come.
     pub(super) fn open(&mut self, node: &str) {
-        let lane = self
-            .nodes
-            .entry(node.to_owned())
-            .or_insert_with(|| Lane { open: true, answers: VecDeque::new() });
+        let lane = self.nodes.entry(node.to_owned()).or_insert_with(|| Lane {
+            open: true,
+            distrusted: false,
+            answers: VecDeque::new(),
+        });
         lane.open = true;
     }
 
@@ -72,6 +75,13 @@ impl<T> Merger<T> {
         lane.open = false;
         if lane.answers.is_empty() {
             self.nodes.remove(node);
+        }
+    }
+
+    /// Whether a node's clock is wrong, so that its answers are ordered by when they come.
+    pub(super) fn distrust(&mut self, node: &str, wrong: bool) {
+        if let Some(lane) = self.nodes.get_mut(node) {
+            lane.distrusted = wrong;
         }
     }
 
@@ -88,10 +98,11 @@ impl<T> Merger<T> {
             .and_then(|time| SystemTime::try_from(*time).ok())
             .and_then(|time| time.duration_since(now.wall).ok())
             .filter(|ahead| *ahead > TOLERANCE);
-        let ordered_by = if ahead.is_some() { &arrived } else { time.unwrap_or(&arrived) };
-        let key = (ordered_by.seconds, ordered_by.nanos);
         self.open(node);
         if let Some(lane) = self.nodes.get_mut(node) {
+            let says_nothing = lane.distrusted || ahead.is_some();
+            let ordered_by = if says_nothing { &arrived } else { time.unwrap_or(&arrived) };
+            let key = (ordered_by.seconds, ordered_by.nanos);
             lane.answers.push_back(Waiting { key, since: now.monotonic, answer });
             self.waiting += 1;
         }
@@ -218,6 +229,19 @@ mod tests {
         assert_eq!(bench.given(0), ["x"], "as if it were of the moment it came");
         bench.push("ahead", "y", 1000 + 3601, 10);
         assert_eq!(bench.given(10), ["y"]);
+    }
+
+    #[test]
+    fn a_clock_in_the_past_orders_nothing_once_it_is_known() {
+        let mut bench = Bench::new(&["a", "behind"]);
+        bench.merger.distrust("behind", true);
+        bench.push("a", "a999", 999, 0);
+        bench.push("behind", "x", 1000 - 3600, 0);
+        assert_eq!(bench.given(0), ["a999"], "x came at 1000");
+        bench.merger.distrust("behind", false);
+        bench.push("behind", "y", 998, 10);
+        bench.push("a", "a1000", 1000, 10);
+        assert_eq!(bench.given(10), ["x", "y"], "its times count again");
     }
 
     #[test]

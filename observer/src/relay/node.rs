@@ -1,35 +1,73 @@
 //! One node: its channel, and what is asked of it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sinew_api::proto::observer::observer_client::ObserverClient;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use crate::dial::{Patience, Way};
 use crate::peer::{PeerAddress, Peers};
+use crate::tls::ClientTls;
 
 /// A client of a node's Observer.
 pub(super) type Client = ObserverClient<Channel>;
 
 /// Largest answer of a node that is read, in bytes. Rubbish ends its stream, not the relay.
 const LARGEST_ANSWER: usize = 4 << 20;
+/// Silence after which a node is asked whether it lives; one that is frozen does not answer, and its streams end.
+const SILENCE: Duration = Duration::from_secs(5);
 /// First pause before a node that failed is asked again; each further one is twice as long.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// In what manner nodes are spoken to. Sockets of this machine need neither.
+#[derive(Clone, Debug)]
+pub enum NodeTls {
+    /// With TLS, and in no other manner: a node that is said to speak none is not asked.
+    With(Arc<ClientTls>),
+    /// In the clear, because somebody asked for that in words.
+    Disabled,
+    /// Nobody has decided: sockets only.
+    Undecided,
+}
+
+impl NodeTls {
+    /// How a node is reached.
+    fn way(&self, peer: &PeerAddress) -> Result<Way, Status> {
+        let address = peer.address.clone();
+        if let Some(path) = address.strip_prefix("unix:") {
+            return Ok(Way::Socket(format!("/{}", path.trim_start_matches('/'))));
+        }
+        let refused = |why: &str| Err(Status::failed_precondition(format!("{address}: {why}")));
+        match (&peer.tls, self) {
+            (Some(name), Self::With(tls)) => {
+                Ok(Way::Tls { address, name: Some(name.clone()), tls: Arc::clone(tls) })
+            }
+            (Some(_), _) => refused("it speaks TLS, for which this relay has no certificates"),
+            (None, Self::Disabled) => Ok(Way::Plain(address)),
+            (None, Self::With(_)) => {
+                refused("it is said to speak no TLS, and this relay speaks nothing else")
+            }
+            (None, Self::Undecided) => refused("it speaks no TLS, which nobody has asked this relay for"),
+        }
+    }
+}
+
 /// Channels to nodes, one for each, shared by all requests.
 #[derive(Debug)]
 pub(super) struct Nodes {
     patience: Duration,
+    tls: NodeTls,
     channels: Mutex<BTreeMap<String, (PeerAddress, Channel)>>,
 }
 
 impl Nodes {
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, channels: Mutex::new(BTreeMap::new()) }
+    pub(super) fn new(patience: Duration, tls: NodeTls) -> Self {
+        Self { patience, tls, channels: Mutex::new(BTreeMap::new()) }
     }
 
     /// A client of a node; it connects when it is used.
@@ -38,7 +76,7 @@ impl Nodes {
         let made = match channels.get(name) {
             Some((known, channel)) if known == peer => channel.clone(),
             _ => {
-                let made = channel(peer, self.patience)?;
+                let made = channel(&self.tls.way(peer)?, self.patience)?;
                 channels.insert(name.to_owned(), (peer.clone(), made.clone()));
                 made
             }
@@ -54,23 +92,37 @@ impl Nodes {
 }
 
 /// A channel that connects when it is used.
-pub(super) fn channel(peer: &PeerAddress, patience: Duration) -> Result<Channel, Status> {
-    if peer.tls.is_some() {
-        return Err(Status::unavailable(format!(
-            "{} speaks TLS only, which this relay does not",
-            peer.address
-        )));
+pub(super) fn channel(way: &Way, patience: Duration) -> Result<Channel, Status> {
+    let patience = Patience { connect: patience, ping: Some((SILENCE, patience)) };
+    way.channel(patience).map_err(|error| Status::failed_precondition(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::Trust;
+
+    fn told(tls: &NodeTls, address: &str, name: Option<&str>) -> String {
+        let peer = PeerAddress { address: address.into(), tls: name.map(str::to_owned) };
+        match tls.way(&peer) {
+            Ok(Way::Socket(path)) => format!("socket {path}"),
+            Ok(Way::Plain(address)) => format!("plain {address}"),
+            Ok(Way::Tls { address, name, .. }) => format!("tls {address} {}", name.unwrap_or_default()),
+            Err(status) => status.message().to_owned(),
+        }
     }
-    let uri = match peer.address.strip_prefix("unix:") {
-        Some(path) => format!("unix:{}", path.trim_start_matches("//")),
-        None => format!("http://{}", peer.address),
-    };
-    let endpoint = Endpoint::from_shared(uri)
-        .map_err(|error| Status::unavailable(format!("{:?} is no address: {error}", peer.address)))?
-        .connect_timeout(patience)
-        // A node that is frozen answers no ping; its streams end then.
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(patience)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_lazy())
+
+    #[test]
+    fn a_node_is_asked_in_the_manner_that_was_decided_and_in_no_weaker_one() {
+        let tls = NodeTls::With(Arc::new(ClientTls::new(None, Trust::Anything).expect("no files")));
+        assert_eq!(told(&tls, "192.0.2.1:4244", Some("a.x")), "tls 192.0.2.1:4244 a.x");
+        assert!(told(&tls, "192.0.2.1:4244", None).contains("speaks nothing else"), "no downgrade");
+        assert_eq!(told(&NodeTls::Disabled, "192.0.2.1:4244", None), "plain 192.0.2.1:4244");
+        assert!(told(&NodeTls::Disabled, "192.0.2.1:4244", Some("a.x")).contains("no certificates"));
+        assert!(told(&NodeTls::Undecided, "192.0.2.1:4244", None).contains("nobody has asked"));
+        for any in [&tls, &NodeTls::Disabled, &NodeTls::Undecided] {
+            assert_eq!(told(any, "unix:///run/a.sock", None), "socket /run/a.sock");
+            assert_eq!(told(any, "unix:/run/a.sock", None), "socket /run/a.sock");
+        }
+    }
 }

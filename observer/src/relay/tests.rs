@@ -8,14 +8,19 @@ use prost_types::Timestamp;
 use sinew_api::proto::flow::{Endpoint, Flow};
 use sinew_api::proto::observer::GetFlowsRequest;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use sinew_api::proto::observer::observer_server::ObserverServer;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
 use super::*;
+use crate::dial::Way;
 use crate::filter::FilterSet;
 use crate::journal::{Journal, JournalSettings};
+use crate::service::ObserverService;
+
+mod tls;
 
 const START: i64 = 1_700_000_000;
 
@@ -44,6 +49,23 @@ impl Live {
             let incoming = UnixListenerStream::new(listener);
             let _ = Server::builder().add_routes(routes.routes()).serve_with_incoming(incoming).await;
         });
+        Self { journal, runtime: Some(runtime) }
+    }
+}
+
+impl Live {
+    /// One whose clock is an hour behind.
+    fn behind(path: &Path, name: &str) -> Self {
+        let journal = Arc::new(Journal::new(JournalSettings::new(name, "0.1.0"), SystemTime::now()));
+        let an_hour_ago = || SystemTime::now() - Duration::from_secs(3600);
+        let service = ObserverServer::new(ObserverService::with_clock(journal.clone(), an_hour_ago));
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let entered = runtime.enter();
+        let listener = UnixListener::bind(path).expect("a socket");
+        drop(entered);
+        let server = Server::builder().add_service(service);
+        runtime.spawn(server.serve_with_incoming(UnixListenerStream::new(listener)));
         Self { journal, runtime: Some(runtime) }
     }
 }
@@ -77,7 +99,11 @@ impl Bench {
         let (peers, receiver) = watch::channel(Peers::new());
         let settings =
             RelaySettings { window: Duration::from_millis(200), patience: Duration::from_millis(600) };
-        let bench = Self { folder, peers, relay: Relay::new(settings, "0.1.0", receiver, SystemTime::now()) };
+        let bench = Self {
+            folder,
+            peers,
+            relay: Relay::new(settings, "0.1.0", receiver, NodeTls::Undecided, SystemTime::now()),
+        };
         bench.set(names);
         bench
     }
@@ -251,6 +277,23 @@ async fn a_clock_that_is_an_hour_ahead_is_told_and_holds_nothing_up() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_an_hour_behind_is_told_and_hides_nothing() {
+    let bench = Bench::new(&["a"]);
+    let (a, behind) = (bench.live("a"), Live::behind(&bench.path("behind"), "default/behind"));
+    let mut stream = bench.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await;
+    until(&mut stream, "connected default/a").await;
+    // It joins late: what it says from now on is an hour old by its own clock.
+    bench.set(&["a", "behind"]);
+    until(&mut stream, "connected default/behind").await;
+    until(&mut stream, "error default/behind").await;
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    behind.journal.record_flows([flow("late", hour_ago.into())]);
+    until(&mut stream, "late").await;
+    a.journal.record_flows([flow("now", SystemTime::now().into())]);
+    until(&mut stream, "now").await;
+}
+
+#[tokio::test]
 async fn single_answers_are_added_up() {
     let bench = Bench::new(&["a", "b", "missing"]);
     let (a, b) = (bench.live("a"), bench.live("b"));
@@ -290,8 +333,8 @@ async fn peers_are_followed() {
             .await;
     });
     let (sender, mut known) = watch::channel(Peers::new());
-    let address = format!("unix:{}", path.display());
-    let follower = tokio::spawn(async move { follow_peers(&address, sender, Duration::from_secs(1)).await });
+    let way = Way::Socket(path.display().to_string());
+    let follower = tokio::spawn(async move { follow_peers(&way, sender, Duration::from_secs(1)).await });
     known.wait_for(|peers| *peers == one("default/a")).await.expect("the follower lives");
     published.send_replace(one("default/b"));
     known.wait_for(|peers| *peers == one("default/b")).await.expect("the follower lives");
