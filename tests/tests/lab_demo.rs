@@ -1,20 +1,25 @@
 //! The demo plays to its end with every expectation met, and Ctrl-C at any moment leaves nothing.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sinew_tests::lab::process::{pause, wait_until};
 
 /// There is one demo on a machine at a time.
 static ONE: Mutex<()> = Mutex::new(());
-/// Moments of the demo: while nodes are made, while pods are, while probes wait, while traffic runs.
-const INTERRUPTED_AFTER: [u64; 5] = [100, 700, 2_500, 6_000, 11_000];
+/// What the demo has just said when Ctrl-C comes: nodes are to be made, pods are, probes wait for an answer that a policy
+/// refuses, traffic runs, an agent is dead.
+const INTERRUPTED_AT: [&str; 5] = ["1/7", "two nodes", "3/7", "6/7", "7/7"];
+
+/// A test that fails says so itself; the other one still has its turn.
+fn one() -> MutexGuard<'static, ()> {
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn demo() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sinew-lab"));
@@ -36,7 +41,7 @@ fn nothing_is_left() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn the_demo_plays_to_its_end() -> Result<()> {
-    let _one = ONE.lock().expect("no test panics while it holds this lock");
+    let _one = one();
     let output = demo().output().context("starting the demo")?;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -56,15 +61,20 @@ fn the_demo_plays_to_its_end() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn an_interrupted_demo_leaves_nothing() -> Result<()> {
-    let _one = ONE.lock().expect("no test panics while it holds this lock");
-    for after in INTERRUPTED_AFTER {
+    let _one = one();
+    for said in INTERRUPTED_AT {
         let mut child =
-            demo().stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("starting the demo")?;
-        pause(Duration::from_millis(after))?;
+            demo().stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("starting the demo")?;
+        let mut lines = BufReader::new(child.stdout.take().context("the demo's output")?).lines();
+        let mut heard = Vec::new();
+        while !heard.last().is_some_and(|line: &String| line.contains(said)) {
+            let Some(line) = lines.next() else { bail!("{said:?} is not in:\n{}", heard.join("\n")) };
+            heard.push(line.context("reading the demo's output")?);
+        }
         kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGINT).context("interrupting the demo")?;
-        wait_until("the interrupted demo", Duration::from_secs(30), || Ok(child.try_wait()?.is_some()))?;
-        assert_eq!(child.wait()?.code(), Some(130), "after {after} ms");
-        nothing_is_left().with_context(|| format!("interrupted after {after} ms"))?;
+        let rest: Vec<_> = lines.map_while(Result::ok).collect();
+        assert_eq!(child.wait()?.code(), Some(130), "at {said:?}, and then:\n{}", rest.join("\n"));
+        nothing_is_left().with_context(|| format!("interrupted at {said:?}"))?;
     }
     Ok(())
 }
