@@ -6,6 +6,7 @@ mod observer;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -91,6 +92,13 @@ pub struct NodeArguments {
     /// Bits of skb->mark that belong to Sinew; for nodes where another program uses 0x01000000.
     #[arg(long, env = "SINEW_MARK", default_value = "0x01000000", value_parser = parse_mark)]
     pub mark: u32,
+    /// How much of a connection's traffic becomes events: none, lowest and low report every packet; medium reports
+    /// beginning, first answer, end, and a sign of life each interval; maximum leaves out the signs of life.
+    #[arg(long, env = "SINEW_MONITOR_AGGREGATION", value_enum, default_value_t = Aggregation::Medium)]
+    pub monitor_aggregation: Aggregation,
+    /// Time between two signs of life of one direction of a connection, such as 5s or 1m.
+    #[arg(long, env = "SINEW_MONITOR_AGGREGATION_INTERVAL", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub monitor_aggregation_interval: Duration,
     /// Bytes of each CPU's ring of events; a node with bursts of many new connections may want more than 1 MiB.
     #[arg(long, env = "SINEW_EVENT_RING_BYTES", default_value_t = 1 << 20)]
     pub event_ring_bytes: u32,
@@ -139,6 +147,22 @@ pub enum DenyResponse {
     Reject,
 }
 
+/// `--monitor-aggregation`, with Cilium's names. Its lowest levels differ in what is reported on receipt alone, which
+/// Sinew doesn't report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Aggregation {
+    /// Every packet.
+    None,
+    /// Every packet.
+    Lowest,
+    /// Every packet.
+    Low,
+    /// Beginning, first answer, end, and signs of life.
+    Medium,
+    /// Beginning, first answer and end.
+    Maximum,
+}
+
 /// Arguments that don't fit together. The message names the flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{flag}: {message}")]
@@ -175,6 +199,18 @@ impl Config {
         match self.node.routing {
             RoutingArgument::Native => Routing::Native,
             RoutingArgument::Vxlan => Routing::Vxlan,
+        }
+    }
+
+    /// Nanoseconds between two reports of a connection that lives ([`sinew_bpf::settings::Settings::report_interval`]).
+    #[must_use]
+    pub fn report_interval(&self) -> u64 {
+        match self.node.monitor_aggregation {
+            Aggregation::None | Aggregation::Lowest | Aggregation::Low => 0,
+            Aggregation::Medium => {
+                u64::try_from(self.node.monitor_aggregation_interval.as_nanos()).unwrap_or(u64::MAX)
+            }
+            Aggregation::Maximum => u64::MAX,
         }
     }
 
@@ -251,6 +287,10 @@ impl TryFrom<Arguments> for Config {
         if !node.event_ring_bytes.is_power_of_two() || node.event_ring_bytes < page {
             return Err(wrong("--event-ring-bytes", format!("a power of two, {page} or more")));
         }
+        if node.monitor_aggregation_interval < Duration::from_secs(1) {
+            let message = "at least 1s; for every packet there is --monitor-aggregation none";
+            return Err(wrong("--monitor-aggregation-interval", message));
+        }
         // kube-proxy marks packets with these (datapath.md 30).
         if node.mark == 0 || node.mark & 0xc000 != 0 {
             return Err(wrong("--mark", "at least one bit, and neither 0x4000 nor 0x8000"));
@@ -305,6 +345,18 @@ mod tests {
     }
 
     #[test]
+    fn levels_of_aggregation() {
+        for (flags, interval) in [
+            ("", 5_000_000_000),
+            ("--monitor-aggregation-interval 1m", 60_000_000_000),
+            ("--monitor-aggregation none --monitor-aggregation-interval 1m", 0),
+            ("--monitor-aggregation maximum", u64::MAX),
+        ] {
+            assert_eq!(parse(&format!("{GOOD} {flags}")).unwrap().report_interval(), interval, "{flags}");
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_names_its_flag() {
         for (change, flag) in [
             ("--node-name a=--node-name A_b", "--node-name"),
@@ -318,6 +370,10 @@ mod tests {
             ("--underlay eth0=--underlay eth0 --event-ring-bytes 5000", "--event-ring-bytes"),
             ("--underlay eth0=--underlay eth0 --mark 0x4000", "--mark"),
             ("--underlay eth0=--underlay eth0 --hubble-listen-address :4244", "--hubble-listen-address"),
+            (
+                "--underlay eth0=--underlay eth0 --monitor-aggregation-interval 0s",
+                "--monitor-aggregation-interval",
+            ),
         ] {
             let (from, to) = change.split_once('=').unwrap();
             let error = parse(&GOOD.replace(from, to)).unwrap_err();

@@ -29,6 +29,12 @@ const FILE: u8 = file::HOOKS;
 /// What a run works with, in memory that is not the stack: the programs have 512 bytes of that, and this takes 350.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Frame {
+    /// The node's word, read before everything else.
+    pub node: StateWord,
+    /// Time, nanoseconds of `CLOCK_MONOTONIC`.
+    pub now: u64,
+    /// Number of the endpoint whose hook this is, 0 for none.
+    pub endpoint: u16,
     /// What the packet says.
     pub parsed: Parsed,
     /// What the packet that an ICMP error quotes says.
@@ -61,14 +67,8 @@ pub struct Run<'a, M, P> {
     pub packet: &'a mut P,
     /// Constants of the node.
     pub settings: &'a Settings,
-    /// Time, nanoseconds of `CLOCK_MONOTONIC`.
-    pub now: u64,
-    /// The node's word, read before everything else.
-    pub node: StateWord,
     /// What it works with.
     pub frame: &'a mut Frame,
-    /// Number of the endpoint whose hook this is, 0 for none.
-    pub endpoint: u16,
 }
 
 impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
@@ -81,10 +81,12 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         now: u64,
         frame: &'a mut Frame,
     ) -> Self {
-        let node = maps.word(StateWord::NODE);
+        frame.node = maps.word(StateWord::NODE);
+        frame.now = now;
+        frame.endpoint = 0;
         frame.parsed = Parsed::default();
         frame.report = Report::default();
-        Self { maps, packet, settings, now, node, frame, endpoint: 0 }
+        Self { maps, packet, settings, frame }
     }
 
     /// Ends a run: leaves the event that it is worth.
@@ -131,10 +133,10 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             record.shadow_cookies = report.shadow_cookies;
             record.verdicts = report.verdicts;
             record.matches = report.matches;
-            record.endpoint = self.endpoint;
+            record.endpoint = self.frame.endpoint;
             record.ifindex = self.packet.interface();
             record.length = self.packet.length();
-            record.revision = self.node.revision();
+            record.revision = self.frame.node.revision();
             record.macs = parsed.macs;
         });
     }
@@ -164,7 +166,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             lookup,
             local: false,
             endpoint: 0,
-            stamp: stamp::of_generation(self.node.generation()),
+            stamp: stamp::of_generation(self.frame.node.generation()),
             slot: 0,
             claimed: 0,
         }
@@ -181,18 +183,19 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
 
     /// Tracks the packet between the frame's ends: by its own connection, or, for an ICMP error, by the one that it quotes.
     #[inline(always)]
-    fn track(&mut self, create_flags: u16) -> Result<(), Dropped> {
-        let Frame { parsed, inner, report, sender, receiver, .. } = &mut *self.frame;
+    fn track(&mut self, create_flags: u16, from_outside: bool) -> Result<(), Dropped> {
+        let Frame { now, parsed, inner, report, sender, receiver, .. } = &mut *self.frame;
         let is_error = parsed.is_icmp_error();
         let tracking = Tracking {
             maps: self.maps,
             packet: &*self.packet,
             settings: self.settings,
-            now: self.now,
+            now: *now,
             parsed: if is_error { inner } else { parsed },
             sender,
             receiver,
             create_flags,
+            from_outside: from_outside && !is_error,
             is_error,
         };
         track(&tracking, report)

@@ -4,7 +4,7 @@
 //! 2. `host` is this node. As a source: only what a socket of the node's own network namespace sent, that is a packet
 //!    from no device with a local address. As a destination: whatever routing calls local, listed or not.
 //! 3. An address of this node as a source on a packet that came in by a device is not the host: from the stack it is
-//!    world (forwarded or masqueraded traffic), from the wire it is spoofed.
+//!    world (forwarded or masqueraded traffic), from the wire it is spoofed. So is an address of this node's pods.
 //! 4. An address inside the cluster's ranges that nobody is known to have drops by name; it is never world.
 //! 5. Everything else is world, by family when both families are on.
 //!
@@ -35,6 +35,14 @@ pub mod reserved {
     pub const WORLD_V4: u32 = 9;
     /// Outside the cluster, IPv6.
     pub const WORLD_V6: u32 = 10;
+
+    /// Whether this is this node or the world: what a pod reaches through the host's stack.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_beyond_the_cluster(identity: u32) -> bool {
+        const THEM: u32 = 1 << HOST | 1 << WORLD | 1 << WORLD_V4 | 1 << WORLD_V6;
+        identity < 32 && THEM >> identity & 1 != 0
+    }
 }
 
 /// How an end's identity is found, if it is asked for.
@@ -62,6 +70,9 @@ pub fn resolve<M: Maps, P: Packet>(
     address: &Address,
     identity: &mut u32,
 ) -> Result<(), Dropped> {
+    if lookup as u8 == Lookup::FromWire as u8 && maps.endpoint_by_address(address).is_some() {
+        return Err(dropped!(SpoofedLocalSource));
+    }
     if let Some(entry) = maps.ipcache(address) {
         return exact(packet, settings, lookup, address, entry, identity);
     }

@@ -4,7 +4,8 @@
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Nanoseconds between two reports of a connection that lives.
+    /// Nanoseconds between two reports of a direction of a connection that lives; 0 reports every packet, `u64::MAX`
+    /// none of them.
     pub report_interval: u64,
     /// Identity of IPv4 addresses outside the cluster: 9 where both families are on, else 2.
     pub world_v4: u32,

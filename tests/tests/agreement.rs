@@ -219,7 +219,7 @@ fn connections_agree(host: &HostMaps, kernel: &BTreeMap<(CtTable, CtKey), CtEntr
     for (key, entry) in kernel {
         let Some(wanted) = host.get(key) else { bail!("the kernel alone has {key:?}: {entry:?}") };
         let (mut entry, wanted) = (entry.clone(), (**wanted).clone());
-        let mut times = vec![(&mut entry.created, wanted.created)];
+        let mut times = [(&mut entry.created, wanted.created), (&mut entry.refused, wanted.refused)];
         let mut halves: Vec<(u64, u64)> = Vec::new();
         for (half, other) in entry.halves.iter().zip(&wanted.halves) {
             halves.push((half.last.get(), other.last.get()));

@@ -106,6 +106,55 @@ fn a_tombstone_ends_with_a_syn_that_is_allowed() -> Result<()> {
     Ok(())
 }
 
+// datapath.md 10: what the server was asked while that was allowed it may answer after the refusal; such an answer is no
+// connection of its own, which the client's next datagrams would be answers to. After a silence it is.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn an_answer_under_way_brings_no_refused_conversation_back() -> Result<()> {
+    let ground = Ground::apart(Routing::Native)?;
+    let datagram = |Tuple { from, to }, text: &[u8]| {
+        let tuple = Tuple { from, to };
+        raw::packet(from.ip(), to.ip(), raw::protocol::UDP, &raw::datagram(tuple, text))
+    };
+    let ask = |family| {
+        let tuple = ground.tuple(family, 45060, UDP);
+        ground.client.send_raw(tuple.to.ip(), &datagram(tuple, b"question"))
+    };
+    let answer = |family| {
+        let Tuple { from, to } = ground.tuple(family, 45060, UDP);
+        ground.server.send_raw(from.ip(), &datagram(Tuple { from: to, to: from }, b"answer"))
+    };
+    for family in Family::BOTH {
+        ask(family)?;
+    }
+    pause(SEVERAL)?;
+    assert_eq!(ground.entries("b")?.len(), 2, "{:?}", ground.entries("b")?);
+    ground.relabel_client(&[("app", "stranger")])?;
+    for family in Family::BOTH {
+        for (from, to) in [("client", "server"), ("server", "client"), ("client", "server")] {
+            let since = SystemTime::now();
+            if from == "client" {
+                ask(family)?
+            } else {
+                answer(family)?
+            }
+            let flow = ground.lab.dropped(since, from, to, "UDP")?;
+            assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{from} {family:?}: {}", flow.raw());
+        }
+    }
+    // The silence that the specification asks for, and a second, which is how exactly times are kept.
+    pause(Duration::from_millis(6_500))?;
+    for family in Family::BOTH {
+        let since = SystemTime::now();
+        answer(family)?;
+        let fits = |flow: &sinew_tests::lab::flows::Flow| {
+            flow.source() == "server" && flow.verdict() == "FORWARDED" && flow.protocol() == "UDP"
+        };
+        ground.lab.flow_of_any(since, "of the server's own", fits)?;
+    }
+    Ok(())
+}
+
 // datapath.md 12: TIME_WAIT reuse.
 #[test]
 #[ignore = "cargo xtask test lab"]

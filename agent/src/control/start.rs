@@ -285,6 +285,7 @@ fn datapath_config(config: &Config, overlay: Option<&Link>) -> DatapathConfig {
             overlay_mtu: overlay.map_or(0, |link| link.mtu),
             mark: config.node.mark,
             tunnel_port: config.node.tunnel_port.to_be(),
+            report_interval: config.report_interval(),
             reject: u8::from(config.node.policy_deny_response == DenyResponse::Reject),
             ..Settings::DUAL_STACK
         },

@@ -190,8 +190,10 @@ pub struct CtEntry {
     pub reserved: u32,
     /// When the entry was created, nanoseconds of `CLOCK_MONOTONIC`.
     pub created: u64,
+    /// Of a tombstone: when the connection was first refused, nanoseconds of `CLOCK_MONOTONIC`.
+    pub refused: u64,
     /// Zero.
-    pub reserved2: [u64; 2],
+    pub reserved2: u64,
     /// What each end has sent.
     pub halves: [CtHalf; 2],
 }

@@ -42,7 +42,7 @@ fn layout() -> String {
         CtHalf { last, packets, bytes, flags, reported, reserved }
         CtEntry {
             stamps, identities, cookies, verdict, initiator, flags, reason, node_id, rev_nat, listener, reserved,
-            created, reserved2, halves,
+            created, refused, reserved2, halves,
         }
         EventRecord {
             time, sequence, kind, point, flags, protocol, source, destination, source_port, destination_port, tcp_flags,

@@ -10,8 +10,9 @@ use crate::parse::{Parsed, tcp};
 
 /// `last` is written at most this often, so that most packets don't dirty it.
 const RESOLUTION: u64 = 1_000_000_000;
-/// TCP flags whose first appearance is an event.
-const NOTED: u64 = (tcp::FIN | tcp::SYN | tcp::RST | tcp::PSH | tcp::ACK) as u64;
+/// TCP flags whose first appearance is an event. With PSH and ACK too a short connection leaves eight records instead of
+/// four, and who reads them takes the processor from the packets.
+const NOTED: u64 = (tcp::FIN | tcp::SYN | tcp::RST) as u64;
 
 /// A packet of a connection whose verdict holds.
 #[inline(always)]
@@ -25,7 +26,7 @@ pub(super) fn hit<M: Maps, P: Packet>(
     report.reply_known(reply);
     report.kind = note(t.parsed, entry, sender);
     let (own, _) = halves(entry, sender);
-    if report.kind == 0 && t.now > own.reported.get() + t.settings.report_interval {
+    if report.kind == 0 && t.now.saturating_sub(own.reported.get()) >= t.settings.report_interval {
         report.kind = event::kind::ALIVE;
     }
     if report.kind != 0 {
@@ -41,7 +42,14 @@ pub(super) fn hit<M: Maps, P: Packet>(
 ///
 /// Out of line, and without the whole of [`Tracking`], for the sake of the hooks' stack.
 #[inline(never)]
-pub(super) fn again(parsed: &Parsed, copy: &CtEntry, sender: u8, now: u64, packets: u64) -> u8 {
+pub(super) fn again(parsed: &Parsed, copy: &mut CtEntry, sender: u8, now: u64, packets: u64) -> u8 {
+    let refused = copy.refused;
+    copy.refused = match packets {
+        0 if refused == 0 => now,
+        // A tombstone that is judged again was refused when it became one.
+        0 => refused,
+        _ => 0,
+    };
     let (own, _) = halves(copy, sender);
     own.last.set(now);
     if packets == 0 {

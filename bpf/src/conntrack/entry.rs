@@ -14,8 +14,12 @@ pub mod timeout {
     pub const TCP_OPENING: u64 = 60 * SECOND;
     /// A TCP connection that both ends have closed, or one has reset.
     pub const TCP_CLOSING: u64 = 10 * SECOND;
-    /// A TCP tombstone (datapath.md 10).
+    /// A TCP tombstone (datapath.md 10); those of other protocols live as long as their connections.
     pub const TOMBSTONE: u64 = 60 * SECOND;
+    /// How long the responder of a refused UDP or SCTP connection is silent before its next packet is its own beginning
+    /// (datapath.md 10): as long as a resolver waits for an answer (resolv.conf(5), `timeout`), so that an answer to
+    /// what was asked while it was allowed is none.
+    pub const SILENCE: u64 = 5 * SECOND;
     /// UDP and SCTP. RFC 4787 §4.3 asks for at least 2 min.
     pub const ANY: u64 = 120 * SECOND;
     /// ICMP. RFC 5508 §3.2 asks for at least 60 s.
@@ -53,6 +57,12 @@ pub(super) fn by_end(sender: u8, own: u32, other: u32) -> [u32; 2] {
     if sender == 0 { [own, other] } else { [other, own] }
 }
 
+/// What an end was judged under.
+#[inline(always)]
+pub(super) fn stamp_of(entry: &CtEntry, end: u8) -> u32 {
+    if end == 0 { entry.stamps[0] } else { entry.stamps[1] }
+}
+
 /// Whether the connection's time is up.
 #[inline(always)]
 #[must_use]
@@ -67,6 +77,20 @@ pub fn is_expired(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> b
 pub fn remaining(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> i64 {
     let end = last_packet(entry).saturating_add(allowed_idle(entry, table, transport));
     end.cast_signed().saturating_sub(now.cast_signed())
+}
+
+/// Whether a packet of a refused connection's responder may begin a connection of its own (datapath.md 10).
+///
+/// Out of line for the sake of the hooks' stack.
+#[inline(never)]
+pub(super) fn may_begin(entry: &CtEntry, responder: u8, transport: u8, now: u64) -> bool {
+    if transport != protocol::UDP && transport != protocol::SCTP {
+        return false;
+    }
+    let half = if responder == 0 { &entry.halves[0] } else { &entry.halves[1] };
+    let last = half.last.get();
+    let since = if last > entry.refused { last } else { entry.refused };
+    now > since + timeout::SILENCE
 }
 
 #[inline(always)]

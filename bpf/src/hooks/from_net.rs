@@ -3,6 +3,7 @@
 
 use super::{Frame, Run};
 use crate::abi::EndpointEntry;
+use crate::abi::conntrack::flag as ct_flag;
 use crate::abi::endpoint;
 use crate::deliver::{self, Action};
 use crate::drop::{Dropped, file};
@@ -46,16 +47,16 @@ pub(super) fn judged<M: Maps, P: Packet>(
     lookup: Lookup,
     claimed: u32,
 ) -> Result<Action, Dropped> {
-    run.endpoint = pod.id as u16;
+    run.frame.endpoint = pod.id as u16;
     parse::transport(run.maps, &*run.packet, &mut run.frame.parsed)?;
     if is_impossible(&run.frame.parsed.source) {
         return Err(dropped!(ImpossibleSource));
     }
-    if run.maps.endpoint_by_address(&run.frame.parsed.source).is_some() {
-        return Err(dropped!(SpoofedLocalSource));
-    }
     run.frame.receiver = run.local_end(pod, &run.frame.parsed.destination);
     if run.frame.parsed.is_icmp_error() {
+        if run.maps.endpoint_by_address(&run.frame.parsed.source).is_some() {
+            return Err(dropped!(SpoofedLocalSource));
+        }
         run.read_quoted()?;
         run.frame.sender = run.end_of(&run.frame.inner.source, lookup);
     } else {
@@ -66,8 +67,8 @@ pub(super) fn judged<M: Maps, P: Packet>(
             run.frame.sender.claimed = claimed;
         }
     }
-    run.track(0)?;
-    if pod.flags & endpoint::flag::VIA_STACK != 0 {
+    run.track(0, true)?;
+    if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 || pod.flags & endpoint::flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }
     deliver::to_endpoint(run.packet, run.settings, &run.frame.parsed, pod)

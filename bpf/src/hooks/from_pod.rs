@@ -59,7 +59,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     let Some(pod) = run.maps.endpoint_by_interface(run.packet.interface()) else {
         return Err(dropped!(EndpointNotReady));
     };
-    run.endpoint = pod.id as u16;
+    run.frame.endpoint = pod.id as u16;
     run.frame.report.identities[0] = pod.identity;
     parse::network(&*run.packet, &mut run.frame.parsed)?;
     if source::network(&*run.packet, &run.frame.parsed, pod)? as u8 == Admitted::Host as u8 {
@@ -84,7 +84,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
             return Err(dropped!(UnrelatedIcmpError));
         }
     }
-    run.track(0)?;
+    run.track(0, false)?;
     if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }

@@ -33,7 +33,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     let Some(pod) = run.maps.endpoint_by_interface(run.packet.interface()) else {
         return Err(dropped!(EndpointNotReady));
     };
-    run.endpoint = pod.id as u16;
+    run.frame.endpoint = pod.id as u16;
     parse::network(&*run.packet, &mut run.frame.parsed)?;
     match run.frame.parsed.ether_type {
         ether_type::ARP => return Ok(Action::Stack),
@@ -55,7 +55,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     } else {
         run.frame.sender = run.end_of(&run.frame.parsed.source, Lookup::FromStack);
     }
-    run.track(ct_flag::VIA_STACK)?;
+    run.track(ct_flag::VIA_STACK, false)?;
     Ok(Action::Stack)
 }
 

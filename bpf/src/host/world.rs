@@ -471,6 +471,7 @@ impl World {
 pub fn age_entry(entry: &mut crate::abi::CtEntry, seconds: u64) {
     let earlier = |time: u64| time.saturating_sub(seconds * SECOND);
     entry.created = earlier(entry.created);
+    entry.refused = earlier(entry.refused);
     for half in &entry.halves {
         half.last.set(earlier(half.last.get()));
         half.reported.set(earlier(half.reported.get()));

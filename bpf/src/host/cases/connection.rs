@@ -151,6 +151,33 @@ cases! {
                 &[("rule 0", 1), ("rule 70", 1), ("drop 133", 1), ("dropped", 1)])
     }
 
+    /// 33: without aggregation every packet is reported, also one whose connection has just been judged again.
+    fn dp33_every_packet_is_reported(f) {
+        let t = talk(f, WEB.place, API.place);
+        let mut world = World::open();
+        world.settings.report_interval = 0;
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API), &[("packets", 1), ("alive", 1)])
+            .packet(Sent::from_pod(&API, t.udp_back()), Expected::Pod(&WEB), &[("packets", 1), ("flags", 1)])
+            .change(|world| world.raise_epoch(&API))
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API),
+                &[("rule 0", 2), ("packets", 1), ("alive", 1)])
+    }
+
+    /// 33: at most, only its beginning, the first answer and its end are.
+    fn dp33_no_sign_of_life_is_reported(f) {
+        let t = talk(f, WEB.place, API.place);
+        let mut world = World::open();
+        world.settings.report_interval = u64::MAX;
+        opened(Case::new(world), &t, &WEB, &API)
+            .age(600)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API), &[("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(FIN)), Expected::Pod(&API), &[("packets", 1), ("flags", 1)])
+            .packet(Sent::from_pod(&API, t.back(FIN)), Expected::Pod(&WEB), &[("packets", 1), ("close", 1)])
+    }
+
     /// 8: a connection that opens lives 60 s, an open one 8000 s, a closed one 10 s.
     fn dp08_tcp_times(f) {
         let t = talk(f, WEB.place, API.place);

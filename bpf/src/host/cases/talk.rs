@@ -135,11 +135,7 @@ pub(super) fn opened(case: Case, talk: &Talk, a: &'static Pod, b: &'static Pod) 
         &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)],
     )
     .packet(Sent::from_pod(b, talk.back(SYN_ACK)), to_a, &[("flags", 1), ("packets", 1)])
-    .packet(
-        Sent::from_pod(a, talk.out(tcp::ACK)),
-        to_b,
-        &[("flags", 1), ("packets", 1), ("opening", -1), ("tcp", 1)],
-    )
-    .packet(Sent::from_pod(a, talk.out(DATA)), to_b, &[("flags", 1), ("packets", 1)])
-    .packet(Sent::from_pod(b, talk.back(DATA)), to_a, &[("flags", 1), ("packets", 1)])
+    .packet(Sent::from_pod(a, talk.out(tcp::ACK)), to_b, &[("packets", 1), ("opening", -1), ("tcp", 1)])
+    .packet(Sent::from_pod(a, talk.out(DATA)), to_b, &[("packets", 1)])
+    .packet(Sent::from_pod(b, talk.back(DATA)), to_a, &[("packets", 1)])
 }
