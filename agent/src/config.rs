@@ -2,6 +2,7 @@
 //!
 //! Neighbours: `main.rs` parses, everything else gets values. A flag is here only if somebody must turn it; each says who.
 
+mod metrics;
 mod observer;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use sinew_api::object::Routing;
 
+pub use metrics::MetricsArguments;
 pub use observer::{ObserverArguments, ObserverPort, PortFiles};
 
 /// The command line of `sinew-agent`. Each flag can be given as an environment variable too, `SINEW_` before its name.
@@ -30,6 +32,9 @@ pub struct Arguments {
     /// Where flows are served.
     #[command(flatten)]
     pub observer: ObserverArguments,
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub metrics: MetricsArguments,
 }
 
 /// Commands beside being the agent.
@@ -184,6 +189,8 @@ pub struct Config {
     pub node: NodeArguments,
     /// Where flows are served besides the agent's socket.
     pub observer: Option<ObserverPort>,
+    /// Metrics, if they are to be served.
+    pub metrics: MetricsArguments,
 }
 
 impl Config {
@@ -244,7 +251,7 @@ impl TryFrom<Arguments> for Config {
     type Error = ConfigError;
 
     fn try_from(arguments: Arguments) -> Result<Self, ConfigError> {
-        let Arguments { place, mut node, observer, .. } = arguments;
+        let Arguments { place, mut node, observer, metrics, .. } = arguments;
         place.check()?;
         let store =
             place.store.clone().ok_or_else(|| wrong("--store", "say where objects are kept: folder:DIR"))?;
@@ -296,7 +303,7 @@ impl TryFrom<Arguments> for Config {
             return Err(wrong("--mark", "at least one bit, and neither 0x4000 nor 0x8000"));
         }
         let observer = observer.port()?;
-        Ok(Self { place, store, node, observer })
+        Ok(Self { place, store, node, observer, metrics })
     }
 }
 

@@ -22,7 +22,7 @@ mod report;
 mod start;
 mod steps;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,6 +39,7 @@ use crate::cni::ledger::Ledger;
 use crate::cni::step::Step;
 use crate::config::Config;
 use crate::datapath::Datapath;
+use crate::metrics::Counted;
 use crate::netlink::watch::{LinkEvent, LinkWatch};
 use crate::netlink::{Link, Netlink};
 use crate::server::Ask;
@@ -60,6 +61,8 @@ const STEPS: usize = 128;
 const ASKS: usize = 32;
 /// Time between two tries of what failed, and between two looks at addresses and waiting relabels.
 const TICK: Duration = Duration::from_millis(200);
+/// Revisions whose way into the kernel is timed; with more of them waiting, the kernel refuses something.
+const ASKED: usize = 1024;
 /// A relabel waits for other nodes no longer than this (policy.md 17).
 const RELABEL_WITHIN: Duration = Duration::from_secs(5);
 /// How long a node goes on saying that its tables hold an identity that it learnt: longer than anybody waits for it.
@@ -109,6 +112,9 @@ pub struct Control<S> {
     in_use: BTreeMap<String, Vec<Identity>>,
     idle: BTreeMap<Identity, Instant>,
     failures: BTreeMap<&'static str, String>,
+    /// Revisions that are asked for and not enforced yet, and when the change that led to each was heard of.
+    asked: VecDeque<(u64, Instant)>,
+    counted: Arc<Counted>,
     /// Label sets whose numbers have been asked for and not yet written down as asked.
     wanted_identities: Vec<sinew_api::labels::Labels>,
     /// The policies of which the digest is known, and it.
@@ -197,7 +203,16 @@ impl<S: Store> Control<S> {
 
     /// Tells the engine, and carries out what follows.
     fn hear(&mut self, events: Vec<Event>) {
+        let begun = Instant::now();
         let changes: Vec<Change> = self.engine.apply(events);
+        self.counted.computed(begun.elapsed());
+        for change in &changes {
+            if let Change::Revision(revision) = change
+                && self.asked.len() < ASKED
+            {
+                self.asked.push_back((*revision, begun));
+            }
+        }
         self.backlog.push(changes);
         self.carry_out();
     }
@@ -211,6 +226,10 @@ impl<S: Store> Control<S> {
         self.relabels
             .extend(announce.into_iter().map(|(id, identity)| (id, (identity, now + RELABEL_WITHIN))));
         self.enforced = revision.unwrap_or(self.enforced);
+        while let Some((_, heard)) = self.asked.pop_front_if(|(revision, _)| *revision <= self.enforced) {
+            self.counted.enforced(heard.elapsed());
+        }
+        self.counted.waiting(self.backlog.waiting());
         self.wanted_identities.extend(allocate);
         self.fail("datapath", self.backlog.failure().map(str::to_owned));
         self.stale = true;

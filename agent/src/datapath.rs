@@ -6,7 +6,8 @@
 //!
 //! Neighbours: `sinew_engine` says what to write ([`Change`]); `control.rs` calls; `flow.rs` reads [`EventRings`].
 //! Inside: `pins.rs` finds and checks what is there, `links.rs` attaches, `tables.rs` owns the slots, `words.rs` the
-//! state words, `addresses.rs` what addresses resolve to, `connections.rs` and `counters.rs` read what packets wrote.
+//! state words, `addresses.rs` what addresses resolve to, `connections.rs` and `counters.rs` read what packets wrote,
+//! `readings.rs` reads it again for metrics.
 
 #![allow(unsafe_code, reason = "map memory and bpf(2)")]
 
@@ -20,6 +21,7 @@ mod events;
 mod grace;
 mod links;
 mod pins;
+mod readings;
 mod tables;
 mod words;
 
@@ -37,6 +39,7 @@ pub use connections::{Connection, ConnectionFilter};
 pub use counters::{DropTotal, MapFill, RuleHits};
 pub use events::EventRings;
 pub use grace::grace;
+pub use readings::{AnswerTotal, Reading, Readings, RingTotal};
 
 use abi::Abi;
 use addresses::Addresses;
@@ -150,15 +153,15 @@ impl Datapath {
             entries.insert(EndpointId(entry.id as u16), entry);
         }
         let tables = Tables::open(pins.take(&mut loaded, "POLICY")?, &words)?;
-        let addresses = Addresses::open(&pins, &mut loaded)?;
+        let addresses = Addresses::open(&mut |name| pins.take(&mut loaded, name))?;
         let endpoints = pins::typed(pins.take(&mut loaded, "ENDPOINTS")?, "ENDPOINTS")?;
-        let connections = connections::Connections::open(&pins, &mut loaded)?;
+        let connections = connections::Connections::open(&mut |name| pins.take(&mut loaded, name))?;
         let events = EventRings::open(
             pins.take(&mut loaded, "EVENTS")?,
             pins.take(&mut loaded, "RINGS")?,
             config.ring_bytes,
         )?;
-        let counters = counters::Counters::open(&pins, &mut loaded)?;
+        let counters = counters::Counters::open(&mut |name| pins.take(&mut loaded, name))?;
         let links = Links::open(loaded, pins.links_folder())?;
         Ok(Self {
             pins,
@@ -352,6 +355,15 @@ impl Datapath {
         self.events.take()
     }
 
+    /// Handles of its own for whoever reads counters beside the owner.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to open a map again.
+    pub fn readings(&self) -> Result<Readings, DatapathError> {
+        Readings::open(self.pins.clone())
+    }
+
     /// Entries and capacity of every table.
     #[must_use]
     pub fn map_fill(&self) -> Vec<MapFill> {
@@ -390,9 +402,9 @@ impl Datapath {
         self.counters.rules()
     }
 
-    /// Drops by reason.
+    /// Drops by reason, those that happened.
     #[must_use]
     pub fn drops(&self) -> Vec<DropTotal> {
-        self.counters.drops()
+        self.counters.drops().into_iter().filter(|total| total.packets > 0).collect()
     }
 }

@@ -7,6 +7,7 @@ pub mod control;
 pub mod datapath;
 pub mod flow;
 pub mod kernel;
+pub mod metrics;
 pub mod netlink;
 pub mod plugin;
 pub mod run;

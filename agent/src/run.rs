@@ -6,6 +6,7 @@
 //! | `store` | the folder's files (`crate::store::folder`) | with the control loop |
 //! | `serving` | flows and the gRPC socket | with the control loop |
 //! | `observer-port` | the Observer's TCP port, if there is one | with the process |
+//! | `metrics` | the metrics port, if it is asked for | with the control loop |
 //! | `pod-namespace` | one visit of a pod's namespace | by itself |
 //!
 //! The control loop has a thread of its own so that no client and no storm of events makes a policy wait. Ending leaves
@@ -13,12 +14,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
+use sinew_observer::metrics::http;
 use sinew_observer::peer::Peers;
 use sinew_observer::{Journal, JournalSettings};
 use tokio::net::UnixListener;
@@ -33,6 +36,7 @@ use crate::control::{self, Started};
 use crate::datapath::EventRings;
 use crate::flow::{self, FlowSettings};
 use crate::kernel;
+use crate::metrics::{Counted, NodeMetrics};
 use crate::server::{self, Sources};
 use crate::socket;
 use crate::view::Constants;
@@ -43,6 +47,8 @@ pub const SOCKET: &str = "agent.sock";
 const RAW_BATCHES: usize = 256;
 /// How long a killed agent may take to go: giving back the memory of a large cluster's objects takes 50 ms.
 const PREDECESSOR: Duration = Duration::from_secs(2);
+/// Time between two tries to open the metrics port.
+const METRICS_RETRY: Duration = Duration::from_secs(5);
 /// Time between two looks for DELs that a plugin queued while the agent was stopped.
 const QUEUE_LOOK: Duration = Duration::from_secs(10);
 
@@ -83,8 +89,9 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let state_dir = config.place.state_dir.clone();
     let cni_socket = config.place.run_dir.join(cni_server::SOCKET);
     let port = config.observer.clone();
+    let metrics_at = config.metrics.hubble_metrics_server;
     let started = control::start(config, object, kernel).await?;
-    let Started { control, steps, asks, view, constants, rings, netlink } = started;
+    let Started { control, steps, asks, view, constants, rings, readings, counted, netlink } = started;
     tracing::info!(node = constants.node, store = constants.store, "the agent is up");
 
     let sources = Sources {
@@ -94,12 +101,17 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
         asks,
         records: broadcast::Sender::new(RAW_BATCHES),
     };
+    if let Some(address) = metrics_at {
+        let (constants, journal) = (Arc::clone(&sources.constants), Arc::clone(&sources.journal));
+        let counted = Arc::clone(&counted);
+        serve_metrics_beside(address, NodeMetrics::new(constants, view.clone(), journal, counted, readings))?;
+    }
     let mut serving = serve_beside(sources, rings, socket, port)?;
     let attacher = Rc::new(Attacher::new(netlink, steps, view));
     // Listen first, read the queue second (`crate::plugin` counts on it), accept third.
     let listener = cni_server::bind(cni_socket.parent().unwrap_or(Path::new("/")))
         .with_context(|| format!("making the CNI socket {}", cni_socket.display()))?;
-    let cni = tokio::task::spawn_local(serve_cni(listener, attacher, state_dir));
+    let cni = tokio::task::spawn_local(serve_cni(listener, attacher, counted, state_dir));
 
     let outcome = tokio::select! {
         outcome = control.run() => outcome.map_err(anyhow::Error::from),
@@ -124,10 +136,15 @@ fn journal(constants: &Constants, port: Option<&ObserverPort>, socket: &Path) ->
     Journal::new(settings, SystemTime::now())
 }
 
-async fn serve_cni(listener: UnixListener, attacher: Rc<Attacher>, state_dir: PathBuf) {
+async fn serve_cni(
+    listener: UnixListener,
+    attacher: Rc<Attacher>,
+    counted: Arc<Counted>,
+    state_dir: PathBuf,
+) {
     carry_out_queue(&attacher, &state_dir).await;
     let mut look = tokio::time::interval(QUEUE_LOOK);
-    let serve = cni_server::serve(listener, Rc::clone(&attacher));
+    let serve = cni_server::serve(listener, Rc::clone(&attacher), counted);
     tokio::pin!(serve);
     loop {
         tokio::select! {
@@ -153,6 +170,29 @@ async fn carry_out_queue(attacher: &Attacher, state_dir: &Path) {
             Err(error) => tracing::warn!(attachment = %del.key, error, "a queued DEL has to wait"),
         }
     }
+}
+
+/// The metrics port on a thread of its own, so that neither a scrape nor a client slows flows or policies. A port that
+/// can't be had now is tried for again: pods must not go without a network because somebody else has it.
+fn serve_metrics_beside(address: SocketAddr, metrics: NodeMetrics) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("making the metrics thread's runtime")?;
+    let serve = async move {
+        loop {
+            match http::bind(address).await {
+                Ok(listener) => match http::serve(listener, Arc::new(metrics)).await {},
+                Err(error) => tracing::error!(%address, %error, "the metrics port cannot be opened"),
+            }
+            tokio::time::sleep(METRICS_RETRY).await;
+        }
+    };
+    std::thread::Builder::new()
+        .name("metrics".into())
+        .spawn(move || match runtime.block_on::<_>(serve) {})
+        .context("starting the metrics thread")
+        .map(drop)
 }
 
 /// Flows and services on a thread of their own. The receiver hears how it ended.

@@ -38,6 +38,9 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
 pub use ask::Ask;
+pub(crate) use endpoints::state as endpoint_state;
+pub(crate) use policies::state as policy_state;
+pub(crate) use status::{conditions, is_alive};
 
 use crate::flow::RecordBatch;
 use crate::view::{Constants, View};

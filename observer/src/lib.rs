@@ -11,6 +11,7 @@ pub mod filter;
 pub mod journal;
 pub mod listen;
 pub mod mask;
+pub mod metrics;
 pub mod peer;
 pub mod query;
 pub mod relay;

@@ -11,7 +11,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sinew_api::cni::{Request, Response};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::attach::Attacher;
 use super::ledger::key_of;
 use super::{AttachmentKey, Refusal};
+use crate::metrics::Counted;
 use crate::socket;
 
 /// Name of the socket under the run folder.
@@ -42,15 +43,15 @@ pub fn bind(run_dir: &Path) -> io::Result<UnixListener> {
 }
 
 /// Serves the socket until the task is dropped. Must run in a `LocalSet`.
-pub async fn serve(listener: UnixListener, attacher: Rc<Attacher>) {
+pub async fn serve(listener: UnixListener, attacher: Rc<Attacher>, counted: Arc<Counted>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let attacher = attacher.clone();
+                let (attacher, counted) = (attacher.clone(), counted.clone());
                 tokio::task::spawn_local(async move {
-                    if let Err(error) = serve_one(stream, &attacher).await {
+                    if let Err(error) = serve_one(stream, &attacher, &counted).await {
                         tracing::debug!(%error, "a CNI connection broke");
                     }
                     drop(permit);
@@ -65,19 +66,22 @@ pub async fn serve(listener: UnixListener, attacher: Rc<Attacher>) {
     }
 }
 
-async fn serve_one(stream: UnixStream, attacher: &Attacher) -> io::Result<()> {
+async fn serve_one(stream: UnixStream, attacher: &Attacher, counted: &Counted) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader.take(MAX_REQUEST_BYTES));
     let mut line = String::new();
     timeout(PATIENCE, reader.read_line(&mut line)).await??;
+    let begun = Instant::now();
     let request = match serde_json::from_str::<Request>(&line) {
         Ok(request) => request,
         Err(error) => {
-            let refusal = Refusal::Request(error.to_string());
-            return answer(&mut writer, &refusal.response()).await;
+            let response = Refusal::Request(error.to_string()).response();
+            counted.cni(None, &response, begun.elapsed());
+            return answer(&mut writer, &response).await;
         }
     };
     let response = carry_out(attacher, &request).await.unwrap_or_else(|refusal| refusal.response());
+    counted.cni(Some(&request), &response, begun.elapsed());
     if let Response::Refused { code, message, .. } = &response {
         tracing::warn!(code, message, "a CNI request is refused");
     }

@@ -59,6 +59,11 @@ impl Backlog {
         self.queue.is_empty() && self.passed_over.is_empty()
     }
 
+    /// Changes that the kernel and the files don't have yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + self.passed_over.len()
+    }
+
     /// What keeps changes waiting.
     pub(super) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()

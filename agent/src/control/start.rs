@@ -10,7 +10,7 @@
 //!
 //! Neighbours: `main.rs` calls; `super` is what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -34,7 +34,8 @@ use crate::cni::ledger::Ledger;
 use crate::cni::reconcile::{self, Plan};
 use crate::cni::step::Step;
 use crate::config::{Config, DenyResponse, StoreArgument};
-use crate::datapath::{Datapath, DatapathConfig, DatapathError, EventRings, LAST_ENDPOINT};
+use crate::datapath::{Datapath, DatapathConfig, DatapathError, EventRings, LAST_ENDPOINT, Readings};
+use crate::metrics::Counted;
 use crate::netlink::node::{self, OVERLAY_LINK};
 use crate::netlink::watch::LinkWatch;
 use crate::netlink::{Link, Netlink, NetlinkError};
@@ -91,6 +92,10 @@ pub struct Started {
     pub constants: Constants,
     /// The event rings.
     pub rings: Option<EventRings>,
+    /// The datapath's counters, for metrics.
+    pub readings: Readings,
+    /// What the loop counts.
+    pub counted: Arc<Counted>,
     /// The node's netlink connection.
     pub netlink: Arc<Netlink>,
 }
@@ -129,6 +134,8 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
     let (asks, ask_receiver) = mpsc::channel(ASKS);
     let (view, view_receiver) = watch::channel(Arc::new(empty_view()));
     let constants = constants(&config, mtu, kernel);
+    let counted = Arc::new(Counted::default());
+    let readings = datapath.readings()?;
     let mut control = Control {
         store,
         netlink: Arc::clone(&netlink),
@@ -160,6 +167,8 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
         in_use: BTreeMap::new(),
         idle: BTreeMap::new(),
         failures: BTreeMap::new(),
+        asked: VecDeque::new(),
+        counted: Arc::clone(&counted),
         wanted_identities: Vec::new(),
         digested: (Arc::default(), policy_digest([])),
         routes_due: true,
@@ -167,7 +176,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
         config,
     };
     control.take_over(policies).await?;
-    Ok(Started { control, steps, asks, view: view_receiver, constants, rings, netlink })
+    Ok(Started { control, steps, asks, view: view_receiver, constants, rings, readings, counted, netlink })
 }
 
 impl Control<FolderStore> {

@@ -3,7 +3,7 @@
 use aya::Pod;
 use aya::maps::MapError;
 use sinew_bpf::abi::{Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey};
-use sinew_bpf::maps::{DropCount, RingCount, RuleCount};
+use sinew_bpf::maps::{AnswerCount, DropCount, RingCount, RuleCount};
 use sinew_bpf::settings::Settings;
 
 use super::DatapathError;
@@ -20,7 +20,18 @@ macro_rules! pod {
     };
 }
 
-pod!(Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey, DropCount, RingCount, RuleCount, Settings);
+pod!(
+    Address,
+    EndpointEntry,
+    IpcacheEntry,
+    PolicyEntry,
+    PolicyKey,
+    AnswerCount,
+    DropCount,
+    RingCount,
+    RuleCount,
+    Settings
+);
 
 /// A removal of what is not there has done its work.
 pub(super) fn absent_is_fine(result: Result<(), MapError>, attempt: &str) -> Result<(), DatapathError> {

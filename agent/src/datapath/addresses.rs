@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData};
 use ipnet::IpNet;
@@ -13,7 +12,7 @@ use sinew_engine::Found;
 use super::DatapathError;
 use super::abi::{Abi, absent_is_fine};
 use super::counters::count;
-use super::pins::{Pins, typed};
+use super::pins::{Take, typed};
 
 /// The maps by address and identity.
 pub(super) struct Addresses {
@@ -24,12 +23,12 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    pub(super) fn open(pins: &Pins, loaded: &mut Ebpf) -> Result<Self, DatapathError> {
+    pub(super) fn open(take: Take<'_>) -> Result<Self, DatapathError> {
         Ok(Self {
-            ipcache: typed(pins.take(loaded, "IPCACHE")?, "IPCACHE")?,
-            ranges: typed(pins.take(loaded, "RANGES")?, "RANGES")?,
-            classes: typed(pins.take(loaded, "CLASSES")?, "CLASSES")?,
-            known: typed(pins.take(loaded, "KNOWN")?, "KNOWN")?,
+            ipcache: typed(take("IPCACHE")?, "IPCACHE")?,
+            ranges: typed(take("RANGES")?, "RANGES")?,
+            classes: typed(take("CLASSES")?, "CLASSES")?,
+            known: typed(take("KNOWN")?, "KNOWN")?,
         })
     }
 

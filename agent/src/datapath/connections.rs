@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData};
 use sinew_bpf::abi::{CtEntry, CtKey};
 use sinew_bpf::conntrack;
@@ -11,7 +10,7 @@ use sinew_bpf::maps::CtTable;
 use super::DatapathError;
 use super::abi::absent_is_fine;
 use super::counters::count;
-use super::pins::{Pins, typed};
+use super::pins::{Take, typed};
 
 const KEY_BYTES: usize = size_of::<CtKey>();
 const ENTRY_BYTES: usize = size_of::<CtEntry>();
@@ -60,8 +59,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn open(pins: &Pins, loaded: &mut Ebpf) -> Result<Self, DatapathError> {
-        let mut open = |name: &'static str| typed::<Table>(pins.take(loaded, name)?, name);
+    pub(super) fn open(take: Take<'_>) -> Result<Self, DatapathError> {
+        let mut open = |name: &'static str| typed::<Table>(take(name)?, name);
         Ok(Self {
             tables: [
                 (CtTable::TcpOpening, "CT_OPENING", open("CT_OPENING")?),

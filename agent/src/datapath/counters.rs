@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use aya::Ebpf;
 use aya::maps::{MapData, MapError, PerCpuArray, PerCpuHashMap};
 use sinew_bpf::drop::DropReason;
 use sinew_bpf::maps::{DropCount, RuleCount, drop_counter};
 
 use super::DatapathError;
 use super::abi::Abi;
-use super::pins::{Pins, typed};
+use super::pins::{Take, typed};
 
 /// How full a map is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +58,8 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) fn open(pins: &Pins, loaded: &mut Ebpf) -> Result<Self, DatapathError> {
-        Ok(Self {
-            rules: typed(pins.take(loaded, "RULES")?, "RULES")?,
-            drops: typed(pins.take(loaded, "DROPS")?, "DROPS")?,
-        })
+    pub(super) fn open(take: Take<'_>) -> Result<Self, DatapathError> {
+        Ok(Self { rules: typed(take("RULES")?, "RULES")?, drops: typed(take("DROPS")?, "DROPS")? })
     }
 
     /// Judgements by cookie.
@@ -80,7 +76,7 @@ impl Counters {
         hits
     }
 
-    /// Drops by reason, those that happened.
+    /// Drops by reason, those that never happened too.
     pub(super) fn drops(&self) -> Vec<DropTotal> {
         let mut totals = Vec::new();
         for reason in DropReason::ALL {
@@ -90,9 +86,7 @@ impl Counters {
                 total.packets += count.packets;
                 total.bytes += count.bytes;
             }
-            if total.packets > 0 {
-                totals.push(total);
-            }
+            totals.push(total);
         }
         totals
     }
@@ -102,6 +96,9 @@ impl Counters {
         ("RULES", "lru-percpu-hash", count(self.rules.keys()))
     }
 }
+
+/// Name, kind and entries of a map.
+pub(super) type Counted = (&'static str, &'static str, u64);
 
 /// Entries that a walk over the keys finds.
 pub(super) fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>) -> u64 {

@@ -45,6 +45,7 @@ pub(super) const PROGRAMS: &[&str] =
     &["from_pod", "to_pod", "from_net", "to_net", "from_overlay", "to_overlay", ANSWER];
 
 /// The folders of one node and layout.
+#[derive(Clone, Debug)]
 pub(super) struct Pins {
     maps: PathBuf,
     links: PathBuf,
@@ -135,6 +136,13 @@ impl Pins {
         })
     }
 
+    /// Another handle of a pinned map.
+    pub(super) fn open_again(&self, name: &'static str) -> Result<Map, DatapathError> {
+        MapData::from_pin(self.maps.join(name))
+            .and_then(Map::from_map_data)
+            .map_err(|e| DatapathError::kernel(format!("opening pinned map {name}"), e))
+    }
+
     /// A map of the loaded object.
     pub(super) fn take(&self, loaded: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
         loaded.take_map(name).ok_or_else(|| {
@@ -142,6 +150,9 @@ impl Pins {
         })
     }
 }
+
+/// Where maps come from: the loaded object, or their pins.
+pub(super) type Take<'a> = &'a mut dyn FnMut(&'static str) -> Result<Map, DatapathError>;
 
 /// A map as what it is.
 pub(super) fn typed<T>(map: Map, name: &str) -> Result<T, DatapathError>

@@ -90,7 +90,7 @@ pub(super) fn endpoint_name(endpoint: &EndpointView) -> String {
 }
 
 /// Where an endpoint stands.
-pub(super) fn state(view: &View, id: EndpointId) -> EndpointState {
+pub(crate) fn state(view: &View, id: EndpointId) -> EndpointState {
     let Some(endpoint) = view.snapshot.endpoints.get(&id) else {
         return EndpointState::Unspecified;
     };

@@ -81,7 +81,7 @@ pub(super) fn find<'a>(view: &'a View, name: &str) -> Result<(&'a PolicyName, &'
 }
 
 /// Where a policy stands, on the wire.
-pub(super) fn state(policy: &PolicyView) -> PolicyState {
+pub(crate) fn state(policy: &PolicyView) -> PolicyState {
     match policy.state {
         snapshot::PolicyState::Enforced => PolicyState::Enforced,
         snapshot::PolicyState::Audited => PolicyState::Audited,

@@ -95,7 +95,8 @@ impl AgentService {
     }
 }
 
-fn conditions(view: &View) -> Vec<Condition> {
+/// The parts of the node and how they are.
+pub(crate) fn conditions(view: &View) -> Vec<Condition> {
     let refused = view.snapshot.policies.values().filter(|policy| !policy.problems.is_empty()).count();
     let unreadable = view.unreadable.len();
     PARTS
@@ -133,7 +134,7 @@ fn conditions(view: &View) -> Vec<Condition> {
 }
 
 /// A node as the others see it.
-pub(super) fn is_alive(node: &Node, now: SystemTime) -> bool {
+pub(crate) fn is_alive(node: &Node, now: SystemTime) -> bool {
     let heartbeat = SystemTime::UNIX_EPOCH + Duration::from_millis(node.status.heartbeat_ms);
     now.duration_since(heartbeat).is_ok_and(|silence| silence < NODE_SILENCE) || heartbeat >= now
 }

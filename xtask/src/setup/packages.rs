@@ -36,6 +36,13 @@ const TOOLS: &[Tool] = &[
     tool(Group::Test, "xz", "xz-utils", "unpacks kernel modules"),
     tool(Group::Test, "busybox", "busybox-static", "the emulator's shell"),
     tool(Group::Test, "tcpdump", "tcpdump", "an observer that is not ours"),
+    tool(Group::Test, "curl", "curl", "reads a metrics port"),
+    tool(
+        Group::Test,
+        "prometheus",
+        "prometheus",
+        "scrapes nodes; its promtool judges metrics, rules and queries",
+    ),
 ];
 
 /// Installs what the group's rows miss.

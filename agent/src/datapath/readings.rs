@@ -1,0 +1,129 @@
+//! Counters and fill for metrics, read beside the owner of the datapath.
+//!
+//! A scrape must not hold up the control loop, and a walk over a full connection table takes as long as a policy change
+//! to a hundred endpoints; so these are handles of their own on the pinned maps, for another thread. They only read.
+//! Neighbours: `counters.rs`, `connections.rs` and `addresses.rs` read one map each, for both.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::{HashMap, MapData, PerCpuArray};
+use sinew_bpf::abi::StateWord;
+use sinew_bpf::maps::{AnswerCount, FragmentKey, FragmentPorts, RingCount};
+
+use super::abi::Abi;
+use super::addresses::Addresses;
+use super::connections::Connections;
+use super::counters::{Counters, DropTotal, MapFill, RuleHits, count};
+use super::pins::{Pins, typed};
+use super::words::{WORDS, Words};
+use super::{DatapathError, counters};
+
+type Fragments = HashMap<MapData, [u8; size_of::<FragmentKey>()], [u8; size_of::<FragmentPorts>()]>;
+
+/// Handles for reading.
+pub struct Readings {
+    pins: Pins,
+    words: Words,
+    endpoints: HashMap<MapData, [u8; 16], [u8; 64]>,
+    interfaces: HashMap<MapData, u32, [u8; 64]>,
+    addresses: Addresses,
+    connections: Connections,
+    fragments: Fragments,
+    counters: Counters,
+    rings: PerCpuArray<MapData, Abi<RingCount>>,
+    answers: PerCpuArray<MapData, Abi<AnswerCount>>,
+}
+
+/// What they say at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// Every table.
+    pub fill: Vec<MapFill>,
+    /// Every drop reason.
+    pub drops: Vec<DropTotal>,
+    /// Judgements by rule cookie.
+    pub rules: BTreeMap<u32, RuleHits>,
+    /// The event rings, by CPU.
+    pub rings: Vec<RingTotal>,
+    /// Answers to refused packets.
+    pub answers: AnswerTotal,
+}
+
+/// Records of one CPU's ring since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingTotal {
+    /// Records that programs wanted to write.
+    pub wanted: u64,
+    /// Records lost, because the ring was full.
+    pub lost: u64,
+}
+
+/// Answers to refused packets since the maps were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnswerTotal {
+    /// Answers sent.
+    pub made: u64,
+    /// Answers not sent, because there were too many.
+    pub withheld: u64,
+}
+
+impl Readings {
+    pub(super) fn open(pins: Pins) -> Result<Self, DatapathError> {
+        let mut take = |name| pins.open_again(name);
+        Ok(Self {
+            words: Words::open(take("WORDS")?)?,
+            endpoints: typed(take("ENDPOINTS")?, "ENDPOINTS")?,
+            interfaces: typed(take("INTERFACES")?, "INTERFACES")?,
+            addresses: Addresses::open(&mut take)?,
+            connections: Connections::open(&mut take)?,
+            fragments: typed(take("FRAGMENTS")?, "FRAGMENTS")?,
+            counters: Counters::open(&mut take)?,
+            rings: typed(take("RINGS")?, "RINGS")?,
+            answers: typed(take("ANSWERS")?, "ANSWERS")?,
+            pins,
+        })
+    }
+
+    /// Reads everything. Walks the keys of every table: some 300 ns an entry.
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        let mut fill: Vec<counters::Counted> = vec![
+            ("ENDPOINTS", "hash", count(self.endpoints.keys())),
+            ("INTERFACES", "hash", count(self.interfaces.keys())),
+            ("POLICY", "array-of-maps", self.slots_in_use()),
+            ("FRAGMENTS", "lru-hash", count(self.fragments.keys())),
+            self.counters.fill(),
+        ];
+        fill.extend(self.addresses.fill());
+        fill.extend(self.connections.fill());
+        Reading {
+            fill: fill
+                .into_iter()
+                .filter_map(|(name, kind, entries)| self.pins.fill(name, kind, entries))
+                .collect(),
+            drops: self.counters.drops(),
+            rules: self.counters.rules(),
+            rings: self.rings(),
+            answers: self.answers(),
+        }
+    }
+
+    /// Slots that a word names, the one that drops left out.
+    fn slots_in_use(&self) -> u64 {
+        let slots: BTreeSet<u32> = (1..WORDS as u32).map(|index| self.words.get(index).slot()).collect();
+        slots.iter().filter(|slot| **slot != StateWord::DROP_SLOT).count() as u64
+    }
+
+    fn rings(&self) -> Vec<RingTotal> {
+        let Ok(counts) = self.rings.get(&0, 0) else { return Vec::new() };
+        counts.iter().map(|Abi(count)| RingTotal { wanted: count.sequence, lost: count.lost }).collect()
+    }
+
+    fn answers(&self) -> AnswerTotal {
+        let Ok(counts) = self.answers.get(&0, 0) else { return AnswerTotal::default() };
+        counts.iter().fold(AnswerTotal::default(), |total, Abi(count)| AnswerTotal {
+            made: total.made + count.made,
+            withheld: total.withheld + count.withheld,
+        })
+    }
+}

@@ -1,0 +1,101 @@
+//! Metrics of live agents (issue 4, point 6): the port, the numbers, the series of pods that are gone, and a real
+//! Prometheus with the boards and alert rules of `deploy/observability`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use sinew_tests::lab::process::{output_with, run};
+use sinew_tests::lab::{Family, Lab, Node, Topology};
+
+const TCP: u16 = 80;
+
+const POLICY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: server-accepts, namespace: default}
+spec:
+  podSelector: {matchLabels: {app: server}}
+  ingress:
+  - from: [{podSelector: {matchLabels: {app: client}}}]
+    ports: [{port: 80, protocol: TCP}]
+";
+
+/// What a node's metrics port answers.
+fn scrape(node: &Node) -> Result<String> {
+    run(node.netns().command("curl").args(["-fsS", "http://127.0.0.1:9965/metrics"]))
+}
+
+/// The number of a series.
+fn number(text: &str, series: &str) -> Result<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.with_context(|| format!("{series} is not in {text}"))?.parse().context("a number")
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn the_kernel_counts_every_packet_and_the_port_tells_it() -> Result<()> {
+    let lab =
+        Lab::build(Topology::Wire(1)).agent_argument("--hubble-metrics-server=127.0.0.1:9965").start()?;
+    let node = lab.node("a");
+    let client = node.pod("client", &[("app", "client")])?;
+    let other = node.pod("other", &[("app", "other")])?;
+    let server = node.pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[])?;
+    lab.apply("policy", POLICY)?;
+    let denied =
+        "sinew_drop_packets_total{reason=\"policy denied by default\",hubble_reason=\"POLICY_DENIED\"}";
+    let policy =
+        "sinew_policy_judgements_total{policy=\"netpol/default/server-accepts\",by=\"default_deny\"}";
+    let before = scrape(node)?;
+    for family in Family::BOTH {
+        ensure!(client.tcp(server.address(family), TCP)?.answered(), "the client is allowed");
+    }
+    // Five datagrams without an answer are five drops.
+    for _ in 0..5 {
+        ensure!(other.udp(server.address(Family::V4), 53)?.dropped(), "the other one is not");
+    }
+    let text = scrape(node)?;
+    ensure!(number(&text, denied)? - number(&before, denied)? == 5.0, "five drops: {text}");
+    for (series, expected) in [
+        (policy, 5.0),
+        ("sinew_policy_judgements_total{policy=\"netpol/default/server-accepts\",by=\"rule\"}", 2.0),
+        ("sinew_endpoints{state=\"ready\"}", 3.0),
+        ("sinew_map_entries{map=\"INTERFACES\"}", 3.0),
+        ("sinew_map_capacity{map=\"CT_TCP\"}", 262_144.0),
+        ("sinew_policies{state=\"enforced\"}", 1.0),
+        ("sinew_cni_requests_total{command=\"ADD\",result=\"ok\",code=\"0\"}", 3.0),
+        ("sinew_cni_request_seconds_count{command=\"ADD\"}", 3.0),
+        ("sinew_nodes{state=\"alive\"}", 1.0),
+        ("sinew_condition{condition=\"datapath\",state=\"ok\"}", 1.0),
+        ("sinew_event_records_lost_total", 0.0),
+        ("hubble_lost_events_total{source=\"perf_event_ring_buffer\"}", 0.0),
+    ] {
+        ensure!(number(&text, series)? == expected, "{series} is not {expected}: {text}");
+    }
+    ensure!(number(&text, "sinew_conntrack_entries{table=\"tcp\"}")? >= 2.0, "two connections: {text}");
+    ensure!(
+        number(&text, "sinew_policy_revision{of=\"enforced\"}")?
+            == number(&text, "sinew_policy_revision{of=\"desired\"}")?,
+        "what is asked for is enforced: {text}"
+    );
+    ensure!(
+        number(&text, "sinew_policy_enforcement_delay_seconds_count")? >= 4.0,
+        "three pods, a policy: {text}"
+    );
+    // Prometheus' own judge of the text: names, units, help.
+    let judged = output_with(node.netns().command("promtool").args(["check", "metrics"]), text.as_bytes())?;
+    ensure!(judged.status.success(), "promtool: {}", String::from_utf8_lossy(&judged.stderr));
+    Ok(())
+}
+
+/// The port is closed unless it is asked for.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn nothing_listens_unless_it_is_asked_to() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    node.wait_ready(Duration::from_secs(30))?;
+    let sockets = run(node.netns().command("ss").args(["-Htln"]))?;
+    ensure!(sockets.trim().is_empty(), "somebody listens: {sockets}");
+    Ok(())
+}
