@@ -21,8 +21,10 @@ mod observe;
 mod offline;
 mod output;
 mod policy;
+mod server;
 mod status;
 mod version;
+mod watch;
 mod when;
 
 use std::ffi::OsString;
@@ -79,6 +81,9 @@ enum Command {
     /// What a server of flows knows: nodes, namespaces
     #[command(subcommand)]
     List(list::ListCommand),
+    /// What a server of flows tells as it changes: its nodes
+    #[command(subcommand)]
+    Watch(watch::WatchCommand),
     /// Versions of this command and of the agent
     Version(version::VersionArgs),
     /// Completion script for a shell
@@ -180,6 +185,7 @@ fn execute(command: Command) -> Result<()> {
             Command::Monitor(args) => monitor::run(&args).await,
             Command::Observe(args) => observe::run(&args).await,
             Command::List(command) => list::run(&command).await,
+            Command::Watch(command) => watch::run(&command).await,
             Command::Version(args) => version::run(&args).await,
             Command::Completion(_) => unreachable!("answered without a runtime above"),
         }

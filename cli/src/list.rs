@@ -9,10 +9,11 @@ use clap::{Args, Subcommand, ValueEnum};
 use sinew_api::proto::observer::{GetNamespacesRequest, GetNodesRequest, Namespace, Node};
 use sinew_api::proto::relay::NodeState;
 
-use crate::observe::{self, ServerArgs};
+use crate::observe;
 use crate::output;
 use crate::output::Paint;
 use crate::output::table::{Cell, Table};
+use crate::server::{self, ServerArgs};
 
 /// `sinew list`.
 #[derive(Subcommand)]
@@ -33,9 +34,6 @@ pub(crate) struct ListArgs {
     /// Form of the output
     #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
     output: ListForm,
-    /// How long an answer may take
-    #[arg(long, default_value = "12s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    request_timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -54,8 +52,8 @@ pub(crate) async fn run(command: &ListCommand) -> Result<()> {
     match command {
         ListCommand::Nodes(args) => {
             let (mut client, _) = observe::connect(&args.server).await?;
-            let request = crate::agent::within(args.request_timeout, GetNodesRequest {});
-            let answer = client.get_nodes(request).await.map_err(|status| observe::refused(&status))?;
+            let request = crate::agent::within(args.server.request_timeout, GetNodesRequest {});
+            let answer = client.get_nodes(request).await.map_err(|status| server::refused(&status))?;
             let mut nodes = answer.into_inner().nodes;
             nodes.sort_by(|left, right| left.name.cmp(&right.name));
             match args.output {
@@ -65,8 +63,8 @@ pub(crate) async fn run(command: &ListCommand) -> Result<()> {
         }
         ListCommand::Namespaces(args) => {
             let (mut client, _) = observe::connect(&args.server).await?;
-            let request = crate::agent::within(args.request_timeout, GetNamespacesRequest {});
-            let answer = client.get_namespaces(request).await.map_err(|status| observe::refused(&status))?;
+            let request = crate::agent::within(args.server.request_timeout, GetNamespacesRequest {});
+            let answer = client.get_namespaces(request).await.map_err(|status| server::refused(&status))?;
             let namespaces = answer.into_inner().namespaces;
             match args.output {
                 ListForm::Json => json("observer.Namespace", &namespaces),

@@ -1,7 +1,7 @@
 //! `sinew observe`: flows of a node or a cluster, past and coming, with Hubble's flags, defaults and lines.
 //!
 //! `flags.rs` has the command line, `filters.rs` turns its filters into FlowFilters, `request.rs` the rest into a
-//! request, `server.rs` finds whom to ask, `input.rs` reads a file instead, `print.rs` writes what comes, `census.rs`
+//! request, `crate::server` finds whom to ask, `input.rs` reads a file instead, `print.rs` writes what comes, `census.rs`
 //! counts it for `edges.rs` and `top.rs`. The flows are
 //! made by the agent and filtered by `sinew_observer`, on whichever side they are.
 
@@ -14,7 +14,6 @@ pub(crate) mod input;
 mod moment;
 mod print;
 mod request;
-mod server;
 mod top;
 
 use std::io::IsTerminal;
@@ -24,15 +23,12 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
 use sinew_api::proto::observer::observer_client::ObserverClient;
-use tonic::transport::Channel;
 
-use crate::agent;
 use crate::failure::Failure;
+use crate::server::{self, Address, Server, ServerArgs, refused};
 
-pub(crate) use flags::ServerArgs;
 use flags::{EventArgs, FlowArgs};
 use print::Printer;
-pub(crate) use server::Address;
 
 /// Largest answer that is read, in bytes: a flow with every field is ≈ 2 KiB.
 const LARGEST_ANSWER: usize = 16 << 20;
@@ -121,19 +117,9 @@ async fn debug_events(args: &EventArgs) -> Result<()> {
 }
 
 /// A client of the server that the command line means, and its address.
-pub(crate) async fn connect(args: &ServerArgs) -> Result<(ObserverClient<Channel>, Address), Failure> {
-    let (channel, address) = server::connect(args).await?;
-    Ok((ObserverClient::new(channel).max_decoding_message_size(LARGEST_ANSWER), address))
-}
-
-/// A server's refusal: what is wrong with a filter is the command line's fault, the rest as for every command.
-pub(crate) fn refused(status: &tonic::Status) -> Failure {
-    match status.code() {
-        tonic::Code::InvalidArgument => {
-            Failure::usage(format!("the server refuses the request: {}", status.message()))
-        }
-        _ => agent::refused(status),
-    }
+pub(crate) async fn connect(args: &ServerArgs) -> Result<(ObserverClient<Server>, Address), Failure> {
+    let (server, address) = server::connect(args).await?;
+    Ok((ObserverClient::new(server).max_decoding_message_size(LARGEST_ANSWER), address))
 }
 
 /// Whether stdout shows to a person.

@@ -7,6 +7,7 @@
 mod hubble {
     pub(crate) mod cases;
     pub(crate) mod flows;
+    mod help;
 }
 
 use std::collections::BTreeMap;

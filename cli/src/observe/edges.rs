@@ -8,12 +8,13 @@ use futures_util::StreamExt;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 
 use super::census::{Census, Count, Edge, Naming};
-use super::flags::{FilterArgs, FlowArgs, RawFilterArgs, SelectorArgs, ServerArgs, TimeForm};
+use super::flags::{FilterArgs, FlowArgs, RawFilterArgs, SelectorArgs, TimeForm};
 use super::{input, moment, request};
 use crate::failure::Failure;
 use crate::output;
 use crate::output::Paint;
 use crate::output::table::{Cell, Table};
+use crate::server::{ServerArgs, refused};
 
 /// Forms of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -66,10 +67,9 @@ pub(super) async fn run(args: &EdgeArgs) -> Result<()> {
         }
     } else {
         let (mut client, _) = super::connect(&args.server).await?;
-        let mut stream =
-            client.get_flows(request).await.map_err(|status| super::refused(&status))?.into_inner();
+        let mut stream = client.get_flows(request).await.map_err(|status| refused(&status))?.into_inner();
         while let Some(answer) = stream.next().await {
-            match answer.map_err(|status| super::refused(&status))?.response_types {
+            match answer.map_err(|status| refused(&status))?.response_types {
                 Some(ResponseTypes::Flow(flow)) => census.count(&flow),
                 Some(ResponseTypes::LostEvents(lost)) => census.lost += lost.num_events_lost,
                 Some(ResponseTypes::NodeStatus(_)) | None => {}

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use super::census::policy_name;
 use super::print::words;
-use super::server::Address;
+use crate::server::Address;
 
 /// How long the agent may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ impl Explainer {
     pub(super) fn new(server: &Address) -> Self {
         let socket = match server {
             Address::Socket(path) => Some(path.clone()),
-            Address::Plain(_) => None,
+            Address::Plain(_) | Address::Tls(_) => None,
         };
         Self { socket, agent: None }
     }

@@ -4,9 +4,10 @@
 //! a table and read with their positions, beside the derived rest. Neighbours: `filters.rs` and `request.rs` read it.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, ValueEnum};
+
+use crate::server::ServerArgs;
 
 /// `sinew observe [flows]`.
 #[derive(Args, Clone, Debug, Default)]
@@ -169,22 +170,6 @@ pub(super) struct FlowFormatArgs {
     /// Addresses, not names
     #[arg(long)]
     pub(super) numeric: bool,
-}
-
-/// Whom to ask.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Server")]
-pub(crate) struct ServerArgs {
-    /// Address: host:port, tls://host:port or unix:///path. Without it: $SINEW_SERVER, $HUBBLE_SERVER, the node's
-    /// socket, localhost:4245
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) server: Option<String>,
-    /// Socket of the node's agent
-    #[arg(long, env = "SINEW_AGENT_SOCKET", default_value = "/run/sinew/agent.sock", value_name = "PATH")]
-    pub(crate) socket: PathBuf,
-    /// How long connecting may take
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, value_name = "TIME")]
-    pub(crate) timeout: Duration,
 }
 
 /// The rest.

@@ -14,11 +14,12 @@ use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 use tokio::time::MissedTickBehavior;
 
 use super::census::{Census, Naming};
-use super::flags::{FilterArgs, FlowArgs, RawFilterArgs, SelectorArgs, ServerArgs};
+use super::flags::{FilterArgs, FlowArgs, RawFilterArgs, SelectorArgs};
 use super::request;
 use crate::output;
 use crate::output::Paint;
 use crate::output::table::{Cell, Table};
+use crate::server::{ServerArgs, refused};
 
 /// Rows of each table where nothing says how many fit.
 const ROWS: usize = 10;
@@ -55,7 +56,7 @@ pub(super) async fn run(args: &TopArgs) -> Result<()> {
     };
     let request = request::for_census(&flow_args, SystemTime::now())?;
     let (mut client, _) = super::connect(&args.server).await?;
-    let mut stream = client.get_flows(request).await.map_err(|status| super::refused(&status))?.into_inner();
+    let mut stream = client.get_flows(request).await.map_err(|status| refused(&status))?.into_inner();
     let interval = args.interval.max(Duration::from_millis(100));
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -70,7 +71,7 @@ pub(super) async fn run(args: &TopArgs) -> Result<()> {
             }
             answer = stream.next() => match answer {
                 None => return Ok(()),
-                Some(answer) => match answer.map_err(|status| super::refused(&status))?.response_types {
+                Some(answer) => match answer.map_err(|status| refused(&status))?.response_types {
                     Some(ResponseTypes::Flow(flow)) => census.count(&flow),
                     Some(ResponseTypes::LostEvents(lost)) => census.lost += lost.num_events_lost,
                     Some(ResponseTypes::NodeStatus(_)) | None => {}
