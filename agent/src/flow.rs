@@ -1,33 +1,40 @@
 //! From kernel records to [flows](sinew_api::proto::flow::Flow) with names, into the node's journal.
 //!
 //! One task, [`run`], owns the rings and the journal's writing end. Names come from the engine's snapshot as of the
-//! moment of reading. Neighbours: `datapath/events.rs` has the rings, `names.rs` the names, `convert.rs` says which
-//! flows a record is, `layers.rs` what their headers say, `changes.rs` what happened in the agent; `sinew_observer`
-//! serves what is written.
+//! moment of reading; the flow itself is made when a client asks for it. Neighbours: `datapath/events.rs` has the rings,
+//! `seen.rs` says what lies in the journal, `names.rs` the names, `convert.rs` makes flows, `layers.rs` what their headers
+//! say, `changes.rs` what happened in the agent; `sinew_observer` serves what is written. `benches/flows.rs` has the cost.
 
 mod changes;
 mod convert;
 mod layers;
+mod memory;
 mod names;
+mod seen;
 
 pub use changes::{changes, tell};
-pub use convert::{flows, raw};
+pub use convert::raw;
 pub use names::{Clock, Names};
+pub use seen::{Seen, see};
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sinew_api::proto::flow::{LostEvent, LostEventSource};
 use sinew_bpf::abi::EventRecord;
-use sinew_observer::Journal;
 use tokio::sync::{broadcast, watch};
+use tokio::time::sleep;
 
 use crate::datapath::EventRings;
 use crate::view::View;
 
-/// How long a record may lie in its ring. Programs wake nobody for most records; a shorter interval costs wake-ups on an
-/// idle node, a longer one is seen by whoever watches.
+/// Time between two looks at the rings while records come. What a storm of 100,000 a second leaves meanwhile is an
+/// eighth of a ring.
 const INTERVAL: Duration = Duration::from_millis(10);
+/// How long a record may lie in its ring when none came last time. A shorter time costs an idle node wake-ups, a longer
+/// one is seen by whoever watches; a program ends it at once with every 64th record.
+const QUIET: Duration = Duration::from_millis(40);
 /// Records taken from one ring at a time, so that a storm on one CPU does not hold back the others.
 const BATCH: usize = 4096;
 
@@ -40,39 +47,49 @@ pub struct FlowSettings {
     pub node: String,
 }
 
+/// What this node saw.
+pub type Journal = sinew_observer::Journal<Seen>;
+
 /// Records as they came from the rings, for whoever watches them raw.
 pub type RecordBatch = Arc<[EventRecord]>;
 
 /// Reads the rings until the task is dropped. What it has taken and not written yet is lost then, as it would be with
 /// the agent.
+///
+/// # Errors
+/// The kernel does not let the rings be waited for.
 pub async fn run(
     mut rings: EventRings,
     settings: FlowSettings,
     mut views: watch::Receiver<Arc<View>>,
     journal: Arc<Journal>,
     raw: broadcast::Sender<RecordBatch>,
-) {
-    let clock = Clock::now();
+) -> io::Result<std::convert::Infallible> {
+    let bells = rings.bells()?;
     let mut lost = Losses::default();
-    let mut names = Names::new(settings, clock, views.borrow_and_update().snapshot.clone());
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut records = Vec::new();
+    let mut names = Names::new(&settings, Clock::now(), views.borrow_and_update().snapshot.clone());
+    let (mut records, mut seen) = (Vec::new(), Vec::new());
     loop {
-        ticks.tick().await;
+        let mut came = false;
+        // What comes while this runs waits for the next look, unless a ring fills: looking again at once would go on for
+        // as long as records come, each time for a handful of them.
         loop {
-            rings.drain(BATCH, &mut records);
-            if records.is_empty() {
-                break;
-            }
+            let more = rings.drain(BATCH, &mut records);
+            came |= !records.is_empty();
             if views.has_changed().unwrap_or(false) {
                 names.update(views.borrow_and_update().snapshot.clone());
             }
-            if raw.receiver_count() > 0 {
+            if raw.receiver_count() > 0 && !records.is_empty() {
                 // Nobody is left to hear it only if the last one went just now.
                 let _ = raw.send(records.as_slice().into());
             }
-            journal.record_flows(records.drain(..).flat_map(|record| convert::flows(&record, &names)));
+            for record in records.drain(..) {
+                see(&record, &mut names, &mut seen);
+            }
+            journal.record_flows(seen.drain(..));
+            if !more {
+                break;
+            }
             tokio::task::yield_now().await;
         }
         if let Some(count) = lost.since(rings.lost()) {
@@ -82,6 +99,14 @@ pub async fn run(
                 ..LostEvent::default()
             };
             journal.record_lost(event, SystemTime::now());
+        }
+        if came {
+            sleep(INTERVAL).await;
+        } else {
+            tokio::select! {
+                () = sleep(QUIET) => {}
+                () = bells.rung() => {}
+            }
         }
     }
 }

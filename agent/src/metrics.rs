@@ -13,12 +13,12 @@ mod state;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use sinew_observer::Journal;
 use sinew_observer::metrics::http::Exposed;
 use sinew_observer::metrics::{Description, Family, flows, http, process};
 use tokio::sync::watch;
 
 use crate::datapath::Readings;
+use crate::flow::Journal;
 use crate::view::{Constants, View};
 
 pub use counted::Counted;

@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
+use sinew_observer::JournalSettings;
 use sinew_observer::metrics::http;
 use sinew_observer::peer::Peers;
-use sinew_observer::{Journal, JournalSettings};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -34,7 +34,7 @@ use crate::cni::{queue, server as cni_server};
 use crate::config::{Config, ObserverPort};
 use crate::control::{self, Started};
 use crate::datapath::EventRings;
-use crate::flow::{self, FlowSettings};
+use crate::flow::{self, FlowSettings, Journal};
 use crate::kernel;
 use crate::metrics::{Counted, NodeMetrics};
 use crate::server::{self, Sources};
@@ -235,7 +235,7 @@ async fn serve(
         match rings {
             Some(rings) => {
                 let journal = Arc::clone(&sources.journal);
-                flow::run(rings, settings, sources.view.clone(), journal, sources.records.clone()).await;
+                flow::run(rings, settings, sources.view.clone(), journal, sources.records.clone()).await
             }
             None => std::future::pending().await,
         }
@@ -250,7 +250,7 @@ async fn serve(
         std::future::pending::<std::convert::Infallible>().await
     };
     tokio::select! {
-        () = flows => bail!("reading the event rings ended"),
+        outcome = flows => match outcome.context("reading the event rings")? {},
         never = changes => match never {},
         never = nodes => match never {},
         outcome = server::serve(socket, sources.clone(), peers) => {

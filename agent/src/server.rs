@@ -31,7 +31,6 @@ use sinew_api::proto::agent::{
     WaitPolicyRequest,
 };
 use sinew_engine::explain::Query;
-use sinew_observer::Journal;
 use sinew_observer::peer::Peers;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -42,7 +41,7 @@ pub(crate) use endpoints::state as endpoint_state;
 pub(crate) use policies::state as policy_state;
 pub(crate) use status::{conditions, is_alive};
 
-use crate::flow::RecordBatch;
+use crate::flow::{Journal, RecordBatch};
 use crate::view::{Constants, View};
 
 /// Everything that the services answer from.

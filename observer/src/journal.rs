@@ -2,10 +2,14 @@
 //!
 //! The agent's flow pipeline writes it, from one task; everybody else reads. It holds two rings, so that a storm of
 //! flows does not push out what happened in the agent. Counters of losses stand beside the rings: they are right even
-//! when word of a loss has left the ring. Neighbours: [`crate::ring`], [`crate::query`], [`rate`], [`namespaces`].
+//! when word of a loss has left the ring. Neighbours: [`crate::ring`], [`crate::query`], [`rate`], [`namespaces`];
+//! [`sighting`] is what it holds of a flow.
 
 mod namespaces;
 mod rate;
+mod sighting;
+
+pub use sighting::Sighting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,13 +70,13 @@ impl JournalSettings {
     }
 }
 
-/// What one node saw.
+/// What one node saw, flow by flow as an `S`.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Journal<S = Arc<Flow>> {
     settings: JournalSettings,
     started: SystemTime,
-    flows: Arc<Ring<Record>>,
-    events: Arc<Ring<Happening>>,
+    flows: Arc<Ring<Record<S>>>,
+    events: Arc<Ring<Arc<Happening>>>,
     seen: AtomicU64,
     losses: [AtomicU64; 4],
     rate: Rate,
@@ -80,17 +84,17 @@ pub struct Journal {
 }
 
 /// An entry of the ring of flows.
-#[derive(Debug)]
-pub(crate) enum Record {
+#[derive(Clone, Debug)]
+enum Record<S> {
     /// A flow.
-    Flow(Box<Flow>),
+    Flow(S),
     /// Word of events that were lost before they were flows.
     Lost(LostEvent, Timestamp),
 }
 
 /// An entry of the ring of agent events.
 #[derive(Debug)]
-pub(crate) struct Happening {
+struct Happening {
     event: AgentEvent,
     time: Timestamp,
 }
@@ -108,7 +112,7 @@ pub struct JournalStatus {
     pub losses: Vec<(LostEventSource, u64)>,
 }
 
-impl Journal {
+impl<S: Sighting> Journal<S> {
     /// An empty journal that starts now.
     #[must_use]
     pub fn new(settings: JournalSettings, now: SystemTime) -> Self {
@@ -124,18 +128,21 @@ impl Journal {
         }
     }
 
-    /// Writes flows, in the order of their times. One lock and one wake-up for all of them.
-    pub fn record_flows(&self, flows: impl IntoIterator<Item = Flow>) {
+    /// Writes flows, in the order of their times. One lock of each kind and one wake-up for all of them.
+    pub fn record_flows(&self, flows: impl IntoIterator<Item = impl Into<S>>) {
         let mut count = 0;
+        let mut rate = self.rate.counting();
+        let mut namespaces = self.namespaces.seeing();
         let records = flows.into_iter().map(|flow| {
+            let flow = flow.into();
             count += 1;
-            if let Some(time) = &flow.time {
-                self.rate.count(time.seconds);
-                for endpoint in [&flow.source, &flow.destination].into_iter().flatten() {
-                    self.namespaces.seen(&endpoint.cluster_name, &endpoint.namespace, time.seconds);
+            if let Some(time) = flow.time() {
+                rate.count(time.seconds);
+                for (cluster, namespace) in flow.namespaces() {
+                    namespaces.seen(cluster, namespace, time.seconds);
                 }
             }
-            Record::Flow(Box::new(flow))
+            Record::Flow(flow)
         });
         self.flows.write(records);
         self.seen.fetch_add(count, Ordering::Relaxed);
@@ -150,7 +157,7 @@ impl Journal {
 
     /// Writes an event of the agent.
     pub fn record_event(&self, event: AgentEvent, now: SystemTime) {
-        self.events.write([Happening { event, time: now.into() }]);
+        self.events.write([Arc::new(Happening { event, time: now.into() })]);
     }
 
     /// `cluster/node`.
@@ -186,14 +193,18 @@ impl Journal {
 }
 
 #[tonic::async_trait]
-impl Source for Journal {
+impl<S: Sighting> Source for Journal<S> {
     async fn flows(&self, query: FlowQuery) -> Result<Answers<GetFlowsResponse>, Status> {
         let filters = query.filters;
-        let matches = move |record: &Record| match record {
-            Record::Flow(flow) => filters.matches(flow),
-            Record::Lost(..) => true,
+        let take = move |record: &Record<S>| match record {
+            Record::Flow(flow) => {
+                let flow = flow.flow();
+                let time = flow.time;
+                filters.matches(&flow).then_some((ResponseTypes::Flow(flow), time))
+            }
+            Record::Lost(lost, time) => Some((ResponseTypes::LostEvents(*lost), Some(*time))),
         };
-        let walk = Walk::new(self.flows.clone(), query.selection, matches);
+        let walk = Walk::new(self.flows.clone(), query.selection, take);
         let node_name = self.settings.node_name.clone();
         Ok(Box::pin(stream::unfold(walk, move |mut walk| {
             let node_name = node_name.clone();
@@ -202,19 +213,17 @@ impl Source for Journal {
     }
 
     async fn agent_events(&self, selection: Selection) -> Result<Answers<GetAgentEventsResponse>, Status> {
-        let walk = Walk::new(self.events.clone(), selection, |_: &Happening| true);
+        let take = |happening: &Arc<Happening>| Some((happening.time, happening.event.clone()));
+        let walk = Walk::new(self.events.clone(), selection, take);
         let node_name = self.settings.node_name.clone();
         Ok(Box::pin(stream::unfold(walk, move |mut walk| {
             let node_name = node_name.clone();
             async move {
                 loop {
                     // A gap has no place in this answer; the client sees that the revisions jump.
-                    if let Step::Entry(entry) = walk.next().await? {
-                        let (time, event) = (Some(entry.time), Some(entry.event.clone()));
-                        return Some((
-                            Ok(GetAgentEventsResponse { agent_event: event, node_name, time }),
-                            walk,
-                        ));
+                    if let Step::Entry((time, event)) = walk.next().await? {
+                        let (time, agent_event) = (Some(time), Some(event));
+                        return Some((Ok(GetAgentEventsResponse { agent_event, node_name, time }), walk));
                     }
                 }
             }
@@ -268,12 +277,9 @@ impl Source for Journal {
     }
 }
 
-fn flow_answer(step: Step<Record>, node_name: String) -> GetFlowsResponse {
+fn flow_answer(step: Step<(ResponseTypes, Option<Timestamp>)>, node_name: String) -> GetFlowsResponse {
     let (response, time) = match step {
-        Step::Entry(record) => match &*record {
-            Record::Flow(flow) => (ResponseTypes::Flow(Flow::clone(flow)), flow.time),
-            Record::Lost(lost, time) => (ResponseTypes::LostEvents(*lost), Some(*time)),
-        },
+        Step::Entry(taken) => taken,
         Step::Missed { entries, after, before } => {
             let lost = LostEvent {
                 source: LostEventSource::HubbleRingBuffer.into(),
@@ -292,11 +298,11 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Entry for Record {
-    fn time(&self) -> Option<&Timestamp> {
+impl<S: Sighting> Entry for Record<S> {
+    fn time(&self) -> Option<Timestamp> {
         match self {
-            Self::Flow(flow) => flow.time.as_ref(),
-            Self::Lost(_, time) => Some(time),
+            Self::Flow(flow) => flow.time(),
+            Self::Lost(_, time) => Some(*time),
         }
     }
 
@@ -305,19 +311,18 @@ impl Entry for Record {
     }
 }
 
-impl Weigh for Record {
-    /// The encoded length stands for what the strings take on the heap.
+impl<S: Sighting> Weigh for Record<S> {
     fn bytes(&self) -> usize {
         match self {
-            Self::Flow(flow) => size_of::<Flow>() + flow.encoded_len(),
+            Self::Flow(flow) => flow.bytes(),
             Self::Lost(..) => size_of::<Self>(),
         }
     }
 }
 
-impl Entry for Happening {
-    fn time(&self) -> Option<&Timestamp> {
-        Some(&self.time)
+impl Entry for Arc<Happening> {
+    fn time(&self) -> Option<Timestamp> {
+        Some(self.time)
     }
 
     fn is_loss(&self) -> bool {
@@ -325,8 +330,8 @@ impl Entry for Happening {
     }
 }
 
-impl Weigh for Happening {
+impl Weigh for Arc<Happening> {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.event.encoded_len()
+        size_of::<Happening>() + self.event.encoded_len()
     }
 }

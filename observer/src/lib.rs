@@ -21,5 +21,5 @@ pub mod service;
 pub mod source;
 pub mod tls;
 
-pub use journal::{Journal, JournalSettings};
+pub use journal::{Journal, JournalSettings, Sighting};
 pub use source::Source;

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::ring::Ring;
 
-/// Entries that are copied out of the ring under one lock. At ≈ 10 ns for a reference that is 3 µs for the writer.
+/// Entries that are copied out of the ring under one lock. At ≈ 30 ns for an entry that is 8 µs for the writer.
 const BATCH: usize = 256;
 
 /// Which entries a request wants.
@@ -91,18 +91,18 @@ macro_rules! selection_of {
 selection_of!(GetFlowsRequest, GetAgentEventsRequest, GetDebugEventsRequest);
 
 /// What a ring of events holds: something that was seen, or word that something was not.
-pub trait Entry: Send + Sync + 'static {
+pub trait Entry: Clone + Send + Sync + 'static {
     /// When it was seen.
-    fn time(&self) -> Option<&Timestamp>;
+    fn time(&self) -> Option<Timestamp>;
     /// Word of a loss: told to everybody, matched by no filter, never counted.
     fn is_loss(&self) -> bool;
 }
 
 /// One step of an answer.
 #[derive(Debug)]
-pub enum Step<T> {
-    /// The next entry.
-    Entry(Arc<T>),
+pub enum Step<U> {
+    /// What the client gets of the next entry.
+    Entry(U),
     /// The reader was too slow: so many entries, matching or not, are gone.
     Missed {
         /// How many.
@@ -115,30 +115,31 @@ pub enum Step<T> {
 }
 
 /// A walk through a ring for one request.
-pub struct Walk<T, M> {
+pub struct Walk<T, F> {
     ring: Arc<Ring<T>>,
     selection: Selection,
-    matches: M,
+    take: F,
     position: u64,
-    batch: std::vec::IntoIter<Arc<T>>,
+    batch: std::vec::IntoIter<T>,
     given: u64,
     last_time: Option<Timestamp>,
     started: bool,
 }
 
-impl<T, M> Walk<T, M>
+impl<T, F, U> Walk<T, F>
 where
     T: Entry,
-    M: Fn(&T) -> bool + Send + 'static,
+    F: Fn(&T) -> Option<U> + Send + 'static,
 {
-    /// A walk that has not begun.
-    pub fn new(ring: Arc<Ring<T>>, selection: Selection, matches: M) -> Self {
+    /// A walk that has not begun. `take` makes what the client gets of an entry; nothing, if the client does not want
+    /// it. Of word of a loss it always makes something.
+    pub fn new(ring: Arc<Ring<T>>, selection: Selection, take: F) -> Self {
         let batch = Vec::new().into_iter();
-        Self { ring, selection, matches, position: 0, batch, given: 0, last_time: None, started: false }
+        Self { ring, selection, take, position: 0, batch, given: 0, last_time: None, started: false }
     }
 
     /// The next step; `None` at the end. Cancel-safe: state changes only between awaits.
-    pub async fn next(&mut self) -> Option<Step<T>> {
+    pub async fn next(&mut self) -> Option<Step<U>> {
         if !self.started {
             self.position = self.start().await;
             self.started = true;
@@ -149,7 +150,7 @@ where
                 && let Some(entry) = self.batch.next()
             {
                 match self.judge(&entry) {
-                    Judged::Give => return Some(Step::Entry(entry)),
+                    Judged::Give(taken) => return Some(Step::Entry(taken)),
                     Judged::Skip => {}
                     Judged::End => return None,
                 }
@@ -162,7 +163,7 @@ where
             self.position = batch.next;
             let missed = batch.missed;
             if missed > 0 {
-                let before = batch.entries.first().and_then(|entry| entry.time()).copied();
+                let before = batch.entries.first().and_then(Entry::time);
                 self.batch = batch.entries.into_iter();
                 return Some(Step::Missed { entries: missed, after: self.last_time, before });
             }
@@ -182,21 +183,20 @@ where
         !self.selection.follow && self.selection.number > 0 && self.given >= self.selection.number
     }
 
-    fn judge(&mut self, entry: &T) -> Judged {
-        if let Some(time) = entry.time() {
-            self.last_time = Some(*time);
+    fn judge(&mut self, entry: &T) -> Judged<U> {
+        let time = entry.time();
+        self.last_time = time.or(self.last_time);
+        if !entry.is_loss() {
+            if after(time.as_ref(), self.selection.until.as_ref()) {
+                return Judged::End;
+            }
+            if before(time.as_ref(), self.selection.since.as_ref()) {
+                return Judged::Skip;
+            }
         }
-        if entry.is_loss() {
-            return Judged::Give;
-        }
-        if after(entry.time(), self.selection.until.as_ref()) {
-            return Judged::End;
-        }
-        if before(entry.time(), self.selection.since.as_ref()) || !(self.matches)(entry) {
-            return Judged::Skip;
-        }
-        self.given += 1;
-        Judged::Give
+        let Some(taken) = (self.take)(entry) else { return Judged::Skip };
+        self.given += u64::from(!entry.is_loss());
+        Judged::Give(taken)
     }
 
     /// Position of the first entry that the answer may hold.
@@ -222,10 +222,10 @@ where
                     continue;
                 }
                 if since.is_some() {
-                    if before(entry.time(), since.as_ref()) {
+                    if before(entry.time().as_ref(), since.as_ref()) {
                         return position + 1;
                     }
-                } else if (self.matches)(entry) {
+                } else if (self.take)(entry).is_some() {
                     matched += 1;
                     if matched == *number {
                         return position;
@@ -239,8 +239,8 @@ where
     }
 }
 
-enum Judged {
-    Give,
+enum Judged<U> {
+    Give(U),
     Skip,
     End,
 }

@@ -1,12 +1,13 @@
 //! The ring: the last entries by count and by bytes, and cursors that read them at their own pace.
 //!
-//! One writer appends and never waits; readers copy references out in batches under a short lock. An entry has a
-//! position that only grows, so a reader that was overtaken sees by how much: what it missed is the difference.
+//! One writer appends and never waits; readers copy entries out in batches under a short lock. Entries lie in the ring
+//! itself, so that writing one allocates nothing: what is heavy or shared stands behind an `Arc` of the entry's own. An
+//! entry has a position that only grows, so a reader that was overtaken sees by how much: what it missed is the difference.
 //! Neighbours: [`crate::query`] walks it for a request, [`crate::journal`] owns two of them.
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -35,7 +36,7 @@ pub struct Ring<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    entries: VecDeque<(Arc<T>, usize)>,
+    entries: VecDeque<(T, usize)>,
     /// Position of the first entry held.
     first: u64,
     bytes: usize,
@@ -47,7 +48,7 @@ pub struct Batch<T> {
     /// Entries between the asked position and the first one here that are gone.
     pub missed: u64,
     /// The entries.
-    pub entries: Vec<Arc<T>>,
+    pub entries: Vec<T>,
     /// Position to go on from.
     pub next: u64,
 }
@@ -80,7 +81,7 @@ impl<T: Weigh> Ring<T> {
         for entry in entries {
             let bytes = entry.bytes();
             state.bytes += bytes;
-            state.entries.push_back((Arc::new(entry), bytes));
+            state.entries.push_back((entry, bytes));
             while state.entries.len() > self.capacity.entries
                 || (state.bytes > self.capacity.bytes && state.entries.len() > 1)
             {
@@ -96,23 +97,25 @@ impl<T: Weigh> Ring<T> {
     }
 }
 
+impl<T: Clone> Ring<T> {
+    /// Up to `most` entries from position `from`, or from the first one held after it.
+    #[must_use]
+    pub fn read(&self, from: u64, most: usize) -> Batch<T> {
+        let state = self.lock();
+        let start = from.clamp(state.first, state.end());
+        let offset = usize::try_from(start - state.first).unwrap_or(usize::MAX).min(state.entries.len());
+        let entries: Vec<_> =
+            state.entries.range(offset..).take(most).map(|(entry, _)| entry.clone()).collect();
+        Batch { missed: start.saturating_sub(from), next: start + entries.len() as u64, entries }
+    }
+}
+
 impl<T> Ring<T> {
     /// Positions held now: the first, and the one that the next entry gets.
     #[must_use]
     pub fn bounds(&self) -> Range<u64> {
         let state = self.lock();
         state.first..state.end()
-    }
-
-    /// Up to `most` entries from position `from`, or from the first one held after it.
-    #[must_use]
-    pub fn read(&self, from: u64, most: usize) -> Batch<T> {
-        let state = self.lock();
-        let start = from.clamp(state.first, state.end());
-        let offset = usize::try_from(start - state.first).unwrap_or(usize::MAX);
-        let entries: Vec<_> =
-            state.entries.iter().skip(offset).take(most).map(|(entry, _)| entry.clone()).collect();
-        Batch { missed: start.saturating_sub(from), next: start + entries.len() as u64, entries }
     }
 
     /// A receiver that changes when something is written; its value is the end of [`Self::bounds`].
@@ -149,7 +152,7 @@ impl<T> State<T> {
 mod tests {
     use super::*;
 
-    #[derive(Debug, PartialEq)]
+    #[derive(Clone, Debug, PartialEq)]
     struct Stone(u64, usize);
 
     impl Weigh for Stone {

@@ -1,11 +1,16 @@
 //! The per-CPU event rings: one producer each, so that CPUs don't share a lock (a shared ring falls from 11 to 3
 //! million records a second with the second producer).
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::task::Poll;
 
 use aya::maps::{ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf};
 use sinew_bpf::abi::EventRecord;
 use sinew_bpf::maps::RingCount;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::DatapathError;
 use super::abi::Abi;
@@ -46,19 +51,24 @@ impl EventRings {
         Ok(Self { rings, counts: typed(counts, "RINGS")? })
     }
 
-    /// Takes up to `limit` records from each ring into `into`, in the order of their time.
-    pub fn drain(&mut self, limit: usize, into: &mut Vec<EventRecord>) {
-        let start = into.len();
+    /// Takes up to `limit` records from each ring into `into`, in the order of their time. Whether a ring may have more.
+    pub fn drain(&mut self, limit: usize, into: &mut Vec<EventRecord>) -> bool {
+        let (start, mut more) = (into.len(), false);
         for ring in &mut self.rings {
-            for _ in 0..limit {
-                let Some(item) = ring.next() else { break };
+            let mut taken = 0;
+            while taken < limit
+                && let Some(item) = ring.next()
+            {
+                taken += 1;
                 if item.len() == size_of::<EventRecord>() {
                     // SAFETY: the length is that of a record, which is integers only; the read needs no alignment.
                     into.push(unsafe { item.as_ptr().cast::<EventRecord>().read_unaligned() });
                 }
             }
+            more |= taken == limit;
         }
         into[start..].sort_by_key(|record| record.time);
+        more
     }
 
     /// Records lost since the maps were made, because a ring was full.
@@ -68,8 +78,37 @@ impl EventRings {
         counts.iter().map(|Abi(count)| count.lost).sum()
     }
 
-    /// Descriptors that become readable when a program wakes its reader.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> + '_ {
-        self.rings.iter().map(AsRawFd::as_raw_fd)
+    /// Rings when a program wakes its reader. Within a runtime of tokio only.
+    ///
+    /// # Errors
+    /// The kernel does not let the rings be waited for.
+    pub fn bells(&self) -> io::Result<Bells> {
+        let bells = self.rings.iter().map(|ring| {
+            let ring = ring.as_fd().try_clone_to_owned()?;
+            // SAFETY: the descriptor is the `AsyncFd`'s own and closed with it; nothing else has its number before.
+            unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(io::Error::from)
+        });
+        bells.collect::<io::Result<_>>().map(Bells)
+    }
+}
+
+/// The rings' wake-ups.
+pub struct Bells(Vec<AsyncFd<OwnedFd>>);
+
+impl Bells {
+    /// Waits until a program wakes the reader of a ring. Cancel-safe.
+    pub async fn rung(&self) {
+        poll_fn(|context| {
+            let mut rung = Poll::Pending;
+            for bell in &self.0 {
+                // An error is the end of the reactor, and with it of the task.
+                if let Poll::Ready(Ok(mut ready)) = bell.poll_read_ready(context) {
+                    ready.clear_ready();
+                    rung = Poll::Ready(());
+                }
+            }
+            rung
+        })
+        .await;
     }
 }

@@ -17,9 +17,9 @@ use sinew_api::proto::flow::{
 };
 use sinew_engine::EndpointId;
 use sinew_engine::snapshot::{AddressView, EndpointView, Snapshot};
-use sinew_observer::Journal;
 use tokio::sync::watch;
 
+use super::Journal;
 use crate::view::View;
 
 /// Tells the start and every change from then on, until the views end. Cancel-safe: a view that was not compared yet is

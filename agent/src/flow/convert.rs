@@ -1,13 +1,15 @@
-//! Which flows a record is (docs/observability.md):
+//! Which flows a record is (docs/observability.md), and the message of each:
 //!
 //! 1. A new connection: one policy verdict for each judgement made here, then the trace of where the packet went.
 //! 2. A packet that policy dropped: the verdict that denied it, then the drop, both naming the same policies.
 //! 3. Any other drop: the drop.
 //! 4. A new TCP flag, the first answer, the end, a sign of life: a trace.
+//!
+//! Neighbours: [`super::seen`] has them apart and named; a message is made when a client asks.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 
-use sinew_api::extensions::Extensions;
+use sinew_api::extensions::{DecidingRule, Extensions};
 use sinew_api::proto::agent::MonitorEvent;
 use sinew_api::proto::flow::{
     CiliumEventType, Emitter, FileInfo, Flow, FlowType, NetworkInterface, TraceObservationPoint, TraceReason,
@@ -18,42 +20,32 @@ use sinew_bpf::abi::{EventRecord, event};
 use sinew_bpf::drop::{DropReason, file};
 
 use super::layers;
-use super::names::{Clock, Names, Reason};
+use super::names::{Clock, Reason};
+use super::seen::{Judged, Part, Seen, Side};
 
 /// Hubble's event types.
 const DROP: i32 = 1;
 const TRACE: i32 = 4;
 const POLICY_VERDICT: i32 = 5;
 
-/// The flows of a record, in the order in which they happened.
-#[must_use]
-pub fn flows(record: &EventRecord, names: &Names) -> Vec<Flow> {
-    let base = base(record, names);
-    let mut flows = Vec::with_capacity(3);
-    for side in [Side::Egress, Side::Ingress] {
-        if let Some(judged) = Judged::of(record, side) {
-            flows.push(verdict_flow(&base, record, names, &judged));
+/// The flow that was seen.
+pub(super) fn flow(seen: &Seen) -> Flow {
+    let mut flow = base(seen);
+    match seen.part {
+        Part::Verdict(side) => {
+            if let Some(judged) = Judged::of(&seen.record, side) {
+                tell_verdict(&mut flow, seen, &judged);
+            }
         }
+        Part::Outcome if seen.record.kind == event::kind::DROP => tell_drop(&mut flow, seen),
+        Part::Outcome => tell_trace(&mut flow, &seen.record),
     }
-    flows.push(if record.kind == event::kind::DROP {
-        drop_flow(&base, record, names)
-    } else {
-        trace_flow(&base, record)
-    });
-    for flow in &mut flows {
-        flow.uuid = uuid::Uuid::new_v4().to_string();
-    }
-    flows
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Egress,
-    Ingress,
+    flow
 }
 
 impl Side {
-    fn direction(self) -> TrafficDirection {
+    /// The direction of traffic that it judges.
+    pub(super) fn direction(self) -> TrafficDirection {
         match self {
             Self::Egress => TrafficDirection::Egress,
             Self::Ingress => TrafficDirection::Ingress,
@@ -61,40 +53,7 @@ impl Side {
     }
 }
 
-/// One judgement in a record.
-struct Judged {
-    side: Side,
-    verdict: u8,
-    shadow_verdict: u8,
-    matches: u8,
-    cookie: u32,
-    shadow_cookie: u32,
-}
-
 impl Judged {
-    fn of(record: &EventRecord, side: Side) -> Option<Self> {
-        let (index, flag) = match side {
-            Side::Egress => (0, event::flag::EGRESS_JUDGED),
-            Side::Ingress => (1, event::flag::INGRESS_JUDGED),
-        };
-        (record.flags & flag != 0).then(|| Self {
-            side,
-            verdict: record.verdicts[index] & 0xf,
-            shadow_verdict: record.verdicts[index] >> 4,
-            matches: record.matches[index],
-            cookie: record.cookies[index],
-            shadow_cookie: record.shadow_cookies[index],
-        })
-    }
-
-    fn denies(&self) -> bool {
-        self.verdict != verdict::ALLOW
-    }
-
-    fn audits(&self) -> bool {
-        !self.denies() && self.shadow_verdict != verdict::ALLOW
-    }
-
     /// Hubble's match types: 0 none, 1 L3, 2 L3 and L4, 3 L4, 4 all, 5 L3 and protocol, 6 protocol.
     fn match_type(&self) -> u32 {
         let (by_peer, l4_bits) = (self.matches >> 5 != 0, self.matches & 0x1f);
@@ -110,23 +69,23 @@ impl Judged {
     }
 }
 
-fn base(record: &EventRecord, names: &Names) -> Flow {
+fn base(seen: &Seen) -> Flow {
+    let Seen { record, source, destination, .. } = seen;
     let known = record.flags & event::flag::DIRECTION_KNOWN != 0;
     let reply = record.flags & event::flag::REPLY != 0;
-    let has_ip = record.ip_version != 0;
-    let end = |address, identity| has_ip.then(|| names.endpoint(IpAddr::from(address), identity));
     let mut flow = Flow {
-        time: Some(names.clock.timestamp(record.time)),
+        time: Some(seen.node.clock.timestamp(record.time)),
+        uuid: seen.node.uuid(seen.number),
         emitter: Some(Emitter { name: "Sinew".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }),
         r#type: FlowType::L3L4.into(),
-        node_name: format!("{}/{}", names.settings.cluster, names.settings.node),
+        node_name: seen.node.name.clone(),
         ethernet: layers::ethernet(record),
         ip: layers::ip(record),
         l4: layers::l4(record),
-        source: end(record.source, record.source_identity),
-        destination: end(record.destination, record.destination_identity),
+        source: source.as_ref().map(|end| end.said.clone()),
+        destination: destination.as_ref().map(|end| end.said.clone()),
         is_reply: known.then_some(reply),
-        interface: Some(NetworkInterface { index: record.ifindex, name: names.interface(record.ifindex) }),
+        interface: Some(NetworkInterface { index: record.ifindex, name: seen.interface.to_string() }),
         ..Flow::default()
     };
     #[allow(deprecated, reason = "the stock client builds its compact lines from these")]
@@ -137,13 +96,12 @@ fn base(record: &EventRecord, names: &Names) -> Flow {
     flow
 }
 
-fn verdict_flow(base: &Flow, record: &EventRecord, names: &Names, judged: &Judged) -> Flow {
-    let mut flow = base.clone();
+fn tell_verdict(flow: &mut Flow, seen: &Seen, judged: &Judged) {
     flow.event_type = Some(CiliumEventType { r#type: POLICY_VERDICT, sub_type: 0 });
     flow.traffic_direction = judged.side.direction().into();
     flow.policy_match_type = judged.match_type();
     let verdict = if judged.denies() {
-        drop_reason(&mut flow, record);
+        drop_reason(flow, &seen.record);
         Verdict::Dropped
     } else if judged.audits() {
         Verdict::Audit
@@ -151,14 +109,13 @@ fn verdict_flow(base: &Flow, record: &EventRecord, names: &Names, judged: &Judge
         Verdict::Forwarded
     };
     flow.verdict = verdict.into();
-    name_policies(&mut flow, record, names, judged);
-    flow
+    name_policies(flow, seen, judged);
 }
 
-fn drop_flow(base: &Flow, record: &EventRecord, names: &Names) -> Flow {
-    let mut flow = base.clone();
+fn tell_drop(flow: &mut Flow, seen: &Seen) {
+    let record = &seen.record;
     flow.verdict = Verdict::Dropped.into();
-    drop_reason(&mut flow, record);
+    drop_reason(flow, record);
     let number = DropReason::from_number(record.reason).map_or(0, DropReason::hubble);
     flow.event_type = Some(CiliumEventType { r#type: DROP, sub_type: i32::from(number) });
     flow.file = Some(FileInfo {
@@ -166,26 +123,17 @@ fn drop_flow(base: &Flow, record: &EventRecord, names: &Names) -> Flow {
         line: u32::from(record.line & 0xfff),
     });
     flow.traffic_direction = direction(record, false).into();
-    let denied = [Side::Egress, Side::Ingress]
-        .into_iter()
-        .filter_map(|side| Judged::of(record, side))
-        .find(Judged::denies);
-    if let Some(judged) = denied {
+    if let Some(judged) = Judged::all(record).find(Judged::denies) {
         flow.traffic_direction = judged.side.direction().into();
         flow.policy_match_type = judged.match_type();
-        name_policies(&mut flow, record, names, &judged);
+        name_policies(flow, seen, &judged);
     } else {
-        set_extensions(&mut flow, record, &[]);
+        set_extensions(flow, record, &[]);
     }
-    flow
 }
 
-fn trace_flow(base: &Flow, record: &EventRecord) -> Flow {
-    let mut flow = base.clone();
-    let audited = [Side::Egress, Side::Ingress]
-        .into_iter()
-        .filter_map(|side| Judged::of(record, side))
-        .any(|judged| judged.audits());
+fn tell_trace(flow: &mut Flow, record: &EventRecord) {
+    let audited = Judged::all(record).any(|judged| judged.audits());
     flow.verdict = if audited { Verdict::Audit } else { Verdict::Forwarded }.into();
     let point = match record.point {
         event::point::TO_HOST => TraceObservationPoint::ToHost,
@@ -207,7 +155,6 @@ fn trace_flow(base: &Flow, record: &EventRecord) -> Flow {
     };
     flow.trace_reason = reason.into();
     flow.traffic_direction = direction(record, record.point == event::point::TO_ENDPOINT).into();
-    flow
 }
 
 /// The direction of the connection as its endpoint sees it: the one that gets the packet at `to-endpoint`, else the one
@@ -227,31 +174,27 @@ fn drop_reason(flow: &mut Flow, record: &EventRecord) {
 }
 
 /// Puts the policies behind a judgement where Hubble has them, and the rules behind it where our own screens look.
-fn name_policies(flow: &mut Flow, record: &EventRecord, names: &Names, judged: &Judged) {
-    let direction = judged.side.direction();
-    let revision = u64::from(record.revision);
-    let enforced = names.reason(judged.cookie, direction, revision);
-    let mut reasons = vec![enforced.clone()];
-    if judged.audits() {
-        let mut shadow = names.reason(judged.shadow_cookie, direction, revision);
-        for rule in &mut shadow.rules {
-            rule.shadow = true;
-        }
-        deny_list(flow, judged.side).extend(shadow.policies.clone());
-        flow.policy_log.extend(shadow.log.clone());
-        reasons.push(shadow);
-    } else if judged.denies() {
-        deny_list(flow, judged.side).extend(enforced.policies);
+fn name_policies(flow: &mut Flow, seen: &Seen, judged: &Judged) {
+    let revision = u64::from(seen.record.revision);
+    let policies = |reason: &Reason| {
+        let mut policies = reason.policies.clone();
+        policies.iter_mut().for_each(|policy| policy.revision = revision);
+        policies
+    };
+    if let Some(shadow) = &seen.shadow {
+        deny_list(flow, judged.side).extend(policies(shadow));
+        flow.policy_log.extend(shadow.log.iter().cloned());
     }
-    if !judged.denies() {
+    if let Some(enforced) = &seen.enforced {
         let list = match judged.side {
+            side if judged.denies() => deny_list(flow, side),
             Side::Egress => &mut flow.egress_allowed_by,
             Side::Ingress => &mut flow.ingress_allowed_by,
         };
-        list.extend(reasons[0].policies.clone());
+        list.extend(policies(enforced));
+        flow.policy_log.extend(enforced.log.iter().cloned());
     }
-    flow.policy_log.extend(reasons[0].log.clone());
-    set_extensions(flow, record, &reasons);
+    set_extensions(flow, &seen.record, &[(&seen.enforced, false), (&seen.shadow, true)]);
 }
 
 fn deny_list(flow: &mut Flow, side: Side) -> &mut Vec<sinew_api::proto::flow::Policy> {
@@ -261,14 +204,19 @@ fn deny_list(flow: &mut Flow, side: Side) -> &mut Vec<sinew_api::proto::flow::Po
     }
 }
 
-fn set_extensions(flow: &mut Flow, record: &EventRecord, reasons: &[Reason]) {
+/// `reasons` are what decided, and whether it is a shadow's.
+fn set_extensions(flow: &mut Flow, record: &EventRecord, reasons: &[(&Option<Arc<Reason>>, bool)]) {
     let finer = DropReason::from_number(record.reason).filter(|reason| *reason as u16 >= 1000);
     let dropped = record.kind == event::kind::DROP;
+    let reasons = reasons.iter().filter_map(|(reason, shadow)| Some((reason.as_ref()?, *shadow)));
+    let rules = reasons.clone().flat_map(|(reason, shadow)| {
+        reason.rules.iter().map(move |rule| DecidingRule { shadow, ..rule.clone() })
+    });
     let extensions = Extensions {
         reason: finer.filter(|_| dropped).map_or(0, |reason| reason as u32),
         reason_text: finer.filter(|_| dropped).map(|reason| reason.words().to_owned()).unwrap_or_default(),
-        default_deny: dropped && reasons.iter().any(|reason| reason.by_default),
-        rules: reasons.iter().flat_map(|reason| reason.rules.clone()).collect(),
+        default_deny: dropped && reasons.clone().any(|(reason, _)| reason.by_default),
+        rules: rules.collect(),
     };
     flow.extensions = extensions.to_any();
 }
@@ -278,13 +226,12 @@ fn set_extensions(flow: &mut Flow, record: &EventRecord, reasons: &[Reason]) {
 pub fn raw(record: &EventRecord, clock: Clock) -> MonitorEvent {
     let dropped = record.kind == event::kind::DROP;
     let reason = DropReason::from_number(record.reason);
-    let (side, cookie, shadow_cookie) = [Side::Egress, Side::Ingress]
-        .into_iter()
-        .filter_map(|side| Judged::of(record, side))
+    let (side, cookie, shadow_cookie) = Judged::all(record)
         .max_by_key(Judged::denies)
         .map_or((None, 0, 0), |judged| (Some(judged.side), judged.cookie, judged.shadow_cookie));
     let verdict = if dropped { Verdict::Dropped } else { Verdict::Forwarded };
-    let trace = trace_flow(&Flow::default(), record);
+    let mut trace = Flow::default();
+    tell_trace(&mut trace, record);
     MonitorEvent {
         time: Some(clock.timestamp(record.time)),
         sequence: u64::from(record.sequence),

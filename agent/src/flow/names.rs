@@ -1,23 +1,37 @@
-//! The names behind a record's numbers.
+//! The names behind a record's numbers, shared by all flows that have them.
+//!
+//! Neighbours: [`super::seen`] asks for them when a record is read, [`super::memory`] remembers the answers.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prost::Message;
 use prost_types::Timestamp;
 use sinew_api::extensions::DecidingRule;
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_api::object::PolicyName;
 use sinew_api::proto::flow::{Endpoint, Policy, TrafficDirection, Workload};
+use sinew_bpf::abi::Address;
 use sinew_engine::Cause;
 use sinew_engine::snapshot::{PolicyView, Snapshot};
 
 use super::FlowSettings;
+use super::memory::Memory;
+use super::seen::Side;
 
 /// In front of the name of a pod's cluster.
 const CLUSTER_LABEL: &str = "k8s:io.cilium.k8s.policy.cluster=";
+/// Ends remembered: the pods that a node's pods talk with, and some thousand addresses of the world.
+const ENDS: usize = 4096;
+/// Reasons remembered: a node's rules.
+const REASONS: usize = 4096;
+/// Names of interfaces remembered. A node has some hundred at a time; those of pods that are gone are forgotten with the
+/// rest.
+const INTERFACES: usize = 4096;
 
 /// The wall clock at the monotonic clock's zero.
 #[derive(Clone, Copy, Debug)]
@@ -44,21 +58,38 @@ impl Clock {
     }
 }
 
-/// Names as of one snapshot.
-#[derive(Clone, Debug)]
-pub struct Names {
-    /// Who this node is.
-    pub(super) settings: FlowSettings,
+/// What is the same in all flows of an agent.
+#[derive(Debug)]
+pub(super) struct NodeNames {
+    /// `cluster/node`.
+    pub(super) name: String,
     /// Times of day.
     pub(super) clock: Clock,
-    snapshot: Arc<Snapshot>,
-    interfaces: Arc<Interfaces>,
+    /// Makes numbers of flows unlike those of any other agent.
+    key: RandomState,
+}
+
+impl NodeNames {
+    /// The uuid of a flow (RFC 9562, version 4): 128 bits that are random for whoever does not know the key.
+    pub(super) fn uuid(&self, number: u64) -> String {
+        let halves = [self.key.hash_one((number, 0_u8)), self.key.hash_one((number, 1_u8))];
+        let bits = u128::from(halves[0]) << 64 | u128::from(halves[1]);
+        uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().to_string()
+    }
+}
+
+/// An end of a flow.
+#[derive(Debug, PartialEq)]
+pub(super) struct End {
+    pub(super) said: Endpoint,
+    /// Bytes of memory, roughly.
+    pub(super) bytes: usize,
 }
 
 /// Why a verdict is what it is, in the terms of a flow.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Reason {
-    /// The policies to name.
+    /// The policies to name, without the revision.
     pub(super) policies: Vec<Policy>,
     /// The rules to name.
     pub(super) rules: Vec<DecidingRule>,
@@ -66,88 +97,150 @@ pub(super) struct Reason {
     pub(super) log: Vec<String>,
     /// Nothing matched.
     pub(super) by_default: bool,
+    /// Bytes of memory, roughly.
+    pub(super) bytes: usize,
+}
+
+/// Names as of one snapshot.
+#[derive(Debug)]
+pub struct Names {
+    pub(super) node: Arc<NodeNames>,
+    snapshot: Arc<Snapshot>,
+    ends: Memory<(IpAddr, u32), End>,
+    reasons: Memory<(u32, Side), Reason>,
+    /// The kernel gives an index once, so that a name that is known stays right.
+    interfaces: HashMap<u32, Arc<str>>,
+    flows: u64,
 }
 
 impl Names {
     /// Names from a snapshot.
     #[must_use]
-    pub fn new(settings: FlowSettings, clock: Clock, snapshot: Arc<Snapshot>) -> Self {
-        Self { settings, clock, snapshot, interfaces: Arc::default() }
-    }
-
-    /// The name of an interface of the node; empty for one that is gone before it was asked for.
-    pub(super) fn interface(&self, index: u32) -> String {
-        self.interfaces.name(index)
+    pub fn new(settings: &FlowSettings, clock: Clock, snapshot: Arc<Snapshot>) -> Self {
+        let name = format!("{}/{}", settings.cluster, settings.node);
+        Self {
+            node: Arc::new(NodeNames { name, clock, key: RandomState::new() }),
+            snapshot,
+            ends: Memory::new(ENDS),
+            reasons: Memory::new(REASONS),
+            interfaces: HashMap::new(),
+            flows: 0,
+        }
     }
 
     /// Takes a newer snapshot.
     pub fn update(&mut self, snapshot: Arc<Snapshot>) {
-        self.snapshot = snapshot;
+        let before = std::mem::replace(&mut self.snapshot, snapshot);
+        let now = &self.snapshot;
+        if !Arc::ptr_eq(&before.addresses, &now.addresses)
+            || !Arc::ptr_eq(&before.identities, &now.identities)
+        {
+            self.ends.doubt();
+        }
+        if !Arc::ptr_eq(&before.causes, &now.causes) || !Arc::ptr_eq(&before.policies, &now.policies) {
+            self.reasons.doubt();
+        }
+    }
+
+    /// The number of the next flow.
+    pub(super) fn number(&mut self) -> u64 {
+        self.flows += 1;
+        self.flows
+    }
+
+    /// The name of an interface of the node; empty for one that is gone before it was asked for.
+    pub(super) fn interface(&mut self, index: u32) -> Arc<str> {
+        if let Some(name) = self.interfaces.get(&index) {
+            return Arc::clone(name);
+        }
+        let Ok(name) = nix::net::if_::if_indextoname(index) else { return Arc::default() };
+        if self.interfaces.len() >= INTERFACES {
+            self.interfaces.clear();
+        }
+        let name: Arc<str> = name.to_string_lossy().into();
+        self.interfaces.insert(index, Arc::clone(&name));
+        name
     }
 
     /// An end of a flow. `identity` is what the packet was judged with, 0 where it was not judged that far.
-    pub(super) fn endpoint(&self, address: IpAddr, identity: u32) -> Endpoint {
-        let view = self.snapshot.addresses.get(&address);
-        let identity = match identity {
-            0 => view.map_or(0, |view| view.entry.identity),
-            judged => judged,
-        };
-        let mut end = Endpoint { identity, labels: self.labels(Identity(identity)), ..Endpoint::default() };
-        // The world has no cluster; what is known by its labels says its own.
-        let cluster = end.labels.iter().find_map(|label| label.strip_prefix(CLUSTER_LABEL));
-        end.cluster_name = cluster.unwrap_or_default().to_owned();
-        // An address that has changed hands since the packet is not given the new holder's name.
-        if let Some(view) = view.filter(|view| view.entry.identity == identity) {
-            end.id = view.endpoint.map_or(0, |id| u32::from(id.0));
-            end.namespace.clone_from(&view.pod_namespace);
-            end.pod_name.clone_from(&view.pod_name);
-            end.workloads = view
-                .workload
-                .iter()
-                .map(|workload| Workload { name: workload.name.clone(), kind: workload.kind.clone() })
-                .collect();
-        }
-        end
-    }
-
-    fn labels(&self, identity: Identity) -> Vec<String> {
-        match self.snapshot.identities.get(&identity) {
-            Some(view) => view.labels.to_strings(),
-            None => {
-                identity.reserved_name().map(|name| Labels::reserved(name).to_strings()).unwrap_or_default()
-            }
-        }
+    pub(super) fn end(&mut self, address: Address, identity: u32) -> Arc<End> {
+        let snapshot = &self.snapshot;
+        self.ends.get((IpAddr::from(address), identity), |(address, identity)| {
+            let said = endpoint(snapshot, *address, *identity);
+            // The encoded length stands for what the strings take on the heap.
+            let bytes = size_of::<End>() + said.encoded_len();
+            End { said, bytes }
+        })
     }
 
     /// What stands behind a cookie.
-    pub(super) fn reason(&self, cookie: u32, direction: TrafficDirection, revision: u64) -> Reason {
-        let mut reason = Reason::default();
-        match self.snapshot.causes.get(&cookie) {
-            None | Some(Cause::Init | Cause::LocalHost) => {}
-            Some(Cause::Rule { policy, path }) => {
-                self.add(&mut reason, policy, Some(path), direction, revision)
-            }
-            Some(Cause::Overflow { policy }) => self.add(&mut reason, policy, None, direction, revision),
-            Some(Cause::DefaultDeny { policies, .. }) => {
-                reason.by_default = true;
-                for policy in policies {
-                    self.add(&mut reason, policy, None, direction, revision);
-                }
+    pub(super) fn reason(&mut self, cookie: u32, side: Side) -> Arc<Reason> {
+        let snapshot = &self.snapshot;
+        self.reasons.get((cookie, side), |(cookie, side)| reason(snapshot, *cookie, side.direction()))
+    }
+}
+
+fn endpoint(snapshot: &Snapshot, address: IpAddr, identity: u32) -> Endpoint {
+    let view = snapshot.addresses.get(&address);
+    let identity = match identity {
+        0 => view.map_or(0, |view| view.entry.identity),
+        judged => judged,
+    };
+    let mut end = Endpoint { identity, labels: labels(snapshot, Identity(identity)), ..Endpoint::default() };
+    // The world has no cluster; what is known by its labels says its own.
+    let cluster = end.labels.iter().find_map(|label| label.strip_prefix(CLUSTER_LABEL));
+    end.cluster_name = cluster.unwrap_or_default().to_owned();
+    // An address that has changed hands since the packet is not given the new holder's name.
+    if let Some(view) = view.filter(|view| view.entry.identity == identity) {
+        end.id = view.endpoint.map_or(0, |id| u32::from(id.0));
+        end.namespace.clone_from(&view.pod_namespace);
+        end.pod_name.clone_from(&view.pod_name);
+        end.workloads = view
+            .workload
+            .iter()
+            .map(|workload| Workload { name: workload.name.clone(), kind: workload.kind.clone() })
+            .collect();
+    }
+    end
+}
+
+fn labels(snapshot: &Snapshot, identity: Identity) -> Vec<String> {
+    match snapshot.identities.get(&identity) {
+        Some(view) => view.labels.to_strings(),
+        None => identity.reserved_name().map(|name| Labels::reserved(name).to_strings()).unwrap_or_default(),
+    }
+}
+
+fn reason(snapshot: &Snapshot, cookie: u32, direction: TrafficDirection) -> Reason {
+    let mut reason = Reason::default();
+    match snapshot.causes.get(&cookie) {
+        None | Some(Cause::Init | Cause::LocalHost) => {}
+        Some(Cause::Rule { policy, path }) => reason.add(snapshot, policy, Some(path), direction),
+        Some(Cause::Overflow { policy }) => reason.add(snapshot, policy, None, direction),
+        Some(Cause::DefaultDeny { policies, .. }) => {
+            reason.by_default = true;
+            for policy in policies {
+                reason.add(snapshot, policy, None, direction);
             }
         }
-        reason
     }
+    let policies = reason.policies.iter().map(|policy| size_of::<Policy>() + policy.encoded_len());
+    let rules =
+        reason.rules.iter().map(|rule| size_of::<DecidingRule>() + rule.policy.len() + rule.path.len());
+    reason.bytes = size_of::<Reason>() + policies.chain(rules).sum::<usize>();
+    reason
+}
 
+impl Reason {
     fn add(
-        &self,
-        reason: &mut Reason,
+        &mut self,
+        snapshot: &Snapshot,
         name: &PolicyName,
         path: Option<&String>,
         direction: TrafficDirection,
-        revision: u64,
     ) {
-        let view = self.snapshot.policies.get(name);
-        reason.policies.push(flow_policy(name, view, revision));
+        let view = snapshot.policies.get(name);
+        self.policies.push(flow_policy(name, view));
         let mut rule = DecidingRule {
             direction,
             policy: name.to_string(),
@@ -167,34 +260,11 @@ impl Names {
                     rule.file.clone_from(&found.origin.file);
                     rule.line = found.origin.line;
                     rule.deny = found.action == sinew_api::policy::RuleAction::Deny;
-                    reason.log.extend(spec.log.clone());
+                    self.log.extend(spec.log.clone());
                 }
             }
         }
-        reason.rules.push(rule);
-    }
-}
-
-/// Names of interfaces by index. The kernel gives an index once, so that a name that is known stays right.
-#[derive(Debug, Default)]
-struct Interfaces(Mutex<HashMap<u32, String>>);
-
-impl Interfaces {
-    /// Interfaces remembered. A node has some hundred at a time; those of pods that are gone are forgotten with the rest.
-    const MOST: usize = 4096;
-
-    fn name(&self, index: u32) -> String {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(name) = known.get(&index) {
-            return name.clone();
-        }
-        let Ok(name) = nix::net::if_::if_indextoname(index) else { return String::new() };
-        if known.len() >= Self::MOST {
-            known.clear();
-        }
-        let name = name.to_string_lossy().into_owned();
-        known.insert(index, name.clone());
-        name
+        self.rules.push(rule);
     }
 }
 
@@ -213,13 +283,13 @@ pub(super) fn policy_labels(name: &PolicyName, uid: &str) -> Vec<String> {
     labels
 }
 
-/// A policy as flows name it.
-fn flow_policy(name: &PolicyName, view: Option<&PolicyView>, revision: u64) -> Policy {
+/// A policy as flows name it, but for the revision.
+fn flow_policy(name: &PolicyName, view: Option<&PolicyView>) -> Policy {
     Policy {
         name: name.name.clone(),
         namespace: name.namespace.clone(),
         labels: policy_labels(name, view.map(|view| view.running.uid.as_str()).unwrap_or_default()),
-        revision,
+        revision: 0,
         kind: name.kind.kind().to_owned(),
     }
 }

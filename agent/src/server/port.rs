@@ -9,7 +9,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sinew_observer::Journal;
 use sinew_observer::listen::{self, Limits};
 use sinew_observer::peer::Peers;
 use sinew_observer::tls::{ServerTls, TlsError};
@@ -17,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::ObserverPort;
+use crate::flow::Journal;
 
 /// Pause between two tries to serve.
 const PAUSE: Duration = Duration::from_secs(2);

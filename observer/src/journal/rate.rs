@@ -1,6 +1,6 @@
 //! Flows a second over the last minute, from the times of the flows themselves.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Seconds looked back.
 const WINDOW: i64 = 60;
@@ -19,17 +19,13 @@ impl Default for Rate {
     }
 }
 
+/// The slots, held by whoever counts many flows.
+pub(super) struct Counting<'a>(MutexGuard<'a, [(i64, u64); SLOTS]>);
+
 impl Rate {
-    /// Counts one flow of this second.
-    pub(super) fn count(&self, second: i64) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = usize::try_from(second.rem_euclid(WINDOW)).unwrap_or(0);
-        if slots[index].0 < second {
-            slots[index] = (second, 0);
-        }
-        if slots[index].0 == second {
-            slots[index].1 += 1;
-        }
+    /// Takes the lock once for many flows.
+    pub(super) fn counting(&self) -> Counting<'_> {
+        Counting(self.slots.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Mean over the 60 whole seconds before `now`.
@@ -42,6 +38,20 @@ impl Rate {
     }
 }
 
+impl Counting<'_> {
+    /// Counts one flow of this second.
+    pub(super) fn count(&mut self, second: i64) {
+        let slots = &mut self.0;
+        let index = usize::try_from(second.rem_euclid(WINDOW)).unwrap_or(0);
+        if slots[index].0 < second {
+            slots[index] = (second, 0);
+        }
+        if slots[index].0 == second {
+            slots[index].1 += 1;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,7 +61,7 @@ mod tests {
         let rate = Rate::default();
         for second in 1000..1120 {
             for _ in 0..3 {
-                rate.count(second);
+                rate.counting().count(second);
             }
         }
         let near = |left: f64, right: f64| (left - right).abs() < 1e-9;
@@ -63,8 +73,8 @@ mod tests {
     #[test]
     fn a_flow_older_than_the_window_is_not_counted_as_new() {
         let rate = Rate::default();
-        rate.count(1000);
-        rate.count(1000 - 60);
+        rate.counting().count(1000);
+        rate.counting().count(1000 - 60);
         assert!((rate.per_second(1001) - 1.0 / 60.0).abs() < 1e-9);
     }
 }

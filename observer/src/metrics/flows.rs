@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use sinew_api::proto::flow::LostEventSource;
 
 use super::{Description, Family, Value};
-use crate::journal::Journal;
+use crate::journal::{Journal, Sighting};
 
 /// Every metric here.
 pub const METRICS: &[&Description] = &[&LOST, &SEEN, &HELD, &ROOM, &BYTES, &BYTE_ROOM];
@@ -28,7 +28,7 @@ const BYTE_ROOM: Description =
 
 /// A journal as it is now.
 #[must_use]
-pub fn families(journal: &Journal, now: SystemTime) -> Vec<Family> {
+pub fn families<S: Sighting>(journal: &Journal<S>, now: SystemTime) -> Vec<Family> {
     let numbers = journal.numbers(now);
     let mut lost = Family::new(&LOST);
     for source in [
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn losses_stand_under_hubbles_names() {
         let now = SystemTime::now();
-        let journal = Journal::new(JournalSettings::new("c/n", "1"), now);
+        let journal: Journal = Journal::new(JournalSettings::new("c/n", "1"), now);
         journal.record_flows([Flow::default(), Flow::default()]);
         let lost = LostEvent {
             source: LostEventSource::PerfEventRingBuffer.into(),

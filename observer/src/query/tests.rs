@@ -4,7 +4,7 @@ use super::*;
 use crate::ring::{Capacity, Weigh};
 
 /// A number seen at that second; a negative number is a loss.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Seen(i64, Timestamp);
 
 impl Seen {
@@ -14,8 +14,8 @@ impl Seen {
 }
 
 impl Entry for Seen {
-    fn time(&self) -> Option<&Timestamp> {
-        Some(&self.1)
+    fn time(&self) -> Option<Timestamp> {
+        Some(self.1)
     }
 
     fn is_loss(&self) -> bool {
@@ -35,8 +35,13 @@ fn ring(capacity: usize, numbers: impl IntoIterator<Item = i64>) -> Arc<Ring<See
     Arc::new(ring)
 }
 
-fn even(entry: &Seen) -> bool {
-    entry.0 % 2 == 0
+/// Even numbers, and whatever is lost.
+fn even(entry: &Seen) -> Option<i64> {
+    (entry.0 < 0 || entry.0 % 2 == 0).then_some(entry.0)
+}
+
+fn all(entry: &Seen) -> Option<i64> {
+    Some(entry.0)
 }
 
 fn second(seconds: i64) -> Option<Timestamp> {
@@ -44,11 +49,11 @@ fn second(seconds: i64) -> Option<Timestamp> {
 }
 
 /// What a walk gives until it ends or waits; a gap of N entries is `-1000 - N`.
-async fn told<M: Fn(&Seen) -> bool + Send + 'static>(walk: &mut Walk<Seen, M>) -> Vec<i64> {
+async fn told<F: Fn(&Seen) -> Option<i64> + Send + 'static>(walk: &mut Walk<Seen, F>) -> Vec<i64> {
     let mut told = Vec::new();
     while let Ok(Some(step)) = tokio::time::timeout(std::time::Duration::from_millis(50), walk.next()).await {
         told.push(match step {
-            Step::Entry(entry) => entry.0,
+            Step::Entry(number) => number,
             Step::Missed { entries, .. } => -1000 - i64::try_from(entries).expect("a small gap"),
         });
     }
@@ -71,8 +76,8 @@ async fn last_first_and_all() {
 
 #[tokio::test]
 async fn more_entries_than_a_batch() {
-    let all = answer(1..=3000, Selection::default()).await;
-    assert_eq!((all.len(), all[0], all[1499]), (1500, 2, 3000));
+    let whole = answer(1..=3000, Selection::default()).await;
+    assert_eq!((whole.len(), whole[0], whole[1499]), (1500, 2, 3000));
     let last = answer(1..=3000, Selection { number: 700, ..Selection::default() }).await;
     assert_eq!((last.len(), last[0], last[699]), (700, 1602, 3000));
 }
@@ -127,7 +132,7 @@ async fn following_waits_for_what_comes() {
 async fn a_reader_that_was_overtaken_is_told_by_how_much() {
     let ring = ring(4, 1..=4);
     let mut walk =
-        Walk::new(ring.clone(), Selection { follow: true, number: 4, ..Selection::default() }, |_| true);
+        Walk::new(ring.clone(), Selection { follow: true, number: 4, ..Selection::default() }, all);
     assert_eq!(told(&mut walk).await, [1, 2, 3, 4]);
     ring.write((5..=20).map(Seen::at));
     match walk.next().await {
@@ -143,7 +148,7 @@ async fn a_reader_that_was_overtaken_is_told_by_how_much() {
 #[tokio::test]
 async fn nothing_is_lost_without_word() {
     let ring = ring(300, []);
-    let mut walk = Walk::new(ring.clone(), Selection { follow: true, ..Selection::default() }, |_| true);
+    let mut walk = Walk::new(ring.clone(), Selection { follow: true, ..Selection::default() }, all);
     assert_eq!(told(&mut walk).await, [0; 0]);
     let (mut got, mut missed, mut next) = (0, 0, 1);
     for pause in [1, 50, 299, 300, 301, 600, 7, 1000, 256, 257] {

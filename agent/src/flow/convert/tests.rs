@@ -1,7 +1,7 @@
 //! Records as the programs write them, and the flows that people see: sequence, names, policies, reasons.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
@@ -13,7 +13,8 @@ use sinew_engine::snapshot::{AddressView, IdentityView, PolicyState, PolicyView,
 use sinew_engine::{Cause, Direction, EndpointId};
 
 use super::super::FlowSettings;
-use super::super::names::Clock;
+use super::super::names::{Clock, Names};
+use super::super::seen::see;
 use super::*;
 
 const WEB: u32 = 1001;
@@ -124,7 +125,7 @@ fn names() -> Names {
         ..Snapshot::default()
     };
     let settings = FlowSettings { cluster: "default".into(), node: "a".into() };
-    Names::new(settings, Clock::now(), Arc::new(snapshot))
+    Names::new(&settings, Clock::now(), Arc::new(snapshot))
 }
 
 fn address(text: &str) -> Address {
@@ -186,8 +187,14 @@ fn told(flow: &Flow) -> String {
     )
 }
 
+fn flows(record: &EventRecord, mut names: Names) -> Vec<Flow> {
+    let mut seen = Vec::new();
+    see(record, &mut names, &mut seen);
+    seen.iter().map(flow).collect()
+}
+
 fn sequence(record: &EventRecord) -> Vec<String> {
-    flows(record, &names()).iter().map(told).collect()
+    flows(record, names()).iter().map(told).collect()
 }
 
 #[test]
@@ -198,7 +205,7 @@ fn a_new_connection_is_two_verdicts_and_a_trace() {
         "4.0 INGRESS FORWARDED out+ in+ out- in-",
     ];
     assert_eq!(sequence(&new_connection()), expected);
-    let made = flows(&new_connection(), &names());
+    let made = flows(&new_connection(), names());
     assert_eq!(made.iter().map(|flow| flow.policy_match_type).collect::<Vec<_>>(), [4, 2, 0]);
     assert_eq!(made[2].trace_reason(), TraceReason::New);
     assert_eq!(made[2].trace_observation_point(), TraceObservationPoint::ToEndpoint);
@@ -207,7 +214,7 @@ fn a_new_connection_is_two_verdicts_and_a_trace() {
 
 #[test]
 fn both_ends_have_their_names() {
-    let flow = flows(&new_connection(), &names()).remove(1);
+    let flow = flows(&new_connection(), names()).remove(1);
     let source = flow.source.clone().unwrap();
     assert_eq!(
         (source.id, source.identity, source.namespace.as_str(), source.pod_name.as_str()),
@@ -240,7 +247,7 @@ fn a_denial_is_a_verdict_and_a_drop_that_name_the_same_policies() {
     ];
     let record = denied(DropReason::DeniedByRule, verdict::DENY, DENY_RULE);
     assert_eq!(sequence(&record), expected);
-    let drop = flows(&record, &names()).remove(2);
+    let drop = flows(&record, names()).remove(2);
     assert_eq!((drop.drop_reason_desc, drop.drop_reason), (181, 181));
     let file = drop.file.clone().unwrap();
     assert_eq!((file.name.as_str(), file.line), (file::NAMES[2], 77));
@@ -263,7 +270,7 @@ fn a_default_deny_names_who_switched_it_on() {
         "1.133 INGRESS DROPPED out+ in+ out- in-NetworkPolicy:db",
     ];
     assert_eq!(sequence(&record), expected);
-    for flow in &flows(&record, &names())[1..] {
+    for flow in &flows(&record, names())[1..] {
         let said = Extensions::of(flow);
         assert!(said.default_deny && said.rules[0].refused);
         assert_eq!(said.rules[0].path, "spec.egress[0].toFQDNs");
@@ -283,7 +290,7 @@ fn an_audit_policy_makes_an_allowed_flow_audit() {
         "4.0 INGRESS AUDIT out+ in+ out- in-",
     ];
     assert_eq!(sequence(&record), expected);
-    let said = Extensions::of(&flows(&record, &names())[1]);
+    let said = Extensions::of(&flows(&record, names())[1]);
     assert_eq!(said.rules.iter().map(|rule| rule.shadow).collect::<Vec<_>>(), [false, true]);
 }
 
@@ -299,7 +306,7 @@ fn a_reply_turns_the_direction_round() {
         destination_identity: WEB,
         ..new_connection()
     };
-    let made = flows(&reply, &names());
+    let made = flows(&reply, names());
     assert_eq!(made.len(), 1);
     assert_eq!(told(&made[0]), "4.0 EGRESS FORWARDED out+ in+ out- in-");
     assert_eq!((made[0].is_reply, made[0].trace_reason()), (Some(true), TraceReason::Reply));
@@ -311,7 +318,7 @@ fn a_drop_before_any_judgement_is_a_drop_alone() {
     let own =
         DropReason::ALL.iter().copied().find(|reason| *reason as u16 >= 1000).expect("a reason of our own");
     let record = EventRecord { flags: 0, ip_version: 0, protocol: 0, ..denied(own, 0, 0) };
-    let made = flows(&record, &names());
+    let made = flows(&record, names());
     assert_eq!(made.len(), 1);
     assert_eq!(made[0].event_type.unwrap().r#type, 1);
     assert_eq!((made[0].ip.clone(), made[0].source.clone(), made[0].is_reply), (None, None, None));
@@ -333,13 +340,13 @@ fn every_reason_has_a_name_for_hubble() {
 #[test]
 fn what_is_known_of_an_address_now_is_not_said_of_another_holder() {
     let record = EventRecord { source: address("10.0.0.3"), source_identity: WEB, ..new_connection() };
-    let source = flows(&record, &names()).remove(0).source.unwrap();
+    let source = flows(&record, names()).remove(0).source.unwrap();
     assert_eq!((source.identity, source.pod_name.as_str()), (WEB, ""));
     let unjudged = EventRecord { source_identity: 0, ..record };
-    let source = flows(&unjudged, &names()).remove(0).source.unwrap();
+    let source = flows(&unjudged, names()).remove(0).source.unwrap();
     assert_eq!((source.identity, source.pod_name.as_str()), (2222, "moved"));
     let world = EventRecord { source: address("198.51.100.7"), source_identity: 9, ..new_connection() };
-    let source = flows(&world, &names()).remove(0).source.unwrap();
+    let source = flows(&world, names()).remove(0).source.unwrap();
     assert_eq!((source.identity, source.cluster_name.as_str()), (9, ""));
     assert_eq!(source.labels, ["reserved:world-ipv4"]);
 }

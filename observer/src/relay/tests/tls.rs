@@ -38,7 +38,8 @@ impl Ground {
     /// A node that shows that identity, with one flow.
     async fn node(&mut self, name: &str, identity: Identity) {
         let full = format!("default/{name}");
-        let journal = Arc::new(Journal::new(JournalSettings::new(&full, "0.1.0"), SystemTime::now()));
+        let journal: Arc<Journal> =
+            Arc::new(Journal::new(JournalSettings::new(&full, "0.1.0"), SystemTime::now()));
         journal.record_flows([flow(name, second(1))]);
         let tls = ServerTls::new(identity, vec![self.path("ca.crt")]).expect("good files");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
