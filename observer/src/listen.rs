@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -49,6 +50,10 @@ impl Default for Limits {
 
 /// Pause after a connection could not be taken, as when this process has too many files open.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long a refused client may take to hear why.
+const LINGER: Duration = Duration::from_secs(1);
+/// Bytes of it that are read and thrown away in this time.
+const MOST_UNREAD: usize = 64 << 10;
 /// Bytes of one request's headers.
 const LARGEST_HEADERS: u32 = 16 << 10;
 
@@ -123,11 +128,30 @@ async fn shake_hands(
     connection.set_nodelay(true)?;
     match tls {
         None => Ok(connection::Stream::Plain(connection)),
-        Some(tls) => {
-            let shaken = tokio::time::timeout(limit, tls.accept(connection)).await?;
-            shaken.map(|stream| connection::Stream::Tls(Box::new(stream)))
+        Some(tls) => match tokio::time::timeout(limit, tls.accept(connection)).await? {
+            Ok(stream) => Ok(connection::Stream::Tls(Box::new(stream))),
+            Err((error, connection)) => {
+                // Whether it heard or not, the connection ends.
+                let _ended = tokio::time::timeout(LINGER, linger(connection)).await;
+                Err(error)
+            }
+        },
+    }
+}
+
+/// Lets the other side read the alert before the connection ends. What it has sent in the meantime would turn the end into
+/// a reset, which discards what is on its way (RFC 1122 section 4.2.2.13).
+async fn linger(mut connection: TcpStream) -> std::io::Result<()> {
+    connection.shutdown().await?;
+    let mut unread = [0; 4096];
+    let mut left = MOST_UNREAD;
+    while left > 0 {
+        match connection.read(&mut unread).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
         }
     }
+    Ok(())
 }
 
 fn refused(address: SocketAddr, error: &std::io::Error) {

@@ -76,6 +76,7 @@ async fn serve_socket(path: &Path, routes: Routes) -> Result<()> {
 
 async fn serve_port(address: std::net::SocketAddr, tls: Option<ServerTls>, routes: Routes) -> Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("listen at {address}"))?;
+    let address = listener.local_addr().context("ask for the port's address")?;
     tracing::info!(%address, tls = tls.is_some(), "flows are served");
     listen::serve(listener, tls, routes, Limits::default()).await.context("serve the port")
 }

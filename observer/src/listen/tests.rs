@@ -7,7 +7,6 @@ use sinew_api::proto::flow::Flow;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 use sinew_api::proto::observer::observer_client::ObserverClient;
 use sinew_api::proto::observer::{GetFlowsRequest, GetFlowsResponse, ServerStatusRequest};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 use tonic::Streaming;

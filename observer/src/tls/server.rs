@@ -35,12 +35,13 @@ impl ServerTls {
     /// Shakes hands on a connection, with the files as they are now.
     ///
     /// # Errors
-    /// The other side speaks no TLS, shows no certificate that holds, or leaves.
+    /// The other side speaks no TLS, shows no certificate that holds, or leaves. The connection comes back: closed at
+    /// once it would take the alert with it that tells the other side why.
     pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(
         &self,
         connection: IO,
-    ) -> io::Result<TlsStream<IO>> {
-        TlsAcceptor::from(self.config.current()).accept(connection).await
+    ) -> Result<TlsStream<IO>, (io::Error, IO)> {
+        TlsAcceptor::from(self.config.current()).accept(connection).into_fallible().await
     }
 }
 

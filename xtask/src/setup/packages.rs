@@ -35,6 +35,7 @@ const TOOLS: &[Tool] = &[
     tool(Group::Test, "cpio", "cpio", "packs the emulator's first file system"),
     tool(Group::Test, "xz", "xz-utils", "unpacks kernel modules"),
     tool(Group::Test, "busybox", "busybox-static", "the emulator's shell"),
+    tool(Group::Test, "openssl", "openssl", "makes certificates as the documents say"),
     tool(Group::Test, "tcpdump", "tcpdump", "an observer that is not ours"),
     tool(Group::Test, "curl", "curl", "reads a metrics port"),
     tool(
