@@ -43,6 +43,7 @@ pub use readings::{AnswerTotal, Reading, Readings, RingTotal};
 
 use abi::Abi;
 use addresses::Addresses;
+use counters::{Counted, count};
 use links::Links;
 use tables::Tables;
 use words::Words;
@@ -368,14 +369,14 @@ impl Datapath {
     #[must_use]
     pub fn map_fill(&self) -> Vec<MapFill> {
         let mut fill = vec![
-            ("ENDPOINTS", "hash", counters::count(self.endpoints.keys())),
-            ("INTERFACES", "hash", counters::count(self.interfaces.keys())),
-            ("POLICY", "array-of-maps", self.tables.in_use()),
+            Counted::new("ENDPOINTS", "hash", count(self.endpoints.keys())),
+            Counted::new("INTERFACES", "hash", count(self.interfaces.keys())),
+            Counted::new("POLICY", "array-of-maps", self.tables.in_use()),
             self.counters.fill(),
         ];
         fill.extend(self.addresses.fill());
         fill.extend(self.connections.fill());
-        fill.into_iter().filter_map(|(name, kind, entries)| self.pins.fill(name, kind, entries)).collect()
+        fill.iter().filter_map(|counted| self.pins.fill(counted)).collect()
     }
 
     /// The tracked connections, expired ones left out.

@@ -18,6 +18,9 @@ pub enum CtTable {
     Any,
 }
 
+/// Number of connection tables.
+pub const CONNECTION_TABLES: u32 = 3;
+
 impl CtTable {
     /// The table of a number that `as u8` gave.
     #[inline(always)]
@@ -83,6 +86,17 @@ pub struct DropCount {
     pub packets: u64,
     /// Bytes from the link header on.
     pub bytes: u64,
+}
+
+/// Entries of one connection table that were made and removed, on one CPU. What neither the programs nor the agent removed
+/// and is not there, the kernel evicted (datapath.md 6).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCount {
+    /// Entries made under a key that had none.
+    pub created: u64,
+    /// Entries removed.
+    pub deleted: u64,
 }
 
 /// Number of counters in the drop counter map.

@@ -34,7 +34,7 @@ fn text(maps: &[Map], paint: Paint) -> String {
     let mut table =
         Table::new(&["NAME", "KIND", "ENTRIES", "CAPACITY", "FILL", "EVICTED", "KEY", "VALUE", "ID"]);
     for map in maps {
-        let evicted = if map.kind.starts_with("lru") { map.evictions.to_string() } else { String::new() };
+        let evicted = map.evictions.map_or_else(String::new, |count| count.to_string());
         table.row([
             (&map.name).into(),
             (&map.kind).into(),
@@ -85,7 +85,7 @@ mod tests {
             pressure: 0.9995,
             key_bytes: 44,
             value_bytes: 192,
-            evictions: 17,
+            evictions: Some(17),
             id: 71,
         };
         let trie = Map {
@@ -96,7 +96,7 @@ mod tests {
             pressure: 0.0002,
             key_bytes: 12,
             value_bytes: 24,
-            evictions: 0,
+            evictions: None,
             id: 72,
         };
         let expected = "\

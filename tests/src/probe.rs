@@ -12,6 +12,7 @@ pub mod pattern;
 pub mod raw;
 pub mod report;
 pub mod serve;
+pub mod spray;
 pub mod stream;
 pub mod watch;
 

@@ -106,6 +106,28 @@ fn a_tombstone_ends_with_a_syn_that_is_allowed() -> Result<()> {
     Ok(())
 }
 
+// datapath.md 6: what the kernel evicts is counted: all connections that were made and are neither there nor removed.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn what_the_kernel_evicts_is_counted() -> Result<()> {
+    /// More than the table for UDP holds.
+    const MADE: u64 = 150_000;
+    let ground = Ground::together()?;
+    let node = ground.lab.node("a");
+    let spray = |count: u64| ground.server.spray(ground.client.address(Family::V4), count);
+    node.sinew(&["conntrack", "flush", "--all"])?;
+    let before = node.table("CT_ANY")?;
+    assert!(before.capacity < MADE && before.evictions == 0, "a flush evicts nothing: {before:?}");
+    spray(1000)?;
+    let filling = node.table("CT_ANY")?;
+    assert_eq!((filling.entries - before.entries, filling.evictions), (1000, 0));
+    spray(MADE)?;
+    let full = node.table("CT_ANY")?;
+    assert!(full.entries <= full.capacity && full.evictions > 0, "{full:?}");
+    assert_eq!(full.entries + full.evictions, before.entries + 1000 + MADE);
+    Ok(())
+}
+
 // datapath.md 10: what the server was asked while that was allowed it may answer after the refusal; such an answer is no
 // connection of its own, which the client's next datagrams would be answers to. After a silence it is.
 #[test]

@@ -3,7 +3,7 @@
 use aya::Pod;
 use aya::maps::MapError;
 use sinew_bpf::abi::{Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey};
-use sinew_bpf::maps::{AnswerCount, DropCount, RingCount, RuleCount};
+use sinew_bpf::maps::{AnswerCount, DropCount, RingCount, RuleCount, TableCount};
 use sinew_bpf::settings::Settings;
 
 use super::DatapathError;
@@ -30,14 +30,23 @@ pod!(
     DropCount,
     RingCount,
     RuleCount,
+    TableCount,
     Settings
 );
 
 /// A removal of what is not there has done its work.
 pub(super) fn absent_is_fine(result: Result<(), MapError>, attempt: &str) -> Result<(), DatapathError> {
+    was_there(result, attempt).map(|_| ())
+}
+
+/// Whether a removal found what it was to remove.
+pub(super) fn was_there(result: Result<(), MapError>, attempt: &str) -> Result<bool, DatapathError> {
     match result {
-        Ok(()) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(()) => Ok(true),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(false),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(false)
+        }
         Err(error) => Err(DatapathError::kernel(attempt, error)),
     }
 }

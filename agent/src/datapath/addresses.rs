@@ -11,7 +11,7 @@ use sinew_engine::Found;
 
 use super::DatapathError;
 use super::abi::{Abi, absent_is_fine};
-use super::counters::count;
+use super::counters::{Counted, count};
 use super::pins::{Take, typed};
 
 /// The maps by address and identity.
@@ -91,12 +91,12 @@ impl Addresses {
     }
 
     /// Name, kind and entries of these maps.
-    pub(super) fn fill(&self) -> [(&'static str, &'static str, u64); 4] {
+    pub(super) fn fill(&self) -> [Counted; 4] {
         [
-            ("IPCACHE", "hash", count(self.ipcache.keys())),
-            ("RANGES", "lpm-trie", count(self.ranges.keys())),
-            ("CLASSES", "lpm-trie", count(self.classes.keys())),
-            ("KNOWN", "hash", count(self.known.keys())),
+            Counted::new("IPCACHE", "hash", count(self.ipcache.keys())),
+            Counted::new("RANGES", "lpm-trie", count(self.ranges.keys())),
+            Counted::new("CLASSES", "lpm-trie", count(self.classes.keys())),
+            Counted::new("KNOWN", "hash", count(self.known.keys())),
         ]
     }
 }

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use sinew_bpf::abi::{CtEntry, CtKey};
 use sinew_bpf::conntrack;
-use sinew_bpf::maps::CtTable;
+use sinew_bpf::maps::{CONNECTION_TABLES, CtTable, TableCount};
 
 use super::DatapathError;
-use super::abi::absent_is_fine;
-use super::counters::count;
+use super::abi::{Abi, was_there};
+use super::counters::{Counted, count};
 use super::pins::{Take, typed};
 
 const KEY_BYTES: usize = size_of::<CtKey>();
@@ -55,7 +55,8 @@ impl ConnectionFilter {
 
 /// The three tables.
 pub(super) struct Connections {
-    tables: [(CtTable, &'static str, Table); 3],
+    tables: [(CtTable, &'static str, Table); CONNECTION_TABLES as usize],
+    counts: PerCpuArray<MapData, Abi<TableCount>>,
 }
 
 impl Connections {
@@ -67,6 +68,7 @@ impl Connections {
                 (CtTable::Tcp, "CT_TCP", open("CT_TCP")?),
                 (CtTable::Any, "CT_ANY", open("CT_ANY")?),
             ],
+            counts: typed(take("TABLES")?, "TABLES")?,
         })
     }
 
@@ -90,25 +92,60 @@ impl Connections {
     /// Removes the connections that a filter means.
     pub(super) fn flush(&mut self, filter: &ConnectionFilter) -> Result<usize, DatapathError> {
         let mut removed = 0;
-        for (_, name, map) in &mut self.tables {
+        for (table, name, map) in &mut self.tables {
+            let before = removed;
             let keys: Vec<_> = map
                 .keys()
                 .collect::<Result<_, _>>()
                 .map_err(|e| DatapathError::kernel(format!("reading {name}"), e))?;
             for key in keys {
-                if filter.matches(&decode(&key)) {
-                    absent_is_fine(map.remove(&key), "removing a connection")?;
+                if filter.matches(&decode(&key)) && was_there(map.remove(&key), "removing a connection")? {
                     removed += 1;
                 }
             }
+            add_removed(&mut self.counts, *table, removed - before)
+                .map_err(|e| DatapathError::kernel(format!("counting what left {name}"), e))?;
         }
         Ok(removed)
     }
 
-    /// Name, kind and entries of these maps.
-    pub(super) fn fill(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + '_ {
-        self.tables.iter().map(|(_, name, map)| (*name, "lru-hash", count(map.keys())))
+    /// Name, kind, entries and evictions of these maps.
+    pub(super) fn fill(&self) -> impl Iterator<Item = Counted> + '_ {
+        self.tables.iter().map(|(table, name, map)| {
+            let entries = count(map.keys());
+            Counted { evictions: self.evictions(*table, entries), ..Counted::new(name, "lru-hash", entries) }
+        })
     }
+
+    /// What was made and neither removed nor is there (datapath.md 6). A connection that is made during the count may be
+    /// missing in one of its two numbers, so the result is right of tables at rest and short by a few under traffic.
+    fn evictions(&self, table: CtTable, entries: u64) -> Option<u64> {
+        let (mut created, mut deleted) = (0, 0);
+        for index in [table as u32, agents(table)] {
+            for Abi(count) in self.counts.get(&index, 0).ok()?.iter() {
+                created += count.created;
+                deleted += count.deleted;
+            }
+        }
+        Some(created.saturating_sub(deleted).saturating_sub(entries))
+    }
+}
+
+/// The element of the counters that is the agent's: programs write the others without asking anybody.
+fn agents(table: CtTable) -> u32 {
+    CONNECTION_TABLES + table as u32
+}
+
+fn add_removed(
+    counts: &mut PerCpuArray<MapData, Abi<TableCount>>,
+    table: CtTable,
+    removed: usize,
+) -> Result<(), MapError> {
+    let mut values: Vec<_> = counts.get(&agents(table), 0)?.iter().copied().collect();
+    if let Some(Abi(first)) = values.first_mut() {
+        first.deleted += removed as u64;
+    }
+    counts.set(agents(table), PerCpuValues::try_from(values)?, 0)
 }
 
 /// The time that programs stamp with.

@@ -19,6 +19,8 @@ pub struct MapFill {
     pub kind: &'static str,
     /// Entries in it.
     pub entries: u64,
+    /// Entries that the kernel removed to make room, since the map exists; only of maps where that is counted.
+    pub evictions: Option<u64>,
     /// Entries that fit.
     pub capacity: u32,
     /// Bytes of a key.
@@ -92,13 +94,29 @@ impl Counters {
     }
 
     /// Entries of the map by cookie.
-    pub(super) fn fill(&self) -> (&'static str, &'static str, u64) {
-        ("RULES", "lru-percpu-hash", count(self.rules.keys()))
+    pub(super) fn fill(&self) -> Counted {
+        Counted::new("RULES", "lru-percpu-hash", count(self.rules.keys()))
     }
 }
 
 /// Name, kind and entries of a map.
-pub(super) type Counted = (&'static str, &'static str, u64);
+pub(super) struct Counted {
+    /// Name of its pin.
+    pub(super) name: &'static str,
+    /// What it is.
+    pub(super) kind: &'static str,
+    /// Entries in it.
+    pub(super) entries: u64,
+    /// [`MapFill::evictions`].
+    pub(super) evictions: Option<u64>,
+}
+
+impl Counted {
+    /// A map whose evictions are not counted.
+    pub(super) fn new(name: &'static str, kind: &'static str, entries: u64) -> Self {
+        Self { name, kind, entries, evictions: None }
+    }
+}
 
 /// Entries that a walk over the keys finds.
 pub(super) fn count<K>(keys: impl Iterator<Item = Result<K, MapError>>) -> u64 {

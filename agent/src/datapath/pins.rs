@@ -14,7 +14,7 @@ use sinew_bpf::settings::Settings;
 
 use super::DatapathError;
 use super::abi::Abi;
-use super::counters::MapFill;
+use super::counters::{Counted, MapFill};
 
 /// Maps that outlive the agent, with the sizes of their keys and values in bytes.
 const PINNED: &[(&str, u32, u32)] = &[
@@ -29,6 +29,7 @@ const PINNED: &[(&str, u32, u32)] = &[
     ("CT_OPENING", 40, 192),
     ("CT_TCP", 40, 192),
     ("CT_ANY", 40, 192),
+    ("TABLES", 4, 16),
     ("FRAGMENTS", 44, 8),
     ("RULES", 4, 24),
     ("DROPS", 4, 16),
@@ -123,12 +124,14 @@ impl Pins {
     }
 
     /// What the kernel says of a pinned map, beside its entries.
-    pub(super) fn fill(&self, name: &'static str, kind: &'static str, entries: u64) -> Option<MapFill> {
+    pub(super) fn fill(&self, counted: &Counted) -> Option<MapFill> {
+        let Counted { name, kind, entries, evictions } = *counted;
         let map = MapInfo::from_pin(self.maps.join(name)).ok()?;
         Some(MapFill {
             name,
             kind,
             entries,
+            evictions,
             capacity: map.max_entries(),
             key_bytes: map.key_size(),
             value_bytes: map.value_size(),

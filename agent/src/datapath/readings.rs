@@ -10,13 +10,13 @@ use aya::maps::{HashMap, MapData, PerCpuArray};
 use sinew_bpf::abi::StateWord;
 use sinew_bpf::maps::{AnswerCount, FragmentKey, FragmentPorts, RingCount};
 
+use super::DatapathError;
 use super::abi::Abi;
 use super::addresses::Addresses;
 use super::connections::Connections;
-use super::counters::{Counters, DropTotal, MapFill, RuleHits, count};
+use super::counters::{Counted, Counters, DropTotal, MapFill, RuleHits, count};
 use super::pins::{Pins, typed};
 use super::words::{WORDS, Words};
-use super::{DatapathError, counters};
 
 type Fragments = HashMap<MapData, [u8; size_of::<FragmentKey>()], [u8; size_of::<FragmentPorts>()]>;
 
@@ -87,20 +87,17 @@ impl Readings {
     /// Reads everything. Walks the keys of every table: some 300 ns an entry.
     #[must_use]
     pub fn read(&self) -> Reading {
-        let mut fill: Vec<counters::Counted> = vec![
-            ("ENDPOINTS", "hash", count(self.endpoints.keys())),
-            ("INTERFACES", "hash", count(self.interfaces.keys())),
-            ("POLICY", "array-of-maps", self.slots_in_use()),
-            ("FRAGMENTS", "lru-hash", count(self.fragments.keys())),
+        let mut fill = vec![
+            Counted::new("ENDPOINTS", "hash", count(self.endpoints.keys())),
+            Counted::new("INTERFACES", "hash", count(self.interfaces.keys())),
+            Counted::new("POLICY", "array-of-maps", self.slots_in_use()),
+            Counted::new("FRAGMENTS", "lru-hash", count(self.fragments.keys())),
             self.counters.fill(),
         ];
         fill.extend(self.addresses.fill());
         fill.extend(self.connections.fill());
         Reading {
-            fill: fill
-                .into_iter()
-                .filter_map(|(name, kind, entries)| self.pins.fill(name, kind, entries))
-                .collect(),
+            fill: fill.iter().filter_map(|counted| self.pins.fill(counted)).collect(),
             drops: self.counters.drops(),
             rules: self.counters.rules(),
             rings: self.rings(),

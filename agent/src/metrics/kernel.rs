@@ -17,6 +17,7 @@ pub(super) const METRICS: &[&Description] = &[
     &CAPACITY,
     &PRESSURE,
     &CONNECTIONS,
+    &EVICTIONS,
     &DROP_PACKETS,
     &DROP_BYTES,
     &JUDGEMENTS,
@@ -38,6 +39,11 @@ const CONNECTIONS: Description = Description::gauge(
     &["table"],
     "Connections in a table: TCP before its handshake is over (tcp_opening), TCP, and everything else (any). Those past \
      their time count until they are replaced.",
+);
+const EVICTIONS: Description = Description::counter(
+    "sinew_conntrack_evictions_total",
+    &["table"],
+    "Connections that the kernel forgot to make room for others: the next packet of each is judged anew.",
 );
 const DROP_PACKETS: Description = Description::counter(
     "sinew_drop_packets_total",
@@ -111,7 +117,7 @@ impl Paced {
 fn families(reading: &Reading, took: Duration, snapshot: &Snapshot) -> Vec<Family> {
     let (mut entries, mut capacity, mut pressure) =
         (Family::new(&ENTRIES), Family::new(&CAPACITY), Family::new(&PRESSURE));
-    let mut connections = Family::new(&CONNECTIONS);
+    let (mut connections, mut evictions) = (Family::new(&CONNECTIONS), Family::new(&EVICTIONS));
     for fill in &reading.fill {
         entries.add([fill.name], Value::Count(fill.entries));
         capacity.add([fill.name], Value::Count(fill.capacity.into()));
@@ -123,6 +129,9 @@ fn families(reading: &Reading, took: Duration, snapshot: &Snapshot) -> Vec<Famil
             _ => continue,
         };
         connections.add([table], Value::Count(fill.entries));
+        if let Some(count) = fill.evictions {
+            evictions.add([table], Value::Count(count));
+        }
     }
     let (mut packets, mut bytes) = (Family::new(&DROP_PACKETS), Family::new(&DROP_BYTES));
     for total in &reading.drops {
@@ -142,6 +151,7 @@ fn families(reading: &Reading, took: Duration, snapshot: &Snapshot) -> Vec<Famil
         capacity,
         pressure,
         connections,
+        evictions,
         packets,
         bytes,
         judgements,

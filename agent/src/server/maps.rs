@@ -20,7 +20,7 @@ impl AgentService {
                 pressure: fill.entries as f64 / f64::from(fill.capacity.max(1)),
                 key_bytes: fill.key_bytes,
                 value_bytes: fill.value_bytes,
-                evictions: 0,
+                evictions: fill.evictions,
                 id: fill.id,
             })
             .collect();

@@ -1004,9 +1004,9 @@ pub struct Map {
     /// Value size in bytes.
     #[prost(uint32, tag = "7")]
     pub value_bytes: u32,
-    /// Entries evicted since the map exists; LRU maps only.
-    #[prost(uint64, tag = "8")]
-    pub evictions: u64,
+    /// Entries that the kernel removed to make room, since the map exists; absent where that is not counted.
+    #[prost(uint64, optional, tag = "8")]
+    pub evictions: ::core::option::Option<u64>,
     /// Kernel id.
     #[prost(uint32, tag = "9")]
     pub id: u32,

@@ -3,7 +3,7 @@ use core::mem::{align_of, offset_of, size_of};
 use std::string::String;
 
 use super::*;
-use crate::maps::{AnswerCount, DropCount, FragmentKey, FragmentPorts, RingCount, RuleCount};
+use crate::maps::{AnswerCount, DropCount, FragmentKey, FragmentPorts, RingCount, RuleCount, TableCount};
 
 /// The committed layout. Its first line is the version that it is of.
 const COMMITTED: &str = include_str!("layout.txt");
@@ -53,6 +53,7 @@ fn layout() -> String {
         FragmentPorts { source, destination, icmp_type, icmp_code, reserved }
         RuleCount { packets, bytes, last }
         DropCount { packets, bytes }
+        TableCount { created, deleted }
         RingCount { sequence, lost }
         AnswerCount { filled, tokens, made, withheld }
     }

@@ -1,7 +1,8 @@
 //! The kernel maps, and [`Maps`] over them. Names here are the names of the pins.
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+    __sk_buff, BPF_EXIST, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP,
+    BPF_RB_NO_WAKEUP,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
@@ -15,8 +16,8 @@ use sinew_bpf::abi::{
 };
 use sinew_bpf::hooks::Frame;
 use sinew_bpf::maps::{
-    AnswerCount, CtTable, DROP_COUNTERS, DropCount, FragmentKey, FragmentPorts, Maps, RingCount, RuleCount,
-    drop_counter,
+    AnswerCount, CONNECTION_TABLES, CtTable, DROP_COUNTERS, DropCount, FragmentKey, FragmentPorts, Maps,
+    RingCount, RuleCount, TableCount, drop_counter,
 };
 
 const MMAP: usize = BPF_F_MMAPABLE as usize;
@@ -55,6 +56,10 @@ static CT_TCP: LruHashMap<CtKey, CtEntry, 262_144> = LruHashMap::new();
 /// Everything else.
 #[btf_map]
 static CT_ANY: LruHashMap<CtKey, CtEntry, 131_072> = LruHashMap::new();
+/// Connections made and removed, by the number of the table: those of the programs, then those of the agent.
+#[btf_map]
+static TABLES: PerCpuArray<TableCount, 6> = PerCpuArray::new();
+const _: () = assert!(2 * CONNECTION_TABLES == 6);
 /// Ports of fragmented datagrams.
 #[btf_map]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts, 8192> = LruHashMap::new();
@@ -168,7 +173,7 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn conntrack_create(&self, table: CtTable, key: &CtKey, fill: impl FnOnce(&mut CtEntry)) -> bool {
-        update(table, key, None, fill, u64::from(BPF_NOEXIST))
+        prepare(None, fill).is_some_and(|entry| create(table, key, entry))
     }
 
     #[inline(always)]
@@ -179,17 +184,23 @@ impl Maps for KernelMaps {
         from: Option<&CtEntry>,
         fill: impl FnOnce(&mut CtEntry),
     ) -> bool {
-        update(table, key, from, fill, 0)
+        prepare(from, fill).is_some_and(|entry| create(table, key, entry) || overwrite(table, key, entry))
     }
 
     #[inline(always)]
     fn conntrack_delete(&self, table: CtTable, key: &CtKey) {
         // An entry that is gone already is what is wanted.
-        let _ = match table {
+        let removed = match table {
             CtTable::TcpOpening => CT_OPENING.remove(key),
             CtTable::Tcp => CT_TCP.remove(key),
             CtTable::Any => CT_ANY.remove(key),
         };
+        if removed.is_ok()
+            && let Some(count) = TABLES.get_ptr_mut(table as u32)
+        {
+            // SAFETY: the element is this CPU's own.
+            unsafe { (*count).deleted += 1 }
+        }
     }
 
     #[inline(always)]
@@ -259,27 +270,45 @@ impl Maps for KernelMaps {
     }
 }
 
+/// An entry made of a copy of another one, or of zeros, in this CPU's room for one.
 #[inline(always)]
-fn update(
-    table: CtTable,
-    key: &CtKey,
-    from: Option<&CtEntry>,
-    fill: impl FnOnce(&mut CtEntry),
-    flags: u64,
-) -> bool {
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return false };
+fn prepare(from: Option<&CtEntry>, fill: impl FnOnce(&mut CtEntry)) -> Option<&'static CtEntry> {
+    let room = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the element is this CPU's own, and a program is not interrupted by one that writes it.
-    let scratch = unsafe { &mut *scratch };
+    let room = unsafe { &mut *room };
     match from {
-        Some(entry) => *scratch = entry.clone(),
-        None => *scratch = CtEntry::default(),
+        Some(entry) => *room = entry.clone(),
+        None => *room = CtEntry::default(),
     }
-    fill(scratch);
-    let scratch: &CtEntry = scratch;
+    fill(room);
+    Some(room)
+}
+
+/// Puts an entry under a key that has none, and counts it.
+#[inline(always)]
+fn create(table: CtTable, key: &CtKey, entry: &CtEntry) -> bool {
+    if !insert(table, key, entry, u64::from(BPF_NOEXIST)) {
+        return false;
+    }
+    if let Some(count) = TABLES.get_ptr_mut(table as u32) {
+        // SAFETY: the element is this CPU's own.
+        unsafe { (*count).created += 1 }
+    }
+    true
+}
+
+/// Puts an entry in the place of another one.
+#[inline(always)]
+fn overwrite(table: CtTable, key: &CtKey, entry: &CtEntry) -> bool {
+    insert(table, key, entry, u64::from(BPF_EXIST))
+}
+
+#[inline(always)]
+fn insert(table: CtTable, key: &CtKey, entry: &CtEntry, flags: u64) -> bool {
     match table {
-        CtTable::TcpOpening => CT_OPENING.insert(key, scratch, flags),
-        CtTable::Tcp => CT_TCP.insert(key, scratch, flags),
-        CtTable::Any => CT_ANY.insert(key, scratch, flags),
+        CtTable::TcpOpening => CT_OPENING.insert(key, entry, flags),
+        CtTable::Tcp => CT_TCP.insert(key, entry, flags),
+        CtTable::Any => CT_ANY.insert(key, entry, flags),
     }
     .is_ok()
 }

@@ -12,7 +12,7 @@ use sinew_tests::probe::dial::{self, Target};
 use sinew_tests::probe::report::Outcome;
 use sinew_tests::probe::stream::{self, Direction, Load};
 use sinew_tests::probe::watch::{self, Pace};
-use sinew_tests::probe::{self, Transport, raw, serve};
+use sinew_tests::probe::{self, Transport, raw, serve, spray};
 
 /// Traffic for the lab. Every command but `serve` prints one line of JSON and exits 0 when it was answered.
 #[derive(Parser)]
@@ -56,6 +56,8 @@ enum Command {
         /// The packet from its IP header on, as hexadecimal digits.
         hex: String,
     },
+    /// Datagrams of as many connections, to nobody.
+    Spray { to: IpAddr, count: u32 },
     /// Many bytes over one TCP connection, every one verified.
     Stream {
         #[command(flatten)]
@@ -150,6 +152,10 @@ fn main() -> Result<ExitCode> {
         Command::Raw { to, hex } => {
             let packet = raw::from_hex(&hex).context("the packet is no hexadecimal number")?;
             raw::send(&packet, to).context("sending the packet")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Spray { to, count } => {
+            spray::spray(to, count).context("spraying")?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Stream { dial, direction, total, piece, seed } => {

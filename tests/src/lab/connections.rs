@@ -52,7 +52,37 @@ impl Connection {
     }
 }
 
+/// How full a table of the datapath is.
+#[derive(Clone, Copy, Debug)]
+pub struct TableFill {
+    /// Entries in it.
+    pub entries: u64,
+    /// Entries that fit.
+    pub capacity: u64,
+    /// Entries that the kernel removed to make room.
+    pub evictions: u64,
+}
+
 impl Node {
+    /// The fill of a table whose evictions are counted, as `sinew map list -o json` prints it.
+    ///
+    /// # Errors
+    /// The command failed, has no such table, or counts no evictions of it.
+    pub fn table(&self, name: &str) -> Result<TableFill> {
+        let output = self.sinew(&["map", "list", "-o", "json"])?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let listed: Value = serde_json::from_slice(&output.stdout).context("map list -o json")?;
+        let maps = listed["maps"].as_array().context("no maps")?;
+        let map = maps.iter().find(|map| map["name"] == name).with_context(|| format!("no map {name}"))?;
+        // A zero that can not be absent is left out.
+        let number = |key: &str| map[key].as_u64();
+        Ok(TableFill {
+            entries: number("entries").unwrap_or_default(),
+            capacity: number("capacity").with_context(|| format!("no capacity in {map}"))?,
+            evictions: number("evictions").with_context(|| format!("evictions are not counted in {map}"))?,
+        })
+    }
+
     /// Every connection that is not expired.
     ///
     /// # Errors

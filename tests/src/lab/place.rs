@@ -193,6 +193,14 @@ impl Place {
         self.watch("redial", transport, to, port, every, &[])
     }
 
+    /// Sends datagrams of `count` connections, to ports where nobody listens.
+    ///
+    /// # Errors
+    /// One could not be sent.
+    pub fn spray(&self, to: IpAddr, count: u64) -> Result<()> {
+        run(self.probe()?.args(["spray", &to.to_string(), &count.to_string()])).map(drop)
+    }
+
     /// A probe that goes on, with more words for it.
     ///
     /// # Errors

@@ -65,6 +65,7 @@ fn what_the_kernel_counts_is_told() {
         name,
         kind: "hash",
         entries,
+        evictions: (name == "CT_TCP").then_some(12),
         capacity,
         key_bytes: 4,
         value_bytes: 4,
@@ -87,6 +88,7 @@ fn what_the_kernel_counts_is_told() {
         "sinew_map_capacity{map=\"CT_TCP\"} 262144",
         "sinew_map_pressure_ratio{map=\"CT_TCP\"} 0.25",
         "sinew_conntrack_entries{table=\"tcp\"} 65536",
+        "sinew_conntrack_evictions_total{table=\"tcp\"} 12",
         "sinew_drop_packets_total{reason=\"policy denied by default\",hubble_reason=\"POLICY_DENIED\"} 7",
         "sinew_drop_bytes_total{reason=\"policy denied by default\",hubble_reason=\"POLICY_DENIED\"} 420",
         // A reason of our own shows Hubble's of the same meaning.
