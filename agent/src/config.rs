@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use sinew_api::object::Routing;
 
-pub use metrics::MetricsArguments;
+pub use metrics::{MetricsArguments, MetricsPort};
 pub use observer::{ObserverArguments, ObserverPort, PortFiles};
 
 /// The command line of `sinew-agent`. Each flag can be given as an environment variable too, `SINEW_` before its name.
@@ -189,8 +189,8 @@ pub struct Config {
     pub node: NodeArguments,
     /// Where flows are served besides the agent's socket.
     pub observer: Option<ObserverPort>,
-    /// Metrics, if they are to be served.
-    pub metrics: MetricsArguments,
+    /// Metrics, and where they are served.
+    pub metrics: MetricsPort,
 }
 
 impl Config {
@@ -303,6 +303,7 @@ impl TryFrom<Arguments> for Config {
             return Err(wrong("--mark", "at least one bit, and neither 0x4000 nor 0x8000"));
         }
         let observer = observer.port()?;
+        let metrics = metrics.port()?;
         Ok(Self { place, store, node, observer, metrics })
     }
 }

@@ -1,12 +1,14 @@
 //! From kernel records to [flows](sinew_api::proto::flow::Flow) with names, into the node's journal.
 //!
 //! One task, [`run`], owns the rings and the journal's writing end. Names come from the engine's snapshot as of the
-//! moment of reading; the flow itself is made when a client asks for it. Neighbours: `datapath/events.rs` has the rings,
-//! `seen.rs` says what lies in the journal, `names.rs` the names, `convert.rs` makes flows, `layers.rs` what their headers
-//! say, `changes.rs` what happened in the agent; `sinew_observer` serves what is written. `benches/flows.rs` has the cost.
+//! moment of reading; the flow itself is made when a client asks for it, or when metrics count it. Neighbours:
+//! `datapath/events.rs` has the rings, `seen.rs` says what lies in the journal, `names.rs` the names, `convert.rs` makes
+//! flows, `layers.rs` what their headers say, `changes.rs` what happened in the agent, `counting.rs` counts for metrics;
+//! `sinew_observer` serves what is written. `benches/flows.rs` has the cost.
 
 mod changes;
 mod convert;
+mod counting;
 mod layers;
 mod memory;
 mod names;
@@ -14,6 +16,7 @@ mod seen;
 
 pub use changes::{changes, tell};
 pub use convert::raw;
+pub use counting::Counting;
 pub use names::{Clock, Names};
 pub use seen::{Seen, see};
 
@@ -23,6 +26,7 @@ use std::time::{Duration, SystemTime};
 
 use sinew_api::proto::flow::{LostEvent, LostEventSource};
 use sinew_bpf::abi::EventRecord;
+use sinew_observer::journal::Sighting;
 use tokio::sync::{broadcast, watch};
 use tokio::time::sleep;
 
@@ -64,6 +68,7 @@ pub async fn run(
     mut views: watch::Receiver<Arc<View>>,
     journal: Arc<Journal>,
     raw: broadcast::Sender<RecordBatch>,
+    mut counting: Option<Counting>,
 ) -> io::Result<std::convert::Infallible> {
     let bells = rings.bells()?;
     let mut lost = Losses::default();
@@ -86,11 +91,17 @@ pub async fn run(
             for record in records.drain(..) {
                 see(&record, &mut names, &mut seen);
             }
+            if let Some(counting) = &mut counting {
+                seen.iter().for_each(|seen| counting.count(&seen.flow()));
+            }
             journal.record_flows(seen.drain(..));
             if !more {
                 break;
             }
             tokio::task::yield_now().await;
+        }
+        if let Some(counting) = &mut counting {
+            counting.look(&views.borrow().snapshot);
         }
         if let Some(count) = lost.since(rings.lost()) {
             let event = LostEvent {

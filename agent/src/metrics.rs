@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sinew_observer::metrics::http::Exposed;
+use sinew_observer::metrics::hubble::{self, Scraper};
 use sinew_observer::metrics::{Description, Family, flows, http, process};
 use tokio::sync::watch;
 
@@ -30,6 +31,7 @@ pub struct NodeMetrics {
     journal: Arc<Journal>,
     counted: Arc<Counted>,
     kernel: Mutex<kernel::Paced>,
+    flows: Option<Scraper>,
 }
 
 impl NodeMetrics {
@@ -41,8 +43,9 @@ impl NodeMetrics {
         journal: Arc<Journal>,
         counted: Arc<Counted>,
         readings: Readings,
+        flows: Option<Scraper>,
     ) -> Self {
-        Self { constants, view, journal, counted, kernel: Mutex::new(kernel::Paced::new(readings)) }
+        Self { constants, view, journal, counted, kernel: Mutex::new(kernel::Paced::new(readings)), flows }
     }
 }
 
@@ -54,11 +57,17 @@ impl Exposed for NodeMetrics {
         families.extend(self.kernel.lock().unwrap_or_else(PoisonError::into_inner).families(&view.snapshot));
         families.extend(flows::families(&self.journal, now));
         families.extend(process::families(self.constants.started));
+        if let Some(scraper) = &self.flows {
+            match scraper.families().await {
+                Some(counted) => families.extend(counted),
+                None => tracing::warn!("flows are not counted now: the flow task does not answer"),
+            }
+        }
         families
     }
 }
 
-/// Every metric of a node, by topic, for the reference. Metrics of flows are `sinew_observer`'s.
+/// Every metric of a node, by topic, for the reference.
 #[must_use]
 pub fn descriptions() -> Vec<(&'static str, &'static [&'static Description])> {
     vec![
@@ -66,6 +75,7 @@ pub fn descriptions() -> Vec<(&'static str, &'static [&'static Description])> {
         ("Policies and CNI", counted::METRICS),
         ("The datapath", kernel::METRICS),
         ("Flows and losses", flows::METRICS),
+        ("Flows counted", hubble::METRICS),
         ("The metrics port", http::METRICS),
         ("The process", process::METRICS),
     ]

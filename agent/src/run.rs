@@ -34,7 +34,7 @@ use crate::cni::{queue, server as cni_server};
 use crate::config::{Config, ObserverPort};
 use crate::control::{self, Started};
 use crate::datapath::EventRings;
-use crate::flow::{self, FlowSettings, Journal};
+use crate::flow::{self, Counting, FlowSettings, Journal};
 use crate::kernel;
 use crate::metrics::{Counted, NodeMetrics};
 use crate::server::{self, Sources};
@@ -89,7 +89,7 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let state_dir = config.place.state_dir.clone();
     let cni_socket = config.place.run_dir.join(cni_server::SOCKET);
     let port = config.observer.clone();
-    let metrics_at = config.metrics.hubble_metrics_server;
+    let metrics = config.metrics.clone();
     let started = control::start(config, object, kernel).await?;
     let Started { control, steps, asks, view, constants, rings, readings, counted, netlink } = started;
     tracing::info!(node = constants.node, store = constants.store, "the agent is up");
@@ -101,12 +101,14 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
         asks,
         records: broadcast::Sender::new(RAW_BATCHES),
     };
-    if let Some(address) = metrics_at {
+    let (counting, scraper) = Counting::new(metrics.hubble).unzip();
+    if let Some(address) = metrics.address {
         let (constants, journal) = (Arc::clone(&sources.constants), Arc::clone(&sources.journal));
-        let counted = Arc::clone(&counted);
-        serve_metrics_beside(address, NodeMetrics::new(constants, view.clone(), journal, counted, readings))?;
+        let node =
+            NodeMetrics::new(constants, view.clone(), journal, Arc::clone(&counted), readings, scraper);
+        serve_metrics_beside(address, node)?;
     }
-    let mut serving = serve_beside(sources, rings, socket, port)?;
+    let mut serving = serve_beside(sources, rings, counting, socket, port)?;
     let attacher = Rc::new(Attacher::new(netlink, steps, view));
     // Listen first, read the queue second (`crate::plugin` counts on it), accept third.
     let listener = cni_server::bind(cni_socket.parent().unwrap_or(Path::new("/")))
@@ -199,6 +201,7 @@ fn serve_metrics_beside(address: SocketAddr, metrics: NodeMetrics) -> anyhow::Re
 fn serve_beside(
     sources: Sources,
     rings: Option<EventRings>,
+    counting: Option<Counting>,
     socket: PathBuf,
     port: Option<ObserverPort>,
 ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
@@ -210,7 +213,7 @@ fn serve_beside(
                 .enable_all()
                 .build()
                 .context("making the serving thread's runtime")
-                .and_then(|runtime| runtime.block_on(serve(sources, rings, &socket, port)));
+                .and_then(|runtime| runtime.block_on(serve(sources, rings, counting, &socket, port)));
             // The control thread may have ended first; then nobody asks.
             let _unasked = ended.send(outcome);
         })
@@ -221,6 +224,7 @@ fn serve_beside(
 async fn serve(
     sources: Sources,
     rings: Option<EventRings>,
+    counting: Option<Counting>,
     socket: &Path,
     port: Option<ObserverPort>,
 ) -> anyhow::Result<()> {
@@ -235,7 +239,8 @@ async fn serve(
         match rings {
             Some(rings) => {
                 let journal = Arc::clone(&sources.journal);
-                flow::run(rings, settings, sources.view.clone(), journal, sources.records.clone()).await
+                flow::run(rings, settings, sources.view.clone(), journal, sources.records.clone(), counting)
+                    .await
             }
             None => std::future::pending().await,
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::dial::Way;
+use crate::metrics::http::parse_address;
 use crate::peer::{PeerAddress, Peers, tls_server_name};
 use crate::relay::{NodeTls, RelaySettings};
 use crate::tls::{ClientTls, Identity, ServerTls, TlsError, Trust};
@@ -58,6 +59,10 @@ pub struct Arguments {
     /// Serve the address without TLS: everybody who reaches it reads all flows
     #[arg(long, env = "SINEW_DISABLE_SERVER_TLS")]
     disable_server_tls: bool,
+    /// Address to serve metrics of the relay itself at, such as :9966; without it no port is open. There is no TLS and no
+    /// password
+    #[arg(long, env = "SINEW_METRICS_LISTEN_ADDRESS", value_name = "[ADDRESS]:PORT", value_parser = parse_address)]
+    metrics_listen_address: Option<SocketAddr>,
     /// How long a flow may wait for a slower node
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration, value_name = "TIME")]
     window: Duration,
@@ -89,6 +94,8 @@ pub struct Command {
     pub socket: Option<PathBuf>,
     /// A port to serve, and its TLS.
     pub port: Option<(SocketAddr, Option<ServerTls>)>,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     /// How the relay waits.
     pub settings: RelaySettings,
 }
@@ -119,7 +126,8 @@ impl TryFrom<Arguments> for Command {
             (name, PeerAddress { address, tls })
         });
         let settings = RelaySettings { window: given.window, patience: given.patience };
-        Ok(Self { peer_service, nodes: nodes.collect(), node_tls, socket: given.socket, port, settings })
+        let (socket, metrics) = (given.socket, given.metrics_listen_address);
+        Ok(Self { peer_service, nodes: nodes.collect(), node_tls, socket, port, metrics, settings })
     }
 }
 

@@ -78,7 +78,7 @@ pub struct Journal<S = Arc<Flow>> {
     flows: Arc<Ring<Record<S>>>,
     events: Arc<Ring<Arc<Happening>>>,
     seen: AtomicU64,
-    losses: [AtomicU64; 4],
+    losses: Arc<[AtomicU64; 4]>,
     rate: Rate,
     namespaces: Namespaces,
 }
@@ -108,7 +108,8 @@ pub struct JournalStatus {
     pub seen: u64,
     /// Flows a second over the last minute.
     pub rate: f64,
-    /// Events lost since the start, by cause; causes without a loss are left out.
+    /// Events lost since the start, by cause; causes without a loss are left out. What a client that lagged did not
+    /// get is among them.
     pub losses: Vec<(LostEventSource, u64)>,
 }
 
@@ -177,7 +178,7 @@ impl<S: Sighting> Journal<S> {
         ];
         let losses = sources
             .into_iter()
-            .zip(&self.losses)
+            .zip(self.losses.iter())
             .map(|(source, count)| (source, count.load(Ordering::Relaxed)));
         JournalStatus {
             fill: self.flows.fill(),
@@ -206,9 +207,16 @@ impl<S: Sighting> Source for Journal<S> {
         };
         let walk = Walk::new(self.flows.clone(), query.selection, take);
         let node_name = self.settings.node_name.clone();
+        let losses = Arc::clone(&self.losses);
         Ok(Box::pin(stream::unfold(walk, move |mut walk| {
-            let node_name = node_name.clone();
-            async move { walk.next().await.map(|step| (Ok(flow_answer(step, node_name)), walk)) }
+            let (node_name, losses) = (node_name.clone(), Arc::clone(&losses));
+            async move {
+                let step = walk.next().await?;
+                if let Step::Missed { entries, .. } = &step {
+                    losses[LostEventSource::HubbleRingBuffer as usize].fetch_add(*entries, Ordering::Relaxed);
+                }
+                Some((Ok(flow_answer(step, node_name)), walk))
+            }
         })))
     }
 

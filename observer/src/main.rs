@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sinew_observer::command::{Arguments, Command};
 use sinew_observer::listen::{self, Limits};
+use sinew_observer::metrics::http;
 use sinew_observer::relay::{Relay, follow_peers};
 use sinew_observer::server;
 use sinew_observer::tls::ServerTls;
@@ -40,7 +41,13 @@ async fn main() -> Result<()> {
         Arc::new(Relay::new(command.settings, version, peers.clone(), command.node_tls, SystemTime::now()));
     let (routes, health) = server::routes(Arc::clone(&relay) as _, peers).await;
     server::set_serving(&health, false).await;
-    tokio::spawn(tell_health(relay, health));
+    let metrics = async {
+        match command.metrics {
+            Some(address) => serve_metrics(address, Arc::clone(&relay)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::spawn(tell_health(Arc::clone(&relay), health));
     match command.peer_service {
         Some(way) => {
             let patience = command.settings.patience;
@@ -65,7 +72,13 @@ async fn main() -> Result<()> {
     tokio::select! {
         outcome = socket => outcome,
         outcome = port => outcome,
+        outcome = metrics => outcome,
     }
+}
+
+async fn serve_metrics(address: std::net::SocketAddr, relay: Arc<Relay>) -> Result<()> {
+    let listener = http::bind(address).await.with_context(|| format!("listen at {address} for metrics"))?;
+    match http::serve(listener, relay).await {}
 }
 
 async fn serve_socket(path: &Path, routes: Routes) -> Result<()> {

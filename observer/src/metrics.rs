@@ -2,11 +2,13 @@
 //!
 //! Whoever has numbers hands them over as [`Family`] values when it is scraped; nothing is registered globally and
 //! nothing is kept twice. Each metric is described once, by a [`Description`]: the text, `docs/metrics.md` and the
-//! tests come from there. Neighbours: [`http`] serves, [`flows`] tells of a journal, [`process`] tells
-//! of this process; the agent's own metrics are `agent/src/metrics`, the relay's [`crate::relay`]'s.
+//! tests come from there. Neighbours: [`http`] serves, [`hubble`] counts flows under Hubble's names, [`flows`] tells of
+//! a journal, [`process`] of this process; the agent's own metrics are `agent/src/metrics`, the relay's
+//! [`crate::relay`]'s.
 
 pub mod flows;
 pub mod http;
+pub mod hubble;
 pub mod process;
 
 use std::fmt;

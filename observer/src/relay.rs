@@ -4,9 +4,10 @@
 //! with TLS ([`NodeTls`]), and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers rubbish costs the others at
 //! most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`, `NODE_GONE`, `NODE_ERROR`. Neighbours:
 //! [`merge`] orders, [`clock`] tells wrong clocks, [`node`] asks one node, [`discover`] learns which there are,
-//! [`crate::service`] serves the result.
+//! [`counted`] has its metrics, [`crate::service`] serves the result.
 
 pub(crate) mod clock;
+pub mod counted;
 mod discover;
 mod fan;
 mod merge;
@@ -29,6 +30,7 @@ use tonic::Status;
 use crate::peer::{PeerAddress, Peers};
 use crate::query::Selection;
 use crate::source::{Answers, FlowQuery, Source};
+use counted::Counted;
 pub use discover::follow_peers;
 pub use node::NodeTls;
 use node::Nodes;
@@ -55,6 +57,7 @@ pub struct Relay {
     started: SystemTime,
     nodes: Arc<Nodes>,
     peers: watch::Receiver<Peers>,
+    counted: Arc<Counted>,
 }
 
 impl Relay {
@@ -68,14 +71,18 @@ impl Relay {
         now: SystemTime,
     ) -> Self {
         let nodes = Arc::new(Nodes::new(settings.patience, tls));
-        Self { settings, version: version.to_owned(), started: now, nodes, peers }
+        let counted = Arc::default();
+        Self { settings, version: version.to_owned(), started: now, nodes, peers, counted }
     }
 
     /// Whether any node answers now.
     pub async fn reaches_a_node(&self) -> bool {
         let ask =
             |mut client: node::Client| async move { client.server_status(ServerStatusRequest {}).await };
-        self.ask_all(ask).await.iter().any(|(_, _, answer)| answer.is_ok())
+        let answers = self.ask_all(ask).await;
+        let answering = answers.iter().filter(|(_, _, answer)| answer.is_ok()).count();
+        self.counted.asked(answering, answers.len() - answering);
+        answering > 0
     }
 
     /// One question to every node at once; what is not answered in time is an error of that node alone.
@@ -191,7 +198,12 @@ fn tls_of(peer: &PeerAddress) -> Tls {
 
 impl Relay {
     fn fan_in(&self) -> fan::FanIn {
-        fan::FanIn { settings: self.settings, nodes: self.nodes.clone(), peers: self.peers.clone() }
+        fan::FanIn {
+            settings: self.settings,
+            nodes: self.nodes.clone(),
+            peers: self.peers.clone(),
+            counted: self.counted.clone(),
+        }
     }
 }
 

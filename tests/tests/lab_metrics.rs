@@ -1,10 +1,12 @@
 //! Metrics of live agents (issue 4, point 6): the port, the numbers, the series of pods that are gone, and a real
 //! Prometheus with the boards and alert rules of `deploy/observability`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sinew_tests::lab::process::{output_with, run};
+use serde_json::Value;
+use sinew_tests::lab::process::{output_with, run, wait_until};
 use sinew_tests::lab::{Family, Lab, Node, Topology};
 
 const TCP: u16 = 80;
@@ -86,6 +88,89 @@ fn the_kernel_counts_every_packet_and_the_port_tells_it() -> Result<()> {
     let judged = output_with(node.netns().command("promtool").args(["check", "metrics"]), text.as_bytes())?;
     ensure!(judged.status.success(), "promtool: {}", String::from_utf8_lossy(&judged.stderr));
     Ok(())
+}
+
+/// What Hubble's metrics count is what the ring of flows holds, flow by flow.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn flows_are_counted_one_by_one() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1))
+        .agent_argument("--hubble-metrics-server=127.0.0.1:9965")
+        .agent_argument(
+            "--hubble-metrics=flow drop:sourceContext=pod;destinationContext=pod policy tcp icmp port-distribution",
+        )
+        .start()?;
+    let node = lab.node("a");
+    let client = node.pod("client", &[("app", "client")])?;
+    let other = node.pod("other", &[("app", "other")])?;
+    let server = node.pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[])?;
+    lab.apply("policy", POLICY)?;
+    for family in Family::BOTH {
+        ensure!(client.tcp(server.address(family), TCP)?.answered(), "the client is allowed");
+        ensure!(other.ping(client.address(family))?.answered(), "nobody forbids it");
+        ensure!(other.udp(server.address(family), 53)?.dropped(), "the other one is not");
+    }
+    // Both are read until they agree: a sign of life of a connection may come between two readings.
+    let mut last = String::new();
+    wait_until("counts that are those of the flows", Duration::from_secs(30), || {
+        let counted = counts(&scrape(node)?, "hubble_flows_processed_total")?;
+        let mut flows: BTreeMap<Vec<String>, u64> = BTreeMap::new();
+        for flow in node.flows(None)? {
+            let raw = flow.raw();
+            let kind = match raw.pointer("/event_type/type").and_then(Value::as_i64) {
+                Some(1) => "Drop",
+                Some(4) => "Trace",
+                Some(5) => "PolicyVerdict",
+                other => anyhow::bail!("an event of type {other:?}"),
+            };
+            let point = raw.pointer("/trace_observation_point").and_then(Value::as_str).unwrap_or_default();
+            let protocol = match flow.protocol() {
+                "" => "Unknown L4",
+                named => named,
+            };
+            let key = [protocol, kind, &point.to_lowercase().replace('_', "-"), flow.verdict()];
+            *flows.entry(key.map(str::to_owned).to_vec()).or_default() += 1;
+        }
+        last = format!("{counted:?}\n{flows:?}");
+        Ok(counted == flows)
+    })
+    .with_context(|| last.clone())?;
+    let text = scrape(node)?;
+    for (series, expected) in [
+        // Each datagram that is denied leaves a verdict and a drop.
+        (
+            "hubble_drop_total{reason=\"POLICY_DENIED\",protocol=\"UDP\",source=\"default/other\",destination=\"default/server\"}",
+            4.0,
+        ),
+        ("hubble_policy_verdicts_total{direction=\"ingress\",match=\"none\",action=\"dropped\"}", 2.0),
+        ("hubble_policy_verdicts_total{direction=\"ingress\",match=\"l3-l4\",action=\"forwarded\"}", 2.0),
+        ("sinew_flow_metric_uncounted_total{metric=\"hubble_drop_total\"}", 0.0),
+    ] {
+        ensure!(number(&text, series)? == expected, "{series} is not {expected}: {text}");
+    }
+    for series in [
+        "hubble_tcp_flags_total{flag=\"SYN\",family=\"IPv6\"}",
+        "hubble_tcp_flags_total{flag=\"SYN-ACK\",family=\"IPv4\"}",
+        "hubble_icmp_total{family=\"IPv4\",type=\"EchoRequest\"}",
+        "hubble_icmp_total{family=\"IPv6\",type=\"EchoReply\"}",
+        "hubble_port_distribution_total{protocol=\"TCP\",port=\"80\"}",
+    ] {
+        ensure!(number(&text, series)? >= 1.0, "{series}: {text}");
+    }
+    Ok(())
+}
+
+/// Values of a metric's series by the values of its labels.
+fn counts(text: &str, metric: &str) -> Result<BTreeMap<Vec<String>, u64>> {
+    let mut counts = BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix('{')) {
+        let (labels, value) = line.rsplit_once("} ").context("a series")?;
+        let values = labels.split("\",").filter_map(|label| label.split_once("=\""));
+        let key = values.map(|(_, value)| value.trim_end_matches('"').to_owned()).collect();
+        counts.insert(key, value.parse().context("a count")?);
+    }
+    Ok(counts)
 }
 
 /// The port is closed unless it is asked for.

@@ -23,6 +23,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use super::RelaySettings;
 use super::clock::Off;
+use super::counted::{Counted, Stream};
 use super::merge::{Merger, Next, Now};
 use super::node::{Client, FIRST_PAUSE, LONGEST_PAUSE, Nodes};
 use crate::dial;
@@ -37,6 +38,7 @@ pub(super) struct FanIn {
     pub(super) settings: RelaySettings,
     pub(super) nodes: Arc<Nodes>,
     pub(super) peers: watch::Receiver<Peers>,
+    pub(super) counted: Arc<Counted>,
 }
 
 /// A streaming request of the Observer.
@@ -103,9 +105,12 @@ question!(GetDebugEventsRequest, GetDebugEventsResponse, get_debug_events, |_, _
 
 /// The answers of all nodes, in order.
 pub(super) fn answers<Q: Question>(fan: FanIn, question: Q) -> Answers<Q::Answer> {
+    let open = Stream::begin(&fan.counted);
     let gathering = Gathering::new(fan, question);
-    Box::pin(stream::unfold(gathering, |mut gathering| async move {
-        gathering.next().await.map(|answer| (Ok(answer), gathering))
+    Box::pin(stream::unfold((gathering, open), |(mut gathering, open)| async move {
+        let answer = gathering.next().await?;
+        gathering.fan.counted.handed();
+        Some((Ok(answer), (gathering, open)))
     }))
 }
 
@@ -255,12 +260,14 @@ impl<Q: Question> Gathering<Q> {
     /// Says once that a node's clock is wrong.
     fn report_clock(&mut self, node: &str, off: Off) {
         if self.wrong_clocks.insert(node.to_owned()) {
+            self.fan.counted.clock();
             let message = format!("its clock is {off}; its flows are ordered by when they came");
             self.report(NodeState::NodeError, node, message);
         }
     }
 
     fn report(&mut self, state: NodeState, node: &str, message: String) {
+        self.fan.counted.reported(state);
         let event =
             NodeStatusEvent { state_change: state.into(), node_names: vec![node.to_owned()], message };
         self.states.extend(Q::status(event, SystemTime::now().into()));

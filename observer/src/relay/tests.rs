@@ -18,6 +18,8 @@ use super::*;
 use crate::dial::Way;
 use crate::filter::FilterSet;
 use crate::journal::{Journal, JournalSettings};
+use crate::metrics::http::Exposed;
+use crate::metrics::{self, Format};
 use crate::service::ObserverService;
 
 mod tls;
@@ -164,6 +166,37 @@ async fn until(stream: &mut Answers<GetFlowsResponse>, last: &str) -> Vec<String
             return seen;
         }
     }
+}
+
+/// Two nodes that answer and one that does not; two flows from each of the two.
+#[tokio::test]
+async fn a_relay_counts_its_nodes_its_clients_and_what_it_hands_on() {
+    let bench = Bench::new(&["a", "b", "dead"]);
+    let (a, b) = (bench.live("a"), bench.live("b"));
+    a.journal.record_flows([flow("1", second(1)), flow("3", second(3))]);
+    b.journal.record_flows([flow("2", second(2)), flow("4", second(4))]);
+    assert!(bench.relay.reaches_a_node().await);
+    let open = bench.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await;
+    let (states, flows) = all(bench.stream(GetFlowsRequest::default()).await).await;
+    assert_eq!((states.len(), flows.len()), (3, 4), "{states:?} {flows:?}");
+    let text = metrics::text(bench.relay.families().await, Format::OpenMetrics);
+    for line in [
+        "sinew_relay_build_info{version=\"0.1.0\"} 1",
+        "sinew_relay_nodes{state=\"answering\"} 2",
+        "sinew_relay_nodes{state=\"silent\"} 1",
+        "sinew_relay_streams 1",
+        // Four flows, and a word on each node's state.
+        "sinew_relay_answers_total 7",
+        "sinew_relay_node_reports_total{state=\"connected\"} 2",
+        "sinew_relay_node_reports_total{state=\"unavailable\"} 1",
+        "sinew_relay_node_reports_total{state=\"gone\"} 0",
+        "sinew_relay_wrong_clocks_total 0",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is not in {text}");
+    }
+    drop(open);
+    let text = metrics::text(bench.relay.families().await, Format::OpenMetrics);
+    assert!(text.contains("\nsinew_relay_streams 0\n"), "{text}");
 }
 
 #[tokio::test]

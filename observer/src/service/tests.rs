@@ -130,6 +130,8 @@ async fn a_client_that_lags_is_told_what_it_missed() {
         }
     }
     assert_eq!((received, lost), (10, 90));
+    let losses = journal.numbers(SystemTime::now()).losses;
+    assert_eq!(losses, [(LostEventSource::HubbleRingBuffer, 90)], "status and metrics count them too");
 }
 
 #[tokio::test]
