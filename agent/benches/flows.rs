@@ -152,7 +152,7 @@ fn snapshot() -> Snapshot {
     let address = |pod: u32| AddressView {
         entry: IpcacheEntry { identity: 256 + pod, ..IpcacheEntry::default() },
         pod_namespace: "default".into(),
-        pod_name: format!("pod-{pod}"),
+        pod_name: format!("pod-{pod}").into(),
         workload: None,
         endpoint: u16::try_from(pod).ok().filter(|pod| u32::from(*pod) < LOCAL).map(EndpointId),
         node: "a".into(),

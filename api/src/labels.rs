@@ -24,20 +24,35 @@ pub const CLUSTER: &str = "io.cilium.k8s.policy.cluster";
 pub const SERVICE_ACCOUNT: &str = "io.cilium.k8s.policy.serviceaccount";
 
 /// A label's source and key, in the order in which Hubble sorts them.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct LabelKey {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LabelKey<'a> {
     /// `k8s`, `reserved`, `cni`, `cidr`.
-    pub source: String,
+    pub source: &'a str,
     /// The key.
-    pub key: String,
+    pub key: &'a str,
 }
 
 /// A set of labels, at most one value for a source and key.
 ///
-/// Sorted, and shared between its clones: the store, the engine and the flow names of a node hold those of every
-/// identity of the cluster.
+/// One text, sorted, and shared between its clones: the store, the engine and the flow names of a node hold the labels of
+/// every identity of the cluster, and three strings for each label would be four times as much.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Labels(Arc<Vec<(LabelKey, String)>>);
+pub struct Labels(Arc<Packed>);
+
+/// Labels as people read them, `source:key=value` or `source:key`, one behind the other.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Packed {
+    text: Box<str>,
+    ends: Box<[Ends]>,
+}
+
+/// Where the parts of a label end in the text; it begins where the one before it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Ends {
+    source: u32,
+    key: u32,
+    label: u32,
+}
 
 impl Labels {
     /// No labels.
@@ -58,82 +73,99 @@ impl Labels {
     /// and cluster. Keys that only we may give are not taken from the pod.
     #[must_use]
     pub fn of_pod(pod: &Pod, namespace: &Namespace, cluster: &str, filter: &LabelFilter) -> Self {
-        let mut labels = Self::new();
         let own =
             pod.labels.iter().filter(|(key, _)| !key.starts_with("io.cilium.k8s.") && *key != NAMESPACE);
-        for (key, value) in own.filter(|(key, _)| filter.keeps("k8s", key)) {
-            labels.insert("k8s", key, value);
-        }
-        let of_namespace =
-            namespace.labels.iter().map(|(key, value)| (format!("{NAMESPACE_LABELS_PREFIX}{key}"), value));
-        for (key, value) in of_namespace.filter(|(key, _)| filter.keeps("k8s", key)) {
-            labels.insert("k8s", &key, value);
-        }
-        if filter.keeps("k8s", SERVICE_ACCOUNT) {
-            labels.insert("k8s", SERVICE_ACCOUNT, &pod.service_account);
-        }
-        labels.insert("k8s", NAMESPACE, &pod.namespace);
-        labels.insert("k8s", CLUSTER, cluster);
-        labels
+        let own = own.filter(|(key, _)| filter.keeps("k8s", key));
+        let of_namespace: Vec<(String, &String)> = namespace
+            .labels
+            .iter()
+            .map(|(key, value)| (format!("{NAMESPACE_LABELS_PREFIX}{key}"), value))
+            .filter(|(key, _)| filter.keeps("k8s", key))
+            .collect();
+        let account =
+            Some((SERVICE_ACCOUNT, pod.service_account.as_str())).filter(|(key, _)| filter.keeps("k8s", key));
+        let mut labels: Vec<(&str, &str)> = own.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        labels.extend(of_namespace.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        labels.extend(account);
+        labels.extend([(NAMESPACE, pod.namespace.as_str()), (CLUSTER, cluster)]);
+        labels.into_iter().map(|(key, value)| (LabelKey { source: "k8s", key }, value)).collect()
     }
 
     /// The labels of an endpoint without a pod: those of its CNI configuration. Without any it is `unmanaged` (policy.md 8).
     #[must_use]
     pub fn of_cni(given: &BTreeMap<String, String>, filter: &LabelFilter) -> Self {
-        let mut labels = Self::new();
-        for (key, value) in given.iter().filter(|(key, _)| filter.keeps("cni", key)) {
-            labels.insert("cni", key, value);
-        }
-        labels
+        let kept = given.iter().filter(|(key, _)| filter.keeps("cni", key));
+        kept.map(|(key, value)| (LabelKey { source: "cni", key }, value.as_str())).collect()
     }
 
-    /// Sets a label.
+    /// Sets a label. A set of many is better collected.
     pub fn insert(&mut self, source: &str, key: &str, value: &str) {
-        self.set(LabelKey { source: source.into(), key: key.into() }, value.into());
+        *self = self.iter().chain([(LabelKey { source, key }, value)]).collect();
     }
 
     /// The value of a key of one source.
     #[must_use]
     pub fn get(&self, source: &str, key: &str) -> Option<&str> {
-        let at = self
-            .0
-            .binary_search_by(|(label, _)| (label.source.as_str(), label.key.as_str()).cmp(&(source, key)));
-        Some(self.0.get(at.ok()?)?.1.as_str())
+        self.iter().find(|(label, _)| *label == LabelKey { source, key }).map(|(_, value)| value)
     }
 
     /// Every value that the key has, whatever its source.
     pub fn values_of_any<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(label, _)| label.key == key).map(|(_, value)| value.as_str())
+        self.iter().filter(move |(label, _)| label.key == key).map(|(_, value)| value)
     }
 
     /// All labels in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&LabelKey, &str)> {
-        self.0.iter().map(|(label, value)| (label, value.as_str()))
+    pub fn iter(&self) -> impl Iterator<Item = (LabelKey<'_>, &str)> {
+        self.texts().map(|(label, source, key)| {
+            // A value stands behind its `=`; a label without one ends with its key.
+            let value = label.get(key + 1..).unwrap_or_default();
+            (LabelKey { source: &label[..source], key: &label[source + 1..key] }, value)
+        })
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.ends.is_empty()
     }
 
     /// `source:key=value` of each, sorted; `source:key` where the value is empty, as Hubble prints them.
     #[must_use]
     pub fn to_strings(&self) -> Vec<String> {
-        self.iter()
-            .map(|(key, value)| match value {
-                "" => format!("{}:{}", key.source, key.key),
-                value => format!("{}:{}={value}", key.source, key.key),
-            })
-            .collect()
+        self.texts().map(|(label, ..)| label.to_owned()).collect()
     }
 
-    fn set(&mut self, key: LabelKey, value: String) {
-        let labels = Arc::make_mut(&mut self.0);
-        match labels.binary_search_by(|(label, _)| label.cmp(&key)) {
-            Ok(at) => labels[at].1 = value,
-            Err(at) => labels.insert(at, (key, value)),
+    /// Each label as text, and where its source and its key end in it.
+    fn texts(&self) -> impl Iterator<Item = (&str, usize, usize)> {
+        let starts = std::iter::once(0).chain(self.0.ends.iter().map(|ends| ends.label));
+        starts.zip(&self.0.ends).map(|(start, ends)| {
+            let label = &self.0.text[start as usize..ends.label as usize];
+            (label, (ends.source - start) as usize, (ends.key - start) as usize)
+        })
+    }
+}
+
+/// Sorted; of several values for one source and key the last one stays.
+impl<'a> FromIterator<(LabelKey<'a>, &'a str)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (LabelKey<'a>, &'a str)>>(labels: I) -> Self {
+        let labels: BTreeMap<LabelKey<'a>, &'a str> = labels.into_iter().collect();
+        let mut text = String::new();
+        let mut ends = Vec::with_capacity(labels.len());
+        // What was read has at most the megabytes of a file.
+        let here = |text: &String| u32::try_from(text.len()).expect("labels of less than 4 GiB");
+        for (LabelKey { source, key }, value) in labels {
+            text.push_str(source);
+            let source = here(&text);
+            text.push(':');
+            text.push_str(key);
+            let key = here(&text);
+            if !value.is_empty() {
+                text.push('=');
+                text.push_str(value);
+            }
+            ends.push(Ends { source, key, label: here(&text) });
         }
+        Self(Arc::new(Packed { text: text.into(), ends: ends.into() }))
     }
 }
 
@@ -146,27 +178,24 @@ impl Serialize for Labels {
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut labels = Self::new();
-        for text in Vec::<String>::deserialize(deserializer)? {
-            let Some((key, value)) = parse(&text) else {
-                return Err(de::Error::custom(format!(
-                    "{text:?} is not a label of the form source:key=value"
-                )));
-            };
-            labels.set(key, value);
-        }
-        Ok(labels)
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let read = texts.iter().map(|text| {
+            parse(text).ok_or_else(|| {
+                de::Error::custom(format!("{text:?} is not a label of the form source:key=value"))
+            })
+        });
+        read.collect()
     }
 }
 
 /// Reads `source:key=value` or `source:key`.
-fn parse(text: &str) -> Option<(LabelKey, String)> {
+fn parse(text: &str) -> Option<(LabelKey<'_>, &str)> {
     let (source, rest) = text.split_once(':')?;
     let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
     if source.is_empty() || key.is_empty() {
         return None;
     }
-    Some((LabelKey { source: source.to_owned(), key: key.to_owned() }, value.to_owned()))
+    Some((LabelKey { source, key }, value))
 }
 
 impl fmt::Display for Labels {

@@ -109,13 +109,13 @@ pub struct AddressView {
     /// What it resolves to.
     pub entry: IpcacheEntry,
     /// Namespace of the pod, or empty.
-    pub pod_namespace: String,
+    pub pod_namespace: Arc<str>,
     /// Name of the pod, or empty.
-    pub pod_name: String,
+    pub pod_name: Arc<str>,
     /// What the pod is a replica of.
-    pub workload: Option<Workload>,
+    pub workload: Option<Arc<Workload>>,
     /// The endpoint of this node.
     pub endpoint: Option<EndpointId>,
     /// The node that it is on, or that it belongs to; empty where that isn't known.
-    pub node: String,
+    pub node: Arc<str>,
 }

@@ -4,7 +4,7 @@
 //! Marks only save work: a fresh engine that hears the same facts asks for the same, and the model test compares the two
 //! after every event.
 //!
-//! Neighbours in `state/`: `facts.rs` hears events, `policies.rs`, `locals.rs`, `subjects.rs` and `claims.rs` conclude,
+//! Neighbours in `state/`: `facts.rs` hears events, `remotes.rs` holds other nodes' endpoints, `policies.rs`, `locals.rs`, `subjects.rs` and `claims.rs` conclude,
 //! `order.rs` writes.
 
 mod capacity;
@@ -15,6 +15,7 @@ mod locals;
 mod order;
 mod policies;
 mod prefixes;
+mod remotes;
 mod subjects;
 mod views;
 

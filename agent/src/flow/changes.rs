@@ -138,8 +138,8 @@ fn address(r#type: AgentEventType, at: IpAddr, view: &AddressView, old_identity:
         host_ip: if tunnel.is_unspecified() { String::new() } else { tunnel.to_string() },
         old_host_ip: String::new(),
         encrypt_key: u32::from(view.entry.key_epoch),
-        namespace: view.pod_namespace.clone(),
-        pod_name: view.pod_name.clone(),
+        namespace: view.pod_namespace.to_string(),
+        pod_name: view.pod_name.to_string(),
     };
     event(r#type, Notification::IpcacheUpdate(notification))
 }

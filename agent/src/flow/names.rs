@@ -193,8 +193,8 @@ fn endpoint(snapshot: &Snapshot, address: IpAddr, identity: u32) -> Endpoint {
     // An address that has changed hands since the packet is not given the new holder's name.
     if let Some(view) = view.filter(|view| view.entry.identity == identity) {
         end.id = view.endpoint.map_or(0, |id| u32::from(id.0));
-        end.namespace.clone_from(&view.pod_namespace);
-        end.pod_name.clone_from(&view.pod_name);
+        end.namespace = view.pod_namespace.to_string();
+        end.pod_name = view.pod_name.to_string();
         end.workloads = view
             .workload
             .iter()

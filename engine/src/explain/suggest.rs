@@ -93,7 +93,7 @@ fn selector(labels: &Labels, namespace: Option<&str>) -> String {
     let own = |source: &str, key: &str| {
         source != "k8s" || !(key.starts_with("io.kubernetes.") || key.starts_with("io.cilium.k8s."))
     };
-    let all: Vec<_> = labels.iter().filter(|(label, _)| own(&label.source, &label.key)).collect();
+    let all: Vec<_> = labels.iter().filter(|(label, _)| own(label.source, label.key)).collect();
     let naming = NAMING.iter().find_map(|key| all.iter().find(|(label, _)| label.key == *key));
     let named: Vec<_> = naming.map_or(all.clone(), |naming| vec![*naming]);
     if let Some(theirs) = labels.get("k8s", NAMESPACE)
@@ -102,8 +102,8 @@ fn selector(labels: &Labels, namespace: Option<&str>) -> String {
         chosen.push((format!("k8s:{NAMESPACE}"), theirs.to_owned()));
     }
     for (label, value) in named {
-        let key = match label.source.as_str() {
-            "k8s" => label.key.clone(),
+        let key = match label.source {
+            "k8s" => label.key.to_owned(),
             source => format!("{source}:{}", label.key),
         };
         chosen.push((key, value.to_owned()));

@@ -201,12 +201,12 @@ impl Matchers {
         let mut candidates: BTreeSet<MatcherId> = self.unanchored.clone();
         for (label, value) in labels.iter() {
             self.by_label
-                .entry(label.key.clone())
+                .entry(label.key.to_owned())
                 .or_default()
                 .entry(value.to_owned())
                 .or_default()
                 .insert(number);
-            if let Some(ids) = self.anchored.get(&(label.key.clone(), value.to_owned())) {
+            if let Some(ids) = self.anchored.get(&(label.key.to_owned(), value.to_owned())) {
                 candidates.extend(ids);
             }
         }
@@ -227,7 +227,7 @@ impl Matchers {
     pub(crate) fn remove_identity(&mut self, number: Identity) -> Vec<MatcherId> {
         let Some(labels) = self.identities.remove(&number) else { return Vec::new() };
         for (label, value) in labels.iter() {
-            if let Some(values) = self.by_label.get_mut(&label.key)
+            if let Some(values) = self.by_label.get_mut(label.key)
                 && let Some(numbers) = values.get_mut(value)
             {
                 numbers.remove(&number);
@@ -235,7 +235,7 @@ impl Matchers {
                     values.remove(value);
                 }
                 if values.is_empty() {
-                    self.by_label.remove(&label.key);
+                    self.by_label.remove(label.key);
                 }
             }
         }

@@ -3,7 +3,8 @@
 //! Neighbours: `locals.rs` and `facts.rs` make claims, `order.rs` writes what changed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use sinew_api::identity::Identity;
 use sinew_bpf::abi::IpcacheEntry;
@@ -20,16 +21,16 @@ pub(super) enum Claimant {
     /// The configuration.
     KubeApiserver,
     /// Another node.
-    Node(String),
+    Node(Arc<str>),
     /// An endpoint object of another node.
-    Remote(String),
+    Remote(Arc<str>),
 }
 
-/// All claims.
+/// All claims. Two sets of pairs, and no set for each address: that would be a kilobyte for each pod of the cluster.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claims {
-    by_claimant: BTreeMap<Claimant, BTreeMap<IpAddr, IpcacheEntry>>,
-    by_address: BTreeMap<IpAddr, BTreeMap<Claimant, IpcacheEntry>>,
+    by_claimant: BTreeSet<(Claimant, IpAddr)>,
+    by_address: BTreeMap<(IpAddr, Claimant), IpcacheEntry>,
     changed: BTreeSet<IpAddr>,
     /// How many claims name an identity.
     identities: BTreeMap<Identity, usize>,
@@ -38,42 +39,41 @@ pub(super) struct Claims {
 impl Claims {
     /// All that a claimant claims from now on.
     pub(super) fn set(&mut self, claimant: &Claimant, claims: BTreeMap<IpAddr, IpcacheEntry>) {
-        let old = match claims.is_empty() {
-            true => self.by_claimant.remove(claimant),
-            false => self.by_claimant.insert(claimant.clone(), claims.clone()),
-        }
-        .unwrap_or_default();
-        for (address, entry) in &old {
-            if claims.get(address) == Some(entry) {
-                continue;
-            }
-            self.changed.insert(*address);
-            self.count(entry, false);
-            if let Some(claimants) = self.by_address.get_mut(address) {
-                claimants.remove(claimant);
-                if claimants.is_empty() {
-                    self.by_address.remove(address);
-                }
+        let first = (claimant.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let of_claimant = self.by_claimant.range(first..).take_while(|(other, _)| other == claimant);
+        let old: Vec<IpAddr> = of_claimant.map(|(_, address)| *address).collect();
+        for address in old.into_iter().filter(|address| !claims.contains_key(address)) {
+            self.changed.insert(address);
+            self.by_claimant.remove(&(claimant.clone(), address));
+            if let Some(entry) = self.by_address.remove(&(address, claimant.clone())) {
+                self.count(&entry, false);
             }
         }
         for (address, entry) in claims {
-            if old.get(&address) != Some(&entry) {
-                self.changed.insert(address);
-                self.count(&entry, true);
-                self.by_address.entry(address).or_default().insert(claimant.clone(), entry);
+            let old = self.by_address.insert((address, claimant.clone()), entry);
+            if old == Some(entry) {
+                continue;
+            }
+            self.changed.insert(address);
+            self.count(&entry, true);
+            match old {
+                Some(old) => self.count(&old, false),
+                None => drop(self.by_claimant.insert((claimant.clone(), address))),
             }
         }
     }
 
     /// The claimant who has an address, and what it resolves to.
     pub(super) fn holder(&self, address: IpAddr) -> Option<(&Claimant, &IpcacheEntry)> {
-        self.by_address.get(&address)?.first_key_value()
+        let ((held, claimant), entry) = self.by_address.range((address, Claimant::OwnNode)..).next()?;
+        (*held == address).then_some((claimant, entry))
     }
 
     /// Every address with its holder.
     pub(super) fn holders(&self) -> impl Iterator<Item = (IpAddr, &Claimant, &IpcacheEntry)> {
-        self.by_address.iter().filter_map(|(address, claimants)| {
-            claimants.first_key_value().map(|(claimant, entry)| (*address, claimant, entry))
+        let mut last = None;
+        self.by_address.iter().filter_map(move |((address, claimant), entry)| {
+            (last.replace(*address) != Some(*address)).then_some((*address, claimant, entry))
         })
     }
 

@@ -13,6 +13,7 @@ use sinew_bpf::abi::{Address, IpcacheEntry, ipcache};
 use std::sync::Arc;
 
 use super::claims::Claimant;
+use super::remotes::Remotes;
 use super::{Engine, Stale, locals::Local};
 use crate::event::Event;
 
@@ -23,8 +24,7 @@ pub(super) struct Facts {
     pub(super) pods: BTreeMap<(String, String), Pod>,
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) groups: BTreeMap<(CidrGroupKind, String), CidrGroup>,
-    pub(super) remotes: BTreeMap<String, Endpoint>,
-    pub(super) remotes_by_pod: BTreeMap<(String, String), BTreeSet<String>>,
+    pub(super) remotes: Remotes,
     pub(super) node_addresses: BTreeSet<IpAddr>,
 }
 
@@ -141,7 +141,7 @@ impl Engine {
         self.stale.addresses = true;
         let locals = self.locals.iter().filter(|(_, local)| local.is_of(key)).map(|(id, _)| *id);
         self.dirty.locals.extend(locals);
-        for name in self.facts.remotes_by_pod.get(key).cloned().unwrap_or_default() {
+        for name in self.facts.remotes.of_pod(key) {
             self.claim_remote(&name);
         }
     }
@@ -152,46 +152,36 @@ impl Engine {
     }
 
     fn remote_applied(&mut self, endpoint: Endpoint) {
-        let name = endpoint.name.clone();
-        if self.facts.remotes.get(&name) == Some(&endpoint) {
-            return;
-        }
-        self.remote_removed(&name);
         // The object says what its identity stands for, and may be seen before the identity's own.
         if endpoint.identity >= Identity::FIRST_ALLOCATED
             && !self.matchers.identities().contains_key(&endpoint.identity)
         {
             self.identity_applied(endpoint.identity, Arc::new(endpoint.labels.clone()));
         }
-        let pod = (endpoint.pod_namespace.clone(), endpoint.pod_name.clone());
-        self.facts.remotes_by_pod.entry(pod).or_default().insert(name.clone());
-        self.facts.remotes.insert(name.clone(), endpoint);
-        self.stale.addresses = true;
-        self.claim_remote(&name);
+        if let Some(name) = self.facts.remotes.set(endpoint) {
+            self.stale.addresses = true;
+            self.claim_remote(&name);
+        }
     }
 
     fn remote_removed(&mut self, name: &str) {
-        let Some(endpoint) = self.facts.remotes.remove(name) else { return };
-        let pod = (endpoint.pod_namespace, endpoint.pod_name);
-        if let Some(names) = self.facts.remotes_by_pod.get_mut(&pod) {
-            names.remove(name);
-            if names.is_empty() {
-                self.facts.remotes_by_pod.remove(&pod);
-            }
+        if let Some(name) = self.facts.remotes.remove(name) {
+            self.claim_remote(&name);
         }
-        self.claim_remote(name);
     }
 
     /// The addresses of another node's endpoint: none once its pod is over (policy.md 9), and its old identity while it
     /// is relabelled (policy.md 17).
-    pub(super) fn claim_remote(&mut self, name: &str) {
-        let claimant = Claimant::Remote(name.to_owned());
+    pub(super) fn claim_remote(&mut self, name: &Arc<str>) {
+        let claimant = Claimant::Remote(Arc::clone(name));
         let mut claims = BTreeMap::new();
         let mut ports = None;
         if let Some(endpoint) = self.facts.remotes.get(name) {
-            let pod = self.facts.pods.get(&(endpoint.pod_namespace.clone(), endpoint.pod_name.clone()));
-            let same =
-                |pod: &&Pod| pod.uid.is_empty() || endpoint.pod_uid.is_empty() || pod.uid == endpoint.pod_uid;
+            let pod =
+                self.facts.pods.get(&(endpoint.pod_namespace.to_string(), endpoint.pod_name.to_string()));
+            let same = |pod: &&Pod| {
+                pod.uid.is_empty() || endpoint.pod_uid.is_empty() || *pod.uid == *endpoint.pod_uid
+            };
             let over = endpoint.phase.is_some_and(|phase| phase.is_over())
                 || pod.filter(same).and_then(|pod| pod.phase).is_some_and(|phase| phase.is_over());
             let identity = endpoint.previous_identity.unwrap_or(endpoint.identity);
@@ -235,9 +225,8 @@ impl Engine {
         let claims =
             self.facts.nodes.get(name).map(|node| node.addresses.iter().map(|address| (*address, entry)));
         let claims = claims.map(Iterator::collect).unwrap_or_default();
-        self.claims.set(&Claimant::Node(name.to_owned()), claims);
-        let there = self.facts.remotes.iter().filter(|(_, endpoint)| endpoint.node == name);
-        for remote in there.map(|(remote, _)| remote.clone()).collect::<Vec<_>>() {
+        self.claims.set(&Claimant::Node(name.into()), claims);
+        for remote in self.facts.remotes.on_node(name) {
             self.claim_remote(&remote);
         }
     }

@@ -120,7 +120,7 @@ impl Engine {
     pub(crate) fn pod_names(&self) -> BTreeSet<(String, String)> {
         let locals = self.locals.values().map(|local| &local.created);
         let locals = locals.map(|created| (created.pod_namespace.clone(), created.pod_name.clone()));
-        let others = self.facts.remotes_by_pod.keys().chain(self.facts.pods.keys()).cloned();
+        let others = self.facts.remotes.pods().chain(self.facts.pods.keys().cloned());
         locals.chain(others).filter(|(_, name)| !name.is_empty()).collect()
     }
 
@@ -129,7 +129,7 @@ impl Engine {
         if let Some((id, local)) = self.locals.iter().find(|(_, local)| local.is_of(pod)) {
             return Some(self.local(*id, local));
         }
-        if let Some(remote) = self.facts.remotes_by_pod.get(pod).and_then(BTreeSet::first) {
+        if let Some(remote) = self.facts.remotes.of_pod(pod).first() {
             return self.remote(remote);
         }
         self.facts.pods.get(pod).map(|pod| self.unplaced(pod))
@@ -153,7 +153,7 @@ impl Engine {
                 let mut somebody = self.identity(identity, self.labels_of_identity(identity)?);
                 match claimant {
                     Claimant::OwnNode => somebody.node.clone_from(&self.config.node),
-                    Claimant::Node(name) => somebody.node.clone_from(name),
+                    Claimant::Node(name) => somebody.node = name.to_string(),
                     _ => {}
                 }
                 Some(somebody)
@@ -288,14 +288,14 @@ impl Engine {
         let identity = endpoint.previous_identity.unwrap_or(endpoint.identity);
         let labels = self.labels_of_identity(identity)?;
         Some(Somebody {
-            pod: Some((endpoint.pod_namespace.clone(), endpoint.pod_name.clone()))
-                .filter(|(_, n)| !n.is_empty()),
+            pod: Some((endpoint.pod_namespace.to_string(), endpoint.pod_name.to_string()))
+                .filter(|(_, name)| !name.is_empty()),
             identity: Some(identity),
             labels,
             ports: Arc::new(named_ports(&endpoint.ports)),
-            addresses: endpoint.addresses.clone(),
+            addresses: endpoint.addresses.to_vec(),
             endpoint: None,
-            node: endpoint.node.clone(),
+            node: endpoint.node.to_string(),
             judged: true,
         })
     }

@@ -206,34 +206,36 @@ impl Engine {
     }
 
     fn address_views(&self) -> BTreeMap<std::net::IpAddr, AddressView> {
-        let own = &self.config.node;
+        let own: Arc<str> = self.config.node.as_str().into();
+        let nobody: Arc<str> = Arc::default();
         let views = self.claims.holders().map(|(address, claimant, entry)| {
             let mut view = AddressView {
                 entry: *entry,
-                pod_namespace: String::new(),
-                pod_name: String::new(),
+                pod_namespace: Arc::clone(&nobody),
+                pod_name: Arc::clone(&nobody),
                 workload: None,
                 endpoint: None,
-                node: String::new(),
+                node: Arc::clone(&nobody),
             };
             match claimant {
-                Claimant::OwnNode => view.node.clone_from(own),
-                Claimant::Node(name) => view.node.clone_from(name),
+                Claimant::OwnNode => view.node = Arc::clone(&own),
+                Claimant::Node(name) => view.node = Arc::clone(name),
                 Claimant::KubeApiserver => {}
                 Claimant::Local(id) => {
-                    view.node.clone_from(own);
+                    view.node = Arc::clone(&own);
                     view.endpoint = Some(*id);
                     if let Some(local) = self.locals.get(id) {
-                        view.pod_namespace.clone_from(&local.created.pod_namespace);
-                        view.pod_name.clone_from(&local.created.pod_name);
-                        view.workload = local.pod.as_ref().and_then(|pod| pod.workload.clone());
+                        view.pod_namespace = local.created.pod_namespace.as_str().into();
+                        view.pod_name = local.created.pod_name.as_str().into();
+                        let workload = local.pod.as_ref().and_then(|pod| pod.workload.clone());
+                        view.workload = workload.map(Arc::new);
                     }
                 }
                 Claimant::Remote(name) => {
                     if let Some(endpoint) = self.facts.remotes.get(name) {
-                        view.node.clone_from(&endpoint.node);
-                        view.pod_namespace.clone_from(&endpoint.pod_namespace);
-                        view.pod_name.clone_from(&endpoint.pod_name);
+                        view.node = Arc::clone(&endpoint.node);
+                        view.pod_namespace = Arc::clone(&endpoint.pod_namespace);
+                        view.pod_name = Arc::clone(&endpoint.pod_name);
                         view.workload.clone_from(&endpoint.workload);
                     }
                 }

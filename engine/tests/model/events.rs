@@ -687,7 +687,10 @@ fn number_of(node: &Node, labels: &Labels) -> Identity {
 }
 
 fn plain(labels: &Labels) -> Vec<Label> {
-    labels.iter().map(|(label, value)| (label.source.clone(), label.key.clone(), value.to_owned())).collect()
+    labels
+        .iter()
+        .map(|(label, value)| (label.source.to_owned(), label.key.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn named(ports: &[NamedPort]) -> Vec<(String, Protocol, u16)> {

@@ -84,7 +84,7 @@ fn names() -> Names {
         entry: IpcacheEntry { identity, ..IpcacheEntry::default() },
         pod_namespace: "shop".into(),
         pod_name: pod.into(),
-        workload: Some(Workload { kind: "Deployment".into(), name: pod.into() }),
+        workload: Some(Arc::new(Workload { kind: "Deployment".into(), name: pod.into() })),
         endpoint: (endpoint != 0).then_some(EndpointId(endpoint)),
         node: "a".into(),
     };

@@ -4,6 +4,7 @@
 //! namespaces; each of the agents' folders has its own kind, under the name that the path says.
 
 use std::fs::{self, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -19,15 +20,9 @@ const MAX_DEPTH: usize = 16;
 /// Files that are read: those of 10,000 pods with their endpoints and identities three times over.
 pub(super) const MAX_FILES: usize = 100_000;
 
-/// What tells one content of a file from another without reading it.
+/// What tells one content of a file from another without reading it: a hash of device, inode, size and both times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint {
-    device: u64,
-    inode: u64,
-    bytes: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
+pub(super) struct Fingerprint(u64);
 
 /// A file as it is now.
 #[derive(Debug)]
@@ -162,19 +157,16 @@ pub(super) fn read(root: &Path, path: &str) -> Reading {
 
 impl Fingerprint {
     fn of(metadata: &fs::Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            bytes: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
+        let mut hasher = DefaultHasher::new();
+        (metadata.dev(), metadata.ino(), metadata.len()).hash(&mut hasher);
+        (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);
+        Self(hasher.finish())
     }
 }
 
 /// A whole file that stands for one document of which nothing can be read.
 fn unreadable(path: &str, message: String) -> Reading {
-    let nothing = Fingerprint { device: 0, inode: 0, bytes: 0, modified: (0, 0), changed: (0, 0) };
+    let nothing = Fingerprint(0);
     Reading::Documents(nothing, vec![Err(refused(path, Origin { file: path.into(), line: 0 }, message))])
 }
 

@@ -24,22 +24,28 @@ use crate::store::StoreChange;
 /// What a file holds, document by document.
 pub(super) type Documents = Vec<Result<Object, Refused>>;
 
-/// All files and what follows from them.
+/// All files and what follows from them. Paths and names are shared between the maps.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    files: BTreeMap<Arc<str>, Vec<Document>>,
-    /// Who claims a name, first one first.
-    claims: BTreeMap<ObjectName, Vec<Place>>,
-    in_force: BTreeMap<ObjectName, InForce>,
+    files: BTreeMap<Arc<str>, Box<[Document]>>,
+    names: BTreeMap<Arc<ObjectName>, Named>,
     /// Names in force that no document claims, by the unreadable file that they came from.
-    held: BTreeMap<Arc<str>, BTreeSet<ObjectName>>,
-    dirty: BTreeSet<ObjectName>,
+    held: BTreeMap<Arc<str>, BTreeSet<Arc<ObjectName>>>,
+    dirty: BTreeSet<Arc<ObjectName>>,
     /// Objects of files that were told since the last call of [`Self::settle`].
     fresh: BTreeMap<Place, Object>,
     /// Kept from an earlier run, and told to nobody yet.
-    untold: BTreeMap<ObjectName, Object>,
+    untold: BTreeMap<Arc<ObjectName>, Object>,
     /// Whether the list of refusals may differ from the last one.
     refusals_changed: bool,
+}
+
+/// What is known of a name; one of which nothing is known has no entry.
+#[derive(Debug, Default)]
+struct Named {
+    /// Who claims it, first one first.
+    claims: Vec<Place>,
+    in_force: Option<InForce>,
 }
 
 /// Path of a file, and number of a document in it.
@@ -48,8 +54,8 @@ type Place = (Arc<str>, usize);
 /// What is known of a document.
 #[derive(Debug)]
 enum Document {
-    Good { name: ObjectName, line: u32, hash: u64 },
-    Refused(Refused),
+    Good { name: Arc<ObjectName>, line: u32, hash: u64 },
+    Refused(Box<Refused>, Option<Arc<ObjectName>>),
 }
 
 #[derive(Debug)]
@@ -72,10 +78,11 @@ impl Index {
     pub(super) fn restored(kept: Vec<Object>) -> Self {
         let mut index = Self::default();
         for object in kept {
-            let (name, file) = (object.name(), Arc::from(origin(&object).file.as_str()));
-            index.dirty.insert(name.clone());
-            index.held.entry(Arc::clone(&file)).or_default().insert(name.clone());
-            index.in_force.insert(name.clone(), InForce { hash: hash(&object), file });
+            let (name, file) = (Arc::new(object.name()), Arc::from(origin(&object).file.as_str()));
+            index.dirty.insert(Arc::clone(&name));
+            index.held.entry(Arc::clone(&file)).or_default().insert(Arc::clone(&name));
+            let in_force = Some(InForce { hash: hash(&object), file });
+            index.names.insert(Arc::clone(&name), Named { claims: Vec::new(), in_force });
             index.untold.insert(name, object);
         }
         index
@@ -86,48 +93,65 @@ impl Index {
         self.files.keys().map(|path| &**path)
     }
 
-    /// A file holds these documents now; `None`: there is no such file.
-    pub(super) fn set_file(&mut self, path: &str, documents: Option<Documents>) {
-        for (position, document) in self.files.remove(path).unwrap_or_default().iter().enumerate() {
-            self.refusals_changed |= matches!(document, Document::Refused(_));
-            let Some(name) = document.name().cloned() else { continue };
-            if let Some(claims) = self.claims.get_mut(&name) {
-                self.refusals_changed |= claims.len() > 1;
-                claims.retain(|(file, at)| (&**file, *at) != (path, position));
-                if claims.is_empty() {
-                    self.claims.remove(&name);
-                }
-            }
-            self.dirty.insert(name);
+    /// A file holds these documents now; `None`: there is no such file. Its path, as it is shared.
+    pub(super) fn set_file(&mut self, path: &str, documents: Option<Documents>) -> Arc<str> {
+        let (path, before) =
+            self.files.remove_entry(path).unwrap_or_else(|| (Arc::from(path), Box::default()));
+        for (position, document) in before.iter().enumerate() {
+            self.refusals_changed |= matches!(document, Document::Refused(..));
+            let Some(name) = document.name() else { continue };
+            self.unclaim(name, &path, position);
+            self.dirty.insert(Arc::clone(name));
         }
-        let path: Arc<str> = path.into();
         let of_file = (Arc::clone(&path), 0)..=(Arc::clone(&path), usize::MAX);
         let stale: Vec<Place> = self.fresh.range(of_file).map(|(place, _)| place.clone()).collect();
         stale.iter().for_each(|place| drop(self.fresh.remove(place)));
         self.dirty.extend(self.held.get(&path).into_iter().flatten().cloned());
-        let Some(documents) = documents else { return };
+        let Some(documents) = documents else { return path };
         let mut known = Vec::with_capacity(documents.len());
         for (position, document) in documents.into_iter().enumerate() {
+            let place = (Arc::clone(&path), position);
             let document = match document {
                 Ok(object) => {
-                    let (name, line, hash) = (object.name(), origin(&object).line, hash(&object));
-                    self.fresh.insert((Arc::clone(&path), position), object);
+                    let (line, hash) = (origin(&object).line, hash(&object));
+                    let name = self.claim(object.name(), place.clone());
+                    self.fresh.insert(place, object);
                     Document::Good { name, line, hash }
                 }
-                Err(refused) => Document::Refused(refused),
+                Err(refused) => {
+                    self.refusals_changed = true;
+                    let name = refused.name.clone().map(|name| self.claim(name, place));
+                    Document::Refused(Box::new(refused), name)
+                }
             };
-            self.refusals_changed |= matches!(document, Document::Refused(_));
-            if let Some(name) = document.name() {
-                let claims = self.claims.entry(name.clone()).or_default();
-                let place = (Arc::clone(&path), position);
-                let at = claims.partition_point(|other| *other < place);
-                claims.insert(at, place);
-                self.refusals_changed |= claims.len() > 1;
-                self.dirty.insert(name.clone());
-            }
+            self.dirty.extend(document.name().cloned());
             known.push(document);
         }
-        self.files.insert(path, known);
+        self.files.insert(Arc::clone(&path), known.into());
+        path
+    }
+
+    /// A document claims a name. The name, as it is shared.
+    fn claim(&mut self, name: ObjectName, place: Place) -> Arc<ObjectName> {
+        let name =
+            self.names.get_key_value(&name).map_or_else(|| Arc::new(name), |(known, _)| Arc::clone(known));
+        let claims = &mut self.names.entry(Arc::clone(&name)).or_default().claims;
+        let at = claims.partition_point(|other| *other < place);
+        // Almost always it is the only one.
+        claims.reserve_exact(1);
+        claims.insert(at, place);
+        self.refusals_changed |= claims.len() > 1;
+        name
+    }
+
+    /// A document claims a name no more.
+    fn unclaim(&mut self, name: &Arc<ObjectName>, path: &Arc<str>, position: usize) {
+        let Some(named) = self.names.get_mut(name) else { return };
+        self.refusals_changed |= named.claims.len() > 1;
+        named.claims.retain(|(file, at)| (file, *at) != (path, position));
+        if named.claims.is_empty() && named.in_force.is_none() {
+            self.names.remove(name);
+        }
     }
 
     /// What changed since the last call.
@@ -145,7 +169,7 @@ impl Index {
                 Wanted::Nothing => {
                     let untold = self.untold.remove(&name).is_some();
                     if self.take(&name) && !untold {
-                        settled.changes.push(StoreChange::Removed(name));
+                        settled.changes.push(StoreChange::Removed(ObjectName::clone(&name)));
                     }
                 }
             }
@@ -157,8 +181,8 @@ impl Index {
     }
 
     /// Brings the document at a place into force.
-    fn enforce(&mut self, name: ObjectName, place: Place, hash: u64, settled: &mut Settled) {
-        let as_before = self.in_force.get(&name).is_some_and(|present| present.hash == hash);
+    fn enforce(&mut self, name: Arc<ObjectName>, place: Place, hash: u64, settled: &mut Settled) {
+        let as_before = self.in_force(&name).is_some_and(|present| present.hash == hash);
         if !as_before || self.untold.contains_key(&name) {
             let Some(object) = self.fresh.remove(&place) else {
                 // Known by its hash only: its file is read again, and this name settled then.
@@ -170,14 +194,18 @@ impl Index {
             settled.changes.push(StoreChange::Set(Box::new(object)));
         }
         self.take(&name);
-        self.in_force.insert(name, InForce { hash, file: place.0 });
+        self.names.entry(name).or_default().in_force = Some(InForce { hash, file: place.0 });
     }
 
     /// Notes that a name is in force although no document claims it: its file says when that ends.
-    fn hold(&mut self, name: &ObjectName) {
-        if let Some(present) = self.in_force.get(name) {
-            self.held.entry(Arc::clone(&present.file)).or_default().insert(name.clone());
+    fn hold(&mut self, name: &Arc<ObjectName>) {
+        if let Some(file) = self.in_force(name).map(|present| Arc::clone(&present.file)) {
+            self.held.entry(file).or_default().insert(Arc::clone(name));
         }
+    }
+
+    fn in_force(&self, name: &ObjectName) -> Option<&InForce> {
+        self.names.get(name)?.in_force.as_ref()
     }
 
     /// Every document that is refused, if that may have changed since the last call: in the order of their files.
@@ -187,12 +215,13 @@ impl Index {
         }
         let mut refusals: Vec<Refused> = Vec::new();
         for document in self.files.values().flatten() {
-            if let Document::Refused(refused) = document {
-                refusals.push(refused.clone());
+            if let Document::Refused(refused, _) = document {
+                refusals.push(Refused::clone(refused));
             }
         }
-        for (name, claims) in self.claims.iter().filter(|(_, claims)| claims.len() > 1) {
-            let places: Vec<Origin> = claims.iter().filter_map(|(path, at)| self.place(path, *at)).collect();
+        for (name, named) in self.names.iter().filter(|(_, named)| named.claims.len() > 1) {
+            let places: Vec<Origin> =
+                named.claims.iter().filter_map(|(path, at)| self.place(path, *at)).collect();
             let Some((first, others)) = places.split_first() else { continue };
             for other in others {
                 refusals.push(duplicate(name, first, other));
@@ -203,11 +232,11 @@ impl Index {
     }
 
     fn wanted(&self, name: &ObjectName) -> Wanted {
-        let first = self.claims.get(name).and_then(|claims| claims.first());
+        let first = self.names.get(name).and_then(|named| named.claims.first());
         match first.and_then(|place| Some((place, self.files.get(&place.0)?.get(place.1)?))) {
             Some((place, Document::Good { hash, .. })) => Wanted::Document(place.clone(), *hash),
-            Some((_, Document::Refused(_))) => Wanted::AsItIs,
-            None => match self.in_force.get(name) {
+            Some((_, Document::Refused(..))) => Wanted::AsItIs,
+            None => match self.in_force(name) {
                 Some(present) if self.hides(&present.file) => Wanted::AsItIs,
                 _ => Wanted::Nothing,
             },
@@ -221,7 +250,11 @@ impl Index {
 
     /// Takes a name out of force. True if it was in force.
     fn take(&mut self, name: &ObjectName) -> bool {
-        let Some(present) = self.in_force.remove(name) else { return false };
+        let Some(named) = self.names.get_mut(name) else { return false };
+        let Some(present) = named.in_force.take() else { return false };
+        if named.claims.is_empty() {
+            self.names.remove(name);
+        }
         if let Some(names) = self.held.get_mut(&present.file) {
             names.remove(name);
             if names.is_empty() {
@@ -234,17 +267,17 @@ impl Index {
     fn place(&self, path: &str, at: usize) -> Option<Origin> {
         match self.files.get(path)?.get(at)? {
             Document::Good { line, .. } => Some(Origin { file: path.to_owned(), line: *line }),
-            Document::Refused(refused) => Some(refused.origin.clone()),
+            Document::Refused(refused, _) => Some(refused.origin.clone()),
         }
     }
 }
 
 impl Document {
     /// The name that the document claims, if it can be read.
-    fn name(&self) -> Option<&ObjectName> {
+    fn name(&self) -> Option<&Arc<ObjectName>> {
         match self {
             Self::Good { name, .. } => Some(name),
-            Self::Refused(refused) => refused.name.as_ref(),
+            Self::Refused(_, name) => name.as_ref(),
         }
     }
 }

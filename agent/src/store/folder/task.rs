@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sinew_api::identity::Identity;
@@ -44,7 +45,8 @@ struct Running {
     batches: mpsc::Sender<Batch>,
     writes: mpsc::Receiver<StoreWrite>,
     index: Index,
-    fingerprints: HashMap<String, Fingerprint>,
+    /// By path, as the index shares it.
+    fingerprints: HashMap<Arc<str>, Fingerprint>,
     /// Numbers by label set, as the folder has them; the lowest where there are several.
     numbers: BTreeMap<Labels, Identity>,
     by_number: BTreeMap<Identity, Labels>,
@@ -226,7 +228,7 @@ impl Running {
         let unlistable = trouble.is_some();
         self.trouble.listing = trouble;
         for path in &files {
-            let present = self.fingerprints.get(path);
+            let present = self.fingerprints.get(path.as_str());
             if present.is_none() || present.copied() != files::fingerprint(&self.root, path) {
                 self.look_at(path);
             }
@@ -252,8 +254,8 @@ impl Running {
                 self.index.set_file(path, None);
             }
             Reading::Documents(fingerprint, documents) => {
-                self.fingerprints.insert(path.to_owned(), fingerprint);
-                self.index.set_file(path, Some(documents));
+                let path = self.index.set_file(path, Some(documents));
+                self.fingerprints.insert(path, fingerprint);
             }
         }
     }
