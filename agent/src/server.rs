@@ -21,6 +21,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use sinew_api::proto::FILE_DESCRIPTOR_SET;
 use sinew_api::proto::agent::agent_server::{Agent, AgentServer};
 use sinew_api::proto::agent::{
     ExplainRequest, ExplainResponse, FlushConntrackRequest, FlushConntrackResponse, GetEndpointRequest,
@@ -66,7 +67,9 @@ pub struct Sources {
 /// The socket can't be made, or serving ends.
 pub async fn serve(socket: &Path, sources: Sources, peers: watch::Receiver<Peers>) -> io::Result<()> {
     let listener = crate::socket::bind(socket)?;
-    let (mut routes, _health) = sinew_observer::server::routes(sources.journal.clone(), peers).await;
+    let (mut routes, _health) =
+        sinew_observer::server::routes_described_by(sources.journal.clone(), peers, FILE_DESCRIPTOR_SET)
+            .await;
     routes.add_service(AgentServer::new(AgentService { sources }));
     tonic::transport::Server::builder()
         .add_routes(routes.routes())

@@ -160,6 +160,19 @@ pub fn reason(status: &Status) -> String {
     }
 }
 
+/// Whether a status is about a connection that broke, as when the other side died.
+#[must_use]
+pub fn is_broken(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

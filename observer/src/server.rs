@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use sinew_api::proto::FILE_DESCRIPTOR_SET;
 use sinew_api::proto::observer::observer_server::ObserverServer;
 use sinew_api::proto::peer::peer_server::PeerServer;
@@ -28,6 +30,15 @@ pub async fn routes(
     source: Arc<dyn Source>,
     peers: watch::Receiver<Peers>,
 ) -> (RoutesBuilder, HealthReporter) {
+    routes_described_by(source, peers, &observer_schema()).await
+}
+
+/// The same with a reflection of more than these services.
+pub async fn routes_described_by(
+    source: Arc<dyn Source>,
+    peers: watch::Receiver<Peers>,
+    schema: &[u8],
+) -> (RoutesBuilder, HealthReporter) {
     let (reporter, health) = tonic_health::server::health_reporter();
     set_serving(&reporter, true).await;
     let mut routes = Routes::builder();
@@ -38,8 +49,8 @@ pub async fn routes(
         .add_service(PeerServer::new(PeerService::new(peers)).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(health);
     // Both versions: hubble asks for v1alpha, grpcurl for v1 first.
-    routes.add_service(reflection().build_v1().expect("the committed descriptors are whole"));
-    routes.add_service(reflection().build_v1alpha().expect("the committed descriptors are whole"));
+    routes.add_service(reflection(schema).build_v1().expect("the committed descriptors are whole"));
+    routes.add_service(reflection(schema).build_v1alpha().expect("the committed descriptors are whole"));
     (routes, reporter)
 }
 
@@ -51,8 +62,16 @@ pub async fn set_serving(reporter: &HealthReporter, serving: bool) {
     }
 }
 
-fn reflection() -> Reflection<'static> {
+/// The files of these services, without those of the agent's own, which are not served here.
+fn observer_schema() -> Vec<u8> {
+    let mut all =
+        FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("the committed descriptors are whole");
+    all.file.retain(|file| !file.package().starts_with("sinew."));
+    all.encode_to_vec()
+}
+
+fn reflection(schema: &[u8]) -> Reflection<'_> {
     Reflection::configure()
-        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(schema)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }

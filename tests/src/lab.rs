@@ -34,6 +34,7 @@ pub mod node;
 pub mod place;
 pub mod pod;
 pub mod process;
+pub mod relay;
 pub mod store;
 pub mod sweep;
 pub mod topology;

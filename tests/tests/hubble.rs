@@ -29,6 +29,7 @@ use sinew_api::proto::flow::{
 use sinew_observer::peer::{PeerAddress, Peers};
 use sinew_observer::relay::{NodeTls, Relay, RelaySettings};
 use sinew_observer::{Journal, JournalSettings, Source, server};
+use sinew_tests::lab::binaries;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -67,7 +68,7 @@ impl Served {
     }
 
     fn hubble(&self, arguments: &[&str]) -> Result<Output> {
-        let mut command = Command::new(hubble_binary()?);
+        let mut command = Command::new(binaries::hubble()?);
         command.arg("--config").arg("/dev/null").args(arguments).args(["--server", &self.address]);
         // The client's default mask leaves out directions, match types and policies, so that its own lines lack them.
         // 1.19.3 reads no variable for this flag.
@@ -114,17 +115,6 @@ impl Node {
         node.journal.record_flows(flows::all());
         Ok(node)
     }
-}
-
-/// `$SINEW_HUBBLE`, or where `cargo xtask setup` puts it.
-fn hubble_binary() -> Result<PathBuf> {
-    let named = std::env::var_os("SINEW_HUBBLE").map(PathBuf::from);
-    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    let path = named.or_else(|| cache.map(|cache| cache.join("sinew/tools/hubble-1.19.3/hubble")));
-    let path = path.context("neither XDG_CACHE_HOME nor HOME is set")?;
-    ensure!(path.is_file(), "{} is not there: cargo xtask setup test", path.display());
-    Ok(path)
 }
 
 /// `$SINEW_CLI`, or what was built beside this test.
@@ -452,7 +442,7 @@ fn the_other_commands_of_the_stock_client_work() -> Result<()> {
 #[ignore = "cargo xtask test hubble"]
 fn following_shows_what_comes_and_peers_are_watched() -> Result<()> {
     let node = Node::with_flows()?;
-    for (binary, address) in [(hubble_binary()?, &node.address), (sinew_binary()?, &node.address)] {
+    for (binary, address) in [(binaries::hubble()?, &node.address), (sinew_binary()?, &node.address)] {
         let mut child = Command::new(binary)
             .args([
                 "observe",
@@ -481,7 +471,7 @@ fn following_shows_what_comes_and_peers_are_watched() -> Result<()> {
         child.wait()?;
         node.journal.record_flows(flows::all());
     }
-    let mut child = Command::new(hubble_binary()?)
+    let mut child = Command::new(binaries::hubble()?)
         .args(["watch", "peers", "--server", &node.address])
         .stdout(std::process::Stdio::piped())
         .spawn()?;

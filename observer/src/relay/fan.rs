@@ -299,12 +299,7 @@ impl<Q: Question> NodeTask<Q> {
             let reported = match self.once(&mut pause).await.err() {
                 None => break,
                 Some(status) => {
-                    let state = match status.code() {
-                        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-                            NodeState::NodeUnavailable
-                        }
-                        _ => NodeState::NodeError,
-                    };
+                    let state = state_of(&status);
                     self.sender.send(Told::State(state, dial::reason(&status))).await
                 }
             };
@@ -354,6 +349,16 @@ impl<Q: Question> NodeTask<Q> {
                 None => return Ok(()),
             }
         }
+    }
+}
+
+/// What a failure says of a node: nobody is there, or somebody who does not answer as an Observer does.
+fn state_of(status: &Status) -> NodeState {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => NodeState::NodeUnavailable,
+        // A connection that breaks under way has another code, and the kernel's word for it behind it.
+        _ if dial::is_broken(status) => NodeState::NodeUnavailable,
+        _ => NodeState::NodeError,
     }
 }
 

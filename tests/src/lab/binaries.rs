@@ -15,6 +15,20 @@ pub fn find(name: &str) -> Result<PathBuf> {
     Ok(found)
 }
 
+/// Hubble's client: `$SINEW_HUBBLE`, or where `cargo xtask setup test` puts it.
+///
+/// # Errors
+/// It was not built.
+pub fn hubble() -> Result<PathBuf> {
+    let named = env::var_os("SINEW_HUBBLE").map(PathBuf::from);
+    let cache = env::var_os("XDG_CACHE_HOME").filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
+    let path = named.or_else(|| cache.map(|cache| cache.join("sinew/tools/hubble-1.19.3/hubble")));
+    let path = path.context("neither XDG_CACHE_HOME nor HOME is set")?;
+    ensure!(path.is_file(), "{} is not there: cargo xtask setup test", path.display());
+    Ok(path)
+}
+
 /// The probe and the agent to upgrade to belong to this package and are built with the test that runs; all others are
 /// release builds.
 fn folder(name: &str) -> Result<PathBuf> {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use sinew_tests::lab::binaries;
 
-use super::super::{hubble_binary, sinew_binary, success, text};
+use super::super::{sinew_binary, success, text};
 
 /// Commands that both have.
 const COMMANDS: [&[&str]; 6] = [
@@ -67,7 +68,7 @@ fn flags(help: &str) -> BTreeMap<String, Flag> {
 fn every_flag_of_hubbles_client_is_one_of_ours() -> Result<()> {
     for command in COMMANDS {
         let help = |binary| success(&Command::new(binary).args(command).arg("--help").output()?);
-        let (theirs, ours) = (flags(&help(hubble_binary()?)?), flags(&help(sinew_binary()?)?));
+        let (theirs, ours) = (flags(&help(binaries::hubble()?)?), flags(&help(sinew_binary()?)?));
         ensure!(theirs.len() > 15, "{command:?}: the help of hubble is not understood: {theirs:?}");
         let is_event = command.get(1).is_some_and(|it| it.ends_with("-events"));
         let missing: BTreeSet<&str> =

@@ -14,15 +14,14 @@ use sinew_observer::tls::{Identity, ServerTls};
 use sinew_observer::{Journal, JournalSettings, server};
 use sinew_tests::lab::binaries;
 use sinew_tests::lab::process::{Running, wait_until};
+use sinew_tests::lab::relay::{RELAY_NAME, Relay, make_certificates};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::super::{hubble_binary, sinew_binary, success, text, uuids};
+use super::super::{sinew_binary, success, text, uuids};
 use super::cases::{CASES, Case};
 use super::flows;
 
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/observability.md");
-const RELAY_NAME: &str = "relay.hubble-relay.cilium.io";
 const SOON: Duration = Duration::from_secs(20);
 
 /// Two nodes, one with the flows of the cases, and a relay before them.
@@ -30,8 +29,7 @@ struct Ground {
     folder: tempfile::TempDir,
     journals: Vec<Arc<Journal>>,
     nodes: Vec<String>,
-    relay: String,
-    _relay_process: Running,
+    relay: Relay,
     _runtime: tokio::runtime::Runtime,
     _peers: watch::Sender<Peers>,
 }
@@ -39,7 +37,7 @@ struct Ground {
 impl Ground {
     fn new() -> Result<Self> {
         let folder = tempfile::tempdir().context("a folder")?;
-        make_certificates(folder.path())?;
+        make_certificates(folder.path(), "default")?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let (peers, receiver) = watch::channel(Peers::new());
         let (mut journals, mut nodes) = (Vec::new(), Vec::new());
@@ -56,8 +54,10 @@ impl Ground {
                 .send_modify(|peers| drop(peers.insert(full, PeerAddress { address: address.clone(), tls })));
             nodes.push(address);
         }
-        let (process, relay) = start_relay(folder.path(), &nodes[0])?;
-        Ok(Self { folder, journals, nodes, relay, _relay_process: process, _runtime: runtime, _peers: peers })
+        let command = Command::new(binaries::find("sinew-relay")?);
+        let peer_name = tls_server_name("default", "node-a");
+        let relay = Relay::start(command, folder.path(), &nodes[0], &peer_name)?;
+        Ok(Self { folder, journals, nodes, relay, _runtime: runtime, _peers: peers })
     }
 
     /// Runs a client with its certificate.
@@ -71,7 +71,7 @@ impl Ground {
     fn command(&self, client: Client, arguments: &[&str], server: &str, name: &str) -> Result<Command> {
         let mut command = match client {
             Client::Hubble => {
-                let mut command = Command::new(hubble_binary()?);
+                let mut command = Command::new(binaries::hubble()?);
                 command.args(["--config", "/dev/null"]);
                 command
             }
@@ -99,16 +99,6 @@ enum Client {
 
 const CLIENTS: [Client; 2] = [Client::Hubble, Client::Sinew];
 
-/// Runs the document's lines.
-fn make_certificates(folder: &Path) -> Result<()> {
-    let document = fs::read_to_string(DOCUMENT).context("read the document")?;
-    let blocks = document.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let lines: Vec<&str> = blocks.filter(|block| block.contains("openssl req")).collect();
-    ensure!(lines.len() == 1, "the document has one block that makes certificates, not {}", lines.len());
-    let output = Command::new("sh").args(["-e", "-c", lines[0]]).current_dir(folder).output()?;
-    success(&output).map(drop)
-}
-
 fn serve(
     runtime: &tokio::runtime::Runtime,
     folder: &Path,
@@ -126,34 +116,6 @@ fn serve(
     Ok(address)
 }
 
-/// Starts a relay that asks that node which others there are.
-fn start_relay(folder: &Path, peer_service: &str) -> Result<(Running, String)> {
-    let mut command = Command::new(binaries::find("sinew-relay")?);
-    command.current_dir(folder).args(["--peer-service", peer_service, "--listen-address", "127.0.0.1:0"]);
-    command.args(["--peer-server-name", "node-a.default.hubble-grpc.cilium.io"]);
-    for (flag, file) in [
-        ("--tls-hubble-server-ca-files", "ca.crt"),
-        ("--tls-hubble-client-cert-file", "relay.crt"),
-        ("--tls-hubble-client-key-file", "relay.key"),
-        ("--tls-relay-server-cert-file", "relay.crt"),
-        ("--tls-relay-server-key-file", "relay.key"),
-        ("--tls-relay-client-ca-files", "ca.crt"),
-    ] {
-        command.args([flag, file]);
-    }
-    let log = folder.join("relay.log");
-    let process = Running::start(&mut command, &log)?;
-    let mut address = None;
-    wait_until("the relay serves", SOON, || {
-        let said = fs::read_to_string(&log).unwrap_or_default();
-        address = said.split("flows are served address=").nth(1).and_then(|rest| {
-            rest.split_whitespace().next().filter(|_| rest.contains('\n')).map(str::to_owned)
-        });
-        Ok(address.is_some())
-    })?;
-    Ok((process, address.context("the relay's address")?))
-}
-
 /// Which flows a client shows; of a relay's answers only the flows.
 fn shown(output: &Output) -> Result<Vec<String>> {
     let lines = success(output)?;
@@ -169,7 +131,7 @@ fn every_case_over_mutual_tls() -> Result<()> {
     for Case(arguments, expected) in CASES {
         let all: Vec<&str> = ["observe", "-o", "json"].into_iter().chain(arguments.iter().copied()).collect();
         for client in CLIENTS {
-            for (server, name) in [(&ground.nodes[0], node.as_str()), (&ground.relay, RELAY_NAME)] {
+            for (server, name) in [(&ground.nodes[0], node.as_str()), (&ground.relay.address, RELAY_NAME)] {
                 let seen = shown(&ground.ask(client, &all, server, name)?)
                     .with_context(|| format!("{client:?} {arguments:?} of {name}"))?;
                 ensure!(seen == *expected, "{client:?} {arguments:?} of {name}: {seen:?}, not {expected:?}");
@@ -181,7 +143,7 @@ fn every_case_over_mutual_tls() -> Result<()> {
 
 fn wait_for_nodes(ground: &Ground) -> Result<()> {
     wait_until("the relay reaches both nodes", SOON, || {
-        let output = ground.ask(Client::Hubble, &["status"], &ground.relay, RELAY_NAME)?;
+        let output = ground.ask(Client::Hubble, &["status"], &ground.relay.address, RELAY_NAME)?;
         Ok(text(&output.stdout).contains("Connected Nodes: 2/2"))
     })
 }
@@ -191,8 +153,9 @@ fn wait_for_nodes(ground: &Ground) -> Result<()> {
 fn every_command_over_mutual_tls_through_a_relay() -> Result<()> {
     let ground = Ground::new()?;
     wait_for_nodes(&ground)?;
-    let ask =
-        |client, arguments: &[&str]| success(&ground.ask(client, arguments, &ground.relay, RELAY_NAME)?);
+    let ask = |client, arguments: &[&str]| {
+        success(&ground.ask(client, arguments, &ground.relay.address, RELAY_NAME)?)
+    };
     let status = ask(Client::Hubble, &["status"])?;
     ensure!(status.contains("): Ok") && status.contains("Current/Max Flows: 15/8,190"), "{status}");
     // Namespaces are those of the last hour's flows.
@@ -208,7 +171,7 @@ fn every_command_over_mutual_tls_through_a_relay() -> Result<()> {
         }
         let namespaces = ask(client, &["list", "namespaces"])?;
         ensure!(namespaces == "NAMESPACE\nshop\n", "{client:?}: {namespaces}");
-        let mut command = ground.command(client, &["watch", "peers"], &ground.relay, RELAY_NAME)?;
+        let mut command = ground.command(client, &["watch", "peers"], &ground.relay.address, RELAY_NAME)?;
         command.args(["--tls-client-cert-file", "client.crt", "--tls-client-key-file", "client.key"]);
         let log = ground.folder.path().join("peers.log");
         let _ = fs::remove_file(&log);
@@ -235,7 +198,7 @@ fn who_shows_nothing_or_means_another_is_refused() -> Result<()> {
     let ground = Ground::new()?;
     let node = tls_server_name("default", "node-a");
     for client in CLIENTS {
-        for (server, name) in [(&ground.nodes[0], node.as_str()), (&ground.relay, RELAY_NAME)] {
+        for (server, name) in [(&ground.nodes[0], node.as_str()), (&ground.relay.address, RELAY_NAME)] {
             let answers = success(&ground.ask(client, &["list", "nodes"], server, name)?)?;
             ensure!(answers.contains("default/node-a"), "what the others are a change of: {answers}");
             let without = ground.command(client, &["list", "nodes"], server, name)?.output()?;

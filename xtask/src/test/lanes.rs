@@ -86,7 +86,10 @@ pub(super) const LANES: &[Lane] = &[
         name: "hubble",
         about: "Hubble's own client and `sinew observe` against the observer: filters, forms of output, every command",
         needs: Needs::Node,
-        steps: &[Step::Target { package: "sinew-tests", target: "hubble", release: true }],
+        steps: &[
+            Step::Target { package: "sinew-tests", target: "hubble", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_relay", release: true },
+        ],
     },
     Lane {
         name: "fuzz",
