@@ -15,11 +15,12 @@
 //! it.
 //!
 //! Neighbours: [`files`] reads, [`index`] decides what is in force, [`watch`] hears changes, [`mod@write`] and [`identities`]
-//! write, [`task`] is the thread's loop.
+//! write, [`sweep`] looks at everything, [`task`] is the thread's loop.
 
 mod files;
 mod identities;
 mod index;
+mod sweep;
 mod task;
 mod watch;
 mod write;

@@ -38,39 +38,72 @@ pub(super) enum Reading {
 pub(super) struct Listing {
     pub(super) files: Vec<String>,
     pub(super) folders: Vec<String>,
-    /// What could not be listed, and why.
-    pub(super) trouble: Option<String>,
 }
 
 /// Lists a folder and what is below it. `start` is relative, empty for the whole store.
 pub(super) fn list(root: &Path, start: &str) -> Listing {
+    let mut walk = Walk::from([start]);
     let mut listing = Listing::default();
-    let mut open = vec![start.to_owned()];
-    while let Some(folder) = open.pop() {
-        if folder.split('/').count() > MAX_DEPTH {
-            listing.trouble = Some(format!("{folder} is more than {MAX_DEPTH} folders deep and is not read"));
-            continue;
-        }
-        match entries(root, &folder) {
-            Ok(entries) => {
-                listing.folders.push(folder.clone());
-                for (path, is_folder) in entries {
-                    if is_folder {
-                        open.push(path);
-                    } else if listing.files.len() < MAX_FILES {
-                        listing.files.push(path);
-                    } else {
-                        listing.trouble =
-                            Some(format!("the folder has more than {MAX_FILES} files; {path} is not read"));
-                    }
-                }
-            }
-            // It went away between two looks.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {}
-            Err(error) => listing.trouble = Some(format!("folder {folder:?} of the store: {error}")),
-        }
+    while let Some((folder, files)) = walk.step(root, |_| {}) {
+        listing.folders.push(folder);
+        listing.files.extend(files);
     }
     listing
+}
+
+/// A walk through folders, one at a time.
+#[derive(Debug)]
+pub(super) struct Walk {
+    open: Vec<String>,
+    /// Files found so far.
+    found: usize,
+    /// What could not be listed, and why.
+    pub(super) trouble: Option<String>,
+}
+
+impl Walk {
+    /// Begins at some folders.
+    pub(super) fn from<'a>(starts: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { open: starts.into_iter().map(str::to_owned).collect(), found: 0, trouble: None }
+    }
+
+    /// Lists the next folder, after somebody was told of it; nothing at the end.
+    pub(super) fn step(
+        &mut self,
+        root: &Path,
+        mut before: impl FnMut(&str),
+    ) -> Option<(String, Vec<String>)> {
+        loop {
+            let folder = self.open.pop()?;
+            if folder.split('/').count() > MAX_DEPTH {
+                self.trouble =
+                    Some(format!("{folder} is more than {MAX_DEPTH} folders deep and is not read"));
+                continue;
+            }
+            before(&folder);
+            match entries(root, &folder) {
+                Ok(entries) => {
+                    let mut files = Vec::new();
+                    for (path, is_folder) in entries {
+                        if is_folder {
+                            self.open.push(path);
+                        } else if self.found < MAX_FILES {
+                            self.found += 1;
+                            files.push(path);
+                        } else {
+                            self.trouble = Some(format!(
+                                "the folder has more than {MAX_FILES} files; {path} is not read"
+                            ));
+                        }
+                    }
+                    return Some((folder, files));
+                }
+                // It went away between two looks.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {}
+                Err(error) => self.trouble = Some(format!("folder {folder:?} of the store: {error}")),
+            }
+        }
+    }
 }
 
 /// The files and folders directly in a folder, hidden ones and others' kinds of file left out.

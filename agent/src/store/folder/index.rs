@@ -88,11 +88,6 @@ impl Index {
         index
     }
 
-    /// The paths of all files.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &str> {
-        self.files.keys().map(|path| &**path)
-    }
-
     /// A file holds these documents now; `None`: there is no such file. Its path, as it is shared.
     pub(super) fn set_file(&mut self, path: &str, documents: Option<Documents>) -> Arc<str> {
         let (path, before) =

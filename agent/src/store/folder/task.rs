@@ -1,10 +1,10 @@
 //! The loop of the store's thread: look at what may have changed, tell the control loop, write what it says.
 //!
 //! Everything is level-triggered: a hint makes it read a file, and what it read is compared with what it had. Besides the
-//! hints it looks at all files from time to time, which costs a `stat` each, so that nothing is missed for long where
-//! inotify says nothing (network file systems) or has no watch left.
+//! hints it looks at all files from time to time ([`super::sweep`]), which costs a `stat` each, so that nothing is missed
+//! for long where inotify says nothing (network file systems) or has no watch left.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +14,12 @@ use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_api::object::{AllocatedIdentity, Object, ObjectKind};
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 
 use super::files::{self, Fingerprint, Reading};
 use super::index::Index;
+use super::sweep::Sweeps;
 use super::watch::{Hints, Watch, Watching};
 use super::write::Folders;
 use super::{FolderConfig, identities};
@@ -38,30 +40,31 @@ pub(super) struct Task {
 }
 
 /// The loop's state.
-struct Running {
-    root: PathBuf,
+pub(super) struct Running {
+    pub(super) root: PathBuf,
     folders: Folders,
-    watch: Watching,
+    pub(super) watch: Watching,
     batches: mpsc::Sender<Batch>,
     writes: mpsc::Receiver<StoreWrite>,
     index: Index,
-    /// By path, as the index shares it.
-    fingerprints: HashMap<Arc<str>, Fingerprint>,
+    /// By path, as the index shares it: what each file was when it was read, and the last sweep that saw it.
+    pub(super) fingerprints: HashMap<Arc<str>, (Fingerprint, u32)>,
+    pub(super) sweeps: Sweeps,
     /// Numbers by label set, as the folder has them; the lowest where there are several.
     numbers: BTreeMap<Labels, Identity>,
     by_number: BTreeMap<Identity, Labels>,
     hints: Hints,
     /// Whether the kernel has ended the watch.
-    deaf: bool,
-    pending: Batch,
-    trouble: Troubles,
+    pub(super) deaf: bool,
+    pub(super) pending: Batch,
+    pub(super) trouble: Troubles,
 }
 
 /// What keeps the store from working, by cause.
 #[derive(Default)]
-struct Troubles {
-    listing: Option<String>,
-    watching: Option<String>,
+pub(super) struct Troubles {
+    pub(super) listing: Option<String>,
+    pub(super) watching: Option<String>,
     writing: Option<String>,
     told: Option<String>,
 }
@@ -85,6 +88,7 @@ enum Step {
     Hints(io::Result<()>),
     Ripe,
     FullLook,
+    Slice,
     /// The agent has let go of the store.
     End,
 }
@@ -123,6 +127,7 @@ impl Task {
             writes: self.writes,
             index: Index::restored(self.config.kept),
             fingerprints: HashMap::new(),
+            sweeps: Sweeps::default(),
             numbers: BTreeMap::new(),
             by_number: BTreeMap::new(),
             hints: Hints::default(),
@@ -130,7 +135,10 @@ impl Task {
             pending: Batch::default(),
             trouble: Troubles::default(),
         };
-        running.look_at_everything();
+        running.sweeps.want();
+        while running.sweeps.is_under_way() {
+            running.slice();
+        }
         running.settle();
         running.pending.synced = true;
         running.serve().await;
@@ -157,7 +165,9 @@ impl Running {
                     self.trouble.watching =
                         Some(format!("inotify: {error}; files are looked at every second"));
                 }
-                Step::FullLook => self.look_at_everything(),
+                Step::FullLook if self.sweeps.is_under_way() => {}
+                Step::FullLook => self.sweeps.want(),
+                Step::Slice => self.slice(),
                 Step::End => {
                     // What the agent said before it let go is still written.
                     while let Ok(write) = self.writes.try_recv() {
@@ -174,6 +184,8 @@ impl Running {
         let ripe_at = self.hints.next_ripe();
         let waits = self.pending != Batch::default();
         tokio::select! {
+            // What happened comes before a look at what may have happened.
+            biased;
             permit = self.batches.reserve(), if waits => match permit {
                 Ok(permit) => {
                     permit.send(std::mem::take(&mut self.pending));
@@ -185,6 +197,8 @@ impl Running {
             outcome = self.watch.wait(&mut self.hints), if !self.deaf => Step::Hints(outcome),
             () = ripen(ripe_at) => Step::Ripe,
             _ = full_look.tick() => Step::FullLook,
+            // Events are heard while a task yields.
+            () = yield_now(), if self.sweeps.is_under_way() => Step::Slice,
         }
     }
 
@@ -199,7 +213,7 @@ impl Running {
             }
         }
         if std::mem::take(&mut self.hints.everything) {
-            self.look_at_everything();
+            self.sweeps.want();
         }
     }
 
@@ -213,38 +227,8 @@ impl Running {
         }
     }
 
-    /// Reads what differs from the last look, and forgets what is gone.
-    fn look_at_everything(&mut self) {
-        let agents = [super::area::NODES, super::area::ENDPOINTS, super::area::IDENTITIES];
-        let mut files = BTreeSet::new();
-        let mut trouble = None;
-        for start in [""].into_iter().chain(agents) {
-            // Watched before it is read: what appears in between makes an event.
-            self.watch_folders(&files::list(&self.root, start).folders);
-            let listing = files::list(&self.root, start);
-            files.extend(listing.files);
-            trouble = trouble.or(listing.trouble);
-        }
-        let unlistable = trouble.is_some();
-        self.trouble.listing = trouble;
-        for path in &files {
-            let present = self.fingerprints.get(path.as_str());
-            if present.is_none() || present.copied() != files::fingerprint(&self.root, path) {
-                self.look_at(path);
-            }
-        }
-        if unlistable {
-            // A folder that can't be listed for now says nothing about what it held.
-            return;
-        }
-        let gone: Vec<String> =
-            self.index.paths().filter(|path| !files.contains(*path)).map(str::to_owned).collect();
-        for path in gone {
-            self.look_at(&path);
-        }
-    }
-
-    fn look_at(&mut self, path: &str) {
+    /// Reads a file, whatever became of it.
+    pub(super) fn look_at(&mut self, path: &str) {
         if !files::reads_file(path) {
             return;
         }
@@ -255,24 +239,18 @@ impl Running {
             }
             Reading::Documents(fingerprint, documents) => {
                 let path = self.index.set_file(path, Some(documents));
-                self.fingerprints.insert(path, fingerprint);
+                self.fingerprints.insert(path, (fingerprint, self.sweeps.round));
             }
         }
     }
 
     fn watch_folders(&mut self, folders: &[String]) {
-        let mut failure = None;
-        for folder in folders {
-            if let Err(error) = self.watch.add(&self.root, folder)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                failure = Some(format!(
-                    "folder {folder:?} cannot be watched ({error}), so files are looked at every second"
-                ));
-            }
-        }
-        if !folders.is_empty() && !self.deaf {
-            self.trouble.watching = failure;
+        let failures: Vec<String> =
+            folders.iter().filter_map(|folder| self.watch.add_or_say(&self.root, folder)).collect();
+        if !self.deaf
+            && let Some(failure) = failures.into_iter().last()
+        {
+            self.trouble.watching = Some(failure);
         }
     }
 
@@ -350,8 +328,7 @@ impl Running {
     fn write(&mut self, write: StoreWrite) {
         let outcome = match write {
             StoreWrite::Look(number) => {
-                self.look_at_everything();
-                self.pending.looked = Some(number);
+                self.sweeps.want_look(number);
                 return;
             }
             StoreWrite::Node(node) => self.folders.write_node(&node),

@@ -75,6 +75,16 @@ impl Watching {
         Ok(())
     }
 
+    /// Watches a folder, or says why it can't be; one that is gone needs no watch.
+    pub(super) fn add_or_say(&mut self, root: &Path, folder: &str) -> Option<String> {
+        match self.add(root, folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Some(format!(
+                "folder {folder:?} cannot be watched ({error}), so files are looked at every second"
+            )),
+            _ => None,
+        }
+    }
+
     /// Waits for an event and adds what it and those behind it say to the hints. Cancel-safe: an event is taken from
     /// the stream and noted in one step.
     pub(super) async fn wait(&mut self, hints: &mut Hints) -> io::Result<()> {
