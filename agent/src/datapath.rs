@@ -155,7 +155,14 @@ impl Datapath {
         }
         let tables = Tables::open(pins.take(&mut loaded, "POLICY")?, &words)?;
         let addresses = Addresses::open(&mut |name| pins.take(&mut loaded, name))?;
-        let endpoints = pins::typed(pins.take(&mut loaded, "ENDPOINTS")?, "ENDPOINTS")?;
+        let endpoints: HashMap<_, Abi<Address>, Abi<EndpointEntry>> =
+            pins::typed(pins.take(&mut loaded, "ENDPOINTS")?, "ENDPOINTS")?;
+        // An agent that was killed while it wrote an endpoint may have left its addresses without its interface.
+        for row in endpoints.iter() {
+            let (_, Abi(entry)) =
+                row.map_err(|e| DatapathError::kernel("reading the pinned endpoints' addresses", e))?;
+            entries.entry(EndpointId(entry.id as u16)).or_insert(entry);
+        }
         let connections = connections::Connections::open(&mut |name| pins.take(&mut loaded, name))?;
         let events = EventRings::open(
             pins.take(&mut loaded, "EVENTS")?,

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::binaries;
 use super::netns::Netns;
 use super::node::Directories;
-use super::process::{Running, output_with};
+use super::process::{self, Running, output_with};
 
 /// One call of the plugin.
 #[derive(Clone, Debug)]
@@ -106,17 +106,21 @@ impl Call<'_> {
         Ok(Answer { success: output.status.success(), object })
     }
 
-    /// Starts the call and leaves it running, to be killed at some point of its way.
+    /// Starts the call with a plugin that stands still before its first instruction, to be traced from there on; its
+    /// tracer, or SIGCONT, lets it go.
     ///
     /// # Errors
     /// The plugin cannot be started.
-    pub fn start(&self, node: &Netns, directories: &Directories) -> Result<Running> {
+    pub fn start_held(&self, node: &Netns, directories: &Directories) -> Result<Running> {
         let input = directories.state.join(format!("{}.stdin", self.container_id));
         std::fs::write(&input, self.stdin(directories)).context("writing the plugin's input")?;
         let mut command = node.command("sh");
-        command.args(["-c", "exec \"$0\" < \"$1\""]).arg(binaries::find("sinew-cni")?).arg(&input);
+        let script = "kill -STOP $$; exec \"$0\" < \"$1\"";
+        command.args(["-c", script]).arg(binaries::find("sinew-cni")?).arg(&input);
         self.environment(&mut command);
-        Running::talk(&mut command)
+        let plugin = Running::talk(&mut command)?;
+        process::wait_stopped(plugin.pid())?;
+        Ok(plugin)
     }
 
     fn environment(&self, command: &mut Command) {

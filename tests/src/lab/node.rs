@@ -117,12 +117,7 @@ impl Node {
         fs::write(&script, text).context("writing the script that holds the agent")?;
         fs::set_permissions(&script, Permissions::from_mode(0o755)).context("making the script a program")?;
         self.start_agent_from(&script)?;
-        let pid = self.agent_pid().context("an agent that was just started")?;
-        wait_until("the held agent", Duration::from_secs(10), || {
-            let status =
-                fs::read_to_string(format!("/proc/{pid}/status")).context("the held agent's state")?;
-            Ok(status.lines().any(|line| line.starts_with("State:") && line.contains("stopped")))
-        })
+        process::wait_stopped(self.agent_pid().context("an agent that was just started")?)
     }
 
     /// The agent's command line.

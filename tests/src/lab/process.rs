@@ -1,6 +1,6 @@
 //! Child processes: run to the end with their output, or kept running until dropped.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -101,6 +101,18 @@ pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> Result<
         pause(Duration::from_millis(10))?;
     }
     Ok(())
+}
+
+/// Waits until a process stands still because of SIGSTOP.
+///
+/// # Errors
+/// It does not, or is gone.
+pub fn wait_stopped(pid: u32) -> Result<()> {
+    wait_until(&format!("process {pid} to stand still"), Duration::from_secs(10), || {
+        let path = format!("/proc/{pid}/status");
+        let status = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        Ok(status.lines().any(|line| line.starts_with("State:") && line.contains("stopped")))
+    })
 }
 
 /// A process that runs until this value is dropped. It stands in a process group of its own, so that Ctrl-C on the

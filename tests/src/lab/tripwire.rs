@@ -1,8 +1,9 @@
 //! Ends a process at one of its steps: `kill -9` when it is about to make a certain system call.
 //!
-//! Between two system calls a process changes nothing but its own memory. So a kill before the first one, before the
-//! second one, and so on, is a kill in every state in which it can leave the world behind, and needs neither a switch
-//! in the process nor a clock.
+//! Between two system calls a process changes nothing but memory. So a kill before the first one, before the second
+//! one, and so on, is a kill in every state in which it can leave the world behind, and needs neither a switch in the
+//! process nor a clock. The exception is a kernel map that the process has mapped: a store into it is no call, and the
+//! wire cannot stand between it and the call before.
 //!
 //! A thread traces all threads of the process (ptrace(2)): calls are counted in the order in which they begin,
 //! whichever thread makes them. Nobody may wait for the process while the wire is set: a wait by another thread of the

@@ -15,7 +15,7 @@ use sinew_api::labels::Labels;
 use sinew_api::object::{AllocatedIdentity, Object, Origin, decode_bytes};
 
 use super::area;
-use super::write::create_first;
+use super::write::Folders;
 use crate::netlink::address::digest;
 
 /// One behind the last number of a cluster: 16 bits, cluster 0.
@@ -45,7 +45,7 @@ pub(super) enum IdentityError {
 
 /// Finds or makes the number for these labels. `known` are those already in the folder.
 pub(super) fn allocate(
-    root: &Path,
+    folders: &Folders,
     known: &BTreeMap<Labels, Identity>,
     labels: &Labels,
 ) -> Result<AllocatedIdentity, IdentityError> {
@@ -59,8 +59,9 @@ pub(super) fn allocate(
     for step in 0..count {
         let identity = Identity(first + (start + step) % count);
         let candidate = allocated(identity, labels);
-        let path = root.join(path(identity));
-        let made = create_first(&path, candidate.to_yaml().as_bytes())
+        let path = folders.root().join(path(identity));
+        let made = folders
+            .create_first(&path, candidate.to_yaml().as_bytes())
             .map_err(|source| IdentityError::File { path: path.clone(), source })?;
         if made || stands_for(&path, labels) {
             return Ok(candidate);
@@ -107,10 +108,10 @@ mod tests {
     #[test]
     fn the_loser_adopts_the_winners_number() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join(area::IDENTITIES)).unwrap();
+        let folders = Folders::make(folder.path(), "a").unwrap();
         let nothing = BTreeMap::new();
-        let one = allocate(folder.path(), &nothing, &labels("web")).unwrap();
-        let other = allocate(folder.path(), &nothing, &labels("web")).unwrap();
+        let one = allocate(&folders, &nothing, &labels("web")).unwrap();
+        let other = allocate(&folders, &nothing, &labels("web")).unwrap();
         assert_eq!(one.identity, other.identity);
         assert_eq!(
             fs::read_dir(folder.path().join(area::IDENTITIES)).unwrap().count(),
@@ -122,13 +123,13 @@ mod tests {
     #[test]
     fn a_number_that_stands_for_others_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join(area::IDENTITIES)).unwrap();
+        let folders = Folders::make(folder.path(), "a").unwrap();
         let nothing = BTreeMap::new();
-        let web = allocate(folder.path(), &nothing, &labels("web")).unwrap();
+        let web = allocate(&folders, &nothing, &labels("web")).unwrap();
         // Somebody else's labels stand where the search for `web` begins.
         let path = folder.path().join(path(web.identity));
         fs::write(&path, allocated(web.identity, &labels("db")).to_yaml()).unwrap();
-        let again = allocate(folder.path(), &nothing, &labels("web")).unwrap();
+        let again = allocate(&folders, &nothing, &labels("web")).unwrap();
         let next = if web.identity.0 + 1 == END { Identity::FIRST_ALLOCATED.0 } else { web.identity.0 + 1 };
         assert_eq!(again.identity, Identity(next));
     }
@@ -136,14 +137,14 @@ mod tests {
     #[test]
     fn eight_agents_agree() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join(area::IDENTITIES)).unwrap();
+        let folders = Folders::make(folder.path(), "a").unwrap();
         let numbers: Vec<Vec<u32>> = std::thread::scope(|scope| {
             let agents: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
                         (0..50)
                             .map(|app| {
-                                allocate(folder.path(), &BTreeMap::new(), &labels(&app.to_string()))
+                                allocate(&folders, &BTreeMap::new(), &labels(&app.to_string()))
                                     .unwrap()
                                     .identity
                                     .0

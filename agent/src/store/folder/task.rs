@@ -343,7 +343,7 @@ impl Running {
             }
             StoreWrite::Unreadable(problems) => self.folders.write_unreadable(&problems),
             StoreWrite::AllocateIdentity(labels) => {
-                match identities::allocate(&self.root, &self.numbers, &labels) {
+                match identities::allocate(&self.folders, &self.numbers, &labels) {
                     Ok(allocated) => {
                         // Read at once, so that a release right after it is noticed.
                         self.look_at(&identities::path(allocated.identity));

@@ -287,3 +287,34 @@ fn node(name: &str) -> Node {
         origin: Origin::default(),
     }
 }
+
+#[tokio::test]
+async fn what_a_killed_agent_was_writing_is_removed_and_other_nodes_files_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |path: &str| folder.path().join(path);
+    let ours = [
+        ".nodes/.a.yaml@a@ThreadId(3).tmp",
+        ".endpoints/a/.default.web.yaml@a@ThreadId(3).tmp",
+        ".identities/.300.yaml@a@ThreadId(3).tmp",
+        ".status/SinewNetworkPolicy/default/.web.yaml@a@ThreadId(3).tmp",
+    ];
+    // Another node's, one of a node whose name ends alike, an object's own file, and one of a person.
+    let others = [
+        ".identities/.300.yaml@b@ThreadId(3).tmp",
+        ".identities/.300.yaml@b.a@ThreadId(3).tmp",
+        ".endpoints/b/.default.web.yaml@b@ThreadId(3).tmp",
+        ".identities/.draft.tmp",
+    ];
+    for path in ours.iter().chain(&others) {
+        fs::create_dir_all(place(path).parent().unwrap()).unwrap();
+        fs::write(place(path), "half").unwrap();
+    }
+    let store = Folder::open_in(folder);
+    let place = |path: &str| store.folder.path().join(path);
+    for path in ours {
+        assert!(!place(path).exists(), "{path}");
+    }
+    for path in others {
+        assert!(place(path).exists(), "{path}");
+    }
+}

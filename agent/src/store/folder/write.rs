@@ -1,5 +1,6 @@
 //! Writes of the agent into the folder. Every file appears whole: it is written under a hidden temporary name in the same
-//! folder and moved into place, or linked there where it must be the first.
+//! folder and moved into place, or linked there where it must be the first. A temporary name names its node, so that an
+//! agent that was killed while it wrote is cleared up after by the next one.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -14,6 +15,11 @@ use super::{FolderError, area};
 use crate::netlink::address::digest;
 use crate::store::ObjectStatus;
 
+/// How names of files end that are not whole yet.
+const TEMPORARY: &str = ".tmp";
+/// Folders below `.status`: kind, then namespace.
+const STATUS_DEPTH: usize = 2;
+
 /// The folders that agents write.
 #[derive(Clone, Debug)]
 pub(super) struct Folders {
@@ -27,14 +33,23 @@ impl Folders {
         Self { root: root.into(), node: node.into() }
     }
 
-    /// Makes the folders that are missing.
+    /// Makes the folders that are missing, and removes what an earlier agent of this node was writing when it ended.
     pub(super) fn make(root: &Path, node: &str) -> Result<Self, FolderError> {
         let folders = Self::at(root, node);
         for folder in [area::NODES, area::IDENTITIES, area::STATUS] {
             folders.make_folder(&root.join(folder))?;
         }
         folders.make_folder(&folders.endpoints())?;
+        for folder in [root.join(area::NODES), root.join(area::IDENTITIES), folders.endpoints()] {
+            folders.discard_unfinished(&folder, 0);
+        }
+        folders.discard_unfinished(&root.join(area::STATUS), STATUS_DEPTH);
         Ok(folders)
+    }
+
+    /// The folder of all objects.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// This node's number: the one it has, or a free one that it takes exclusively. The search begins where the name's
@@ -45,7 +60,7 @@ impl Folders {
         for step in 0..u32::from(u16::MAX) {
             let number = (start + step) % u32::from(u16::MAX) + 1;
             let path = self.root.join(area::NODES).join(format!(".number-{number}"));
-            let taken = match create_first(&path, node.as_bytes()) {
+            let taken = match self.create_first(&path, node.as_bytes()) {
                 Ok(true) => true,
                 Ok(false) => fs::read_to_string(&path).is_ok_and(|owner| owner == node),
                 Err(source) => return Err(FolderError::Unwritable { path, source }),
@@ -58,7 +73,7 @@ impl Folders {
     }
 
     pub(super) fn write_node(&self, node: &Node) -> io::Result<()> {
-        replace(&self.root.join(area::NODES).join(format!("{}.yaml", node.name)), &node.to_yaml())
+        self.replace(&self.root.join(area::NODES).join(format!("{}.yaml", node.name)), &node.to_yaml())
     }
 
     pub(super) fn write_endpoint(&self, endpoint: &Endpoint) -> io::Result<()> {
@@ -67,7 +82,7 @@ impl Folders {
         if fs::read_to_string(&path).is_ok_and(|present| present == text) {
             return Ok(());
         }
-        replace(&path, &text)
+        self.replace(&path, &text)
     }
 
     pub(super) fn remove_endpoint(&self, name: &str) -> io::Result<()> {
@@ -103,7 +118,7 @@ impl Folders {
         if fs::read_to_string(&path).is_ok_and(|present| present == text) {
             return Ok(());
         }
-        replace(&path, &text)
+        self.replace(&path, &text)
     }
 
     /// Removes the status of an object that is gone.
@@ -121,7 +136,7 @@ impl Folders {
             return gone(fs::remove_file(path));
         }
         fs::create_dir_all(&folder)?;
-        replace(&path, &yaml::write(&json!({ "documents": lines(problems) })))
+        self.replace(&path, &yaml::write(&json!({ "documents": lines(problems) })))
     }
 
     /// The parts of other nodes, those that left dropped.
@@ -155,6 +170,51 @@ impl Folders {
         path.join(format!("{}.yaml", name.name))
     }
 
+    /// Removes this node's temporary files in a folder and in so many levels of folders below it.
+    fn discard_unfinished(&self, folder: &Path, depth: usize) {
+        for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if depth > 0 && path.is_dir() {
+                self.discard_unfinished(&path, depth - 1);
+            } else if path.file_name().is_some_and(|name| self.is_unfinished(&name.to_string_lossy())) {
+                discard(&path);
+            }
+        }
+    }
+
+    fn is_unfinished(&self, file: &str) -> bool {
+        let mut parts = file.rsplit('@');
+        parts.next().is_some_and(|writer| writer.ends_with(TEMPORARY))
+            && parts.next().is_some_and(|node| node == self.node)
+    }
+
+    /// Replaces a file's content at once for every reader.
+    fn replace(&self, path: &Path, text: &str) -> io::Result<()> {
+        let temporary = self.write_temporary(path, text.as_bytes())?;
+        fs::rename(&temporary, path).inspect_err(|_| discard(&temporary))
+    }
+
+    /// Makes a file with this content unless there is one: true if it was made. It is never seen without its content.
+    pub(super) fn create_first(&self, path: &Path, content: &[u8]) -> io::Result<bool> {
+        let temporary = self.write_temporary(path, content)?;
+        let outcome = fs::hard_link(&temporary, path);
+        discard(&temporary);
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write_temporary(&self, path: &Path, content: &[u8]) -> io::Result<PathBuf> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let (node, thread) = (&self.node, std::thread::current().id());
+        // No name of an object or a node has an `@`.
+        let temporary = path.with_file_name(format!(".{name}@{node}@{thread:?}{TEMPORARY}"));
+        let mut file = File::create(&temporary)?;
+        file.write_all(content).inspect_err(|_| discard(&temporary))?;
+        Ok(temporary)
+    }
+
     fn endpoints(&self) -> PathBuf {
         self.root.join(area::ENDPOINTS).join(&self.node)
     }
@@ -162,34 +222,6 @@ impl Folders {
     fn make_folder(&self, path: &Path) -> Result<(), FolderError> {
         fs::create_dir_all(path).map_err(|source| FolderError::Unwritable { path: path.into(), source })
     }
-}
-
-/// Replaces a file's content at once for every reader.
-pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let temporary = write_temporary(path, text.as_bytes())?;
-    fs::rename(&temporary, path).inspect_err(|_| discard(&temporary))
-}
-
-/// Makes a file with this content unless there is one: true if it was made. It is never seen without its content.
-pub(super) fn create_first(path: &Path, content: &[u8]) -> io::Result<bool> {
-    let temporary = write_temporary(path, content)?;
-    let outcome = fs::hard_link(&temporary, path);
-    discard(&temporary);
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn write_temporary(path: &Path, content: &[u8]) -> io::Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // The process id and the thread tell writers of one machine apart; nodes of different machines by their names.
-    let writer = format!("{}.{:?}", std::process::id(), std::thread::current().id());
-    let temporary = path.with_file_name(format!(".{name}.{writer}.tmp"));
-    let mut file = File::create(&temporary)?;
-    file.write_all(content).inspect_err(|_| discard(&temporary))?;
-    Ok(temporary)
 }
 
 fn discard(temporary: &Path) {
