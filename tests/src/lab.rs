@@ -39,6 +39,7 @@ pub mod store;
 pub mod sweep;
 pub mod topology;
 pub mod tripwire;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::fs;
