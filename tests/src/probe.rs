@@ -3,10 +3,11 @@
 //!
 //! `serve` answers, everything else asks: [`dial`] makes one connection or exchange, [`stream`] moves verified bytes,
 //! [`watch`] goes on until its standard input closes, [`icmp`] is an echo request of its own, [`raw`] sends
-//! packets that no socket sends. Neighbours:
-//! `lab::pod` starts it and reads [`report`]; `src/bin/sinew-probe.rs` is its command line.
+//! packets that no socket sends, [`frame`] frames that no stack sends. Neighbours: `lab::pod`
+//! starts it and reads [`report`]; `src/bin/sinew-probe.rs` is its command line.
 
 pub mod dial;
+pub mod frame;
 pub mod icmp;
 pub mod pattern;
 pub mod raw;

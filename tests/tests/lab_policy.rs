@@ -281,3 +281,54 @@ fn each_policy_lets_through_what_it_says_and_names_what_it_drops() -> Result<()>
     }
     Ok(())
 }
+
+/// CVE-2025-64715: a list of peers that is empty, or whose groups have nobody, is nobody. It must not become "no
+/// restriction" on its way through decoding, tables, or the agent's own files.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn cve_2025_64715_an_empty_list_of_peers_is_nobody() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(2)).start()?;
+    let client = lab.node("a").pod("client", &[("app", "client")])?;
+    let server = lab.node("b").pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[UDP])?;
+    let policy = |direction: &str, app: &str, peers: &str| {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: default}}\n\
+             spec:\n  endpointSelector: {{matchLabels: {{app: {app}}}}}\n  {direction}:\n  - {peers}\n    \
+             toPorts: [{{ports: [{{port: '80', protocol: TCP}}]}}]\n"
+        )
+    };
+    let refused = |what: &str| -> Result<()> {
+        for family in Family::BOTH {
+            let since = SystemTime::now();
+            let attempt = client.tcp(server.address(family), TCP)?;
+            assert!(attempt.dropped(), "{what} {family:?}: {attempt:?}");
+            let flow = lab.dropped(since, "client", "server", "TCP")?;
+            assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{what}: {}", flow.raw());
+            assert!(flow.by_default() && flow.denied_by() == ["p"], "{what}: {}", flow.raw());
+        }
+        Ok(())
+    };
+    for (direction, app, fields) in [
+        ("egress", "client", ["toEndpoints", "toCIDR", "toCIDRSet", "toEntities", "toGroups", "toServices"]),
+        (
+            "ingress",
+            "server",
+            ["fromEndpoints", "fromCIDR", "fromCIDRSet", "fromEntities", "fromGroups", "fromNodes"],
+        ),
+    ] {
+        for field in fields {
+            lab.apply("p", &policy(direction, app, &format!("{field}: []")))?;
+            refused(field)?;
+        }
+        // Without any such field the port is open to everybody.
+        lab.apply("p", &policy(direction, app, "{}").replace("{}\n    toPorts", "toPorts"))?;
+        assert!(client.tcp(server.address(Family::V6), TCP)?.answered(), "{direction}");
+    }
+    // The agent's own copy of a valid policy, which is in force when a later edit is broken.
+    lab.apply("p", &policy("egress", "client", "toGroups: []"))?;
+    lab.store().write("p", &policy("egress", "client", "toGroups: [] \n    nonsense: 1"))?;
+    lab.nodes().try_for_each(|node| node.restart_agent())?;
+    lab.wait_enforced().expect_err("the edit is refused");
+    refused("after a restart")
+}

@@ -12,7 +12,7 @@ use sinew_tests::probe::dial::{self, Target};
 use sinew_tests::probe::report::Outcome;
 use sinew_tests::probe::stream::{self, Direction, Load};
 use sinew_tests::probe::watch::{self, Pace};
-use sinew_tests::probe::{self, Transport, raw, serve, spray};
+use sinew_tests::probe::{self, Transport, frame, raw, serve, spray};
 
 /// Traffic for the lab. Every command but `serve` prints one line of JSON and exits 0 when it was answered.
 #[derive(Parser)]
@@ -58,6 +58,12 @@ enum Command {
     },
     /// Datagrams of as many connections, to nobody.
     Spray { to: IpAddr, count: u32 },
+    /// Send an Ethernet frame as it is.
+    Frame {
+        interface: String,
+        /// The frame from its destination on, without the checksum, as hexadecimal digits.
+        hex: String,
+    },
     /// Many bytes over one TCP connection, every one verified.
     Stream {
         #[command(flatten)]
@@ -156,6 +162,11 @@ fn main() -> Result<ExitCode> {
         }
         Command::Spray { to, count } => {
             spray::spray(to, count).context("spraying")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Frame { interface, hex } => {
+            let bytes = raw::from_hex(&hex).context("the frame is no hexadecimal number")?;
+            frame::send(&interface, &bytes)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Stream { dial, direction, total, piece, seed } => {

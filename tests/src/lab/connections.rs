@@ -1,7 +1,12 @@
-//! The connections that a node tracks, as `sinew conntrack list -o json` prints them.
+//! The connections that a node tracks, as `sinew conntrack list -o json` prints them, and how a test makes them older.
+
+use std::mem::offset_of;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use aya::maps::{HashMap, Map, MapData};
 use serde_json::Value;
+use sinew_bpf::abi::{CtEntry, CtHalf, CtKey};
 
 use super::{Node, Place};
 
@@ -32,6 +37,17 @@ impl Connection {
     #[must_use]
     pub fn destination(&self) -> &str {
         self.text("destination")
+    }
+
+    /// How long it lives without another packet.
+    ///
+    /// # Errors
+    /// The command printed no such number.
+    pub fn expires_in(&self) -> Result<Duration> {
+        let text = self.text("expiresIn");
+        let seconds = text.trim_end_matches('s').parse::<f64>().ok();
+        let length = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        length.with_context(|| format!("no time-out in {}", self.0))
     }
 
     /// Names of its flags.
@@ -125,6 +141,39 @@ impl Node {
             "sinew conntrack flush: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+        Ok(())
+    }
+
+    /// Makes every connection older, in the pinned tables: the programs then meet what they would meet after so long
+    /// without a packet. It is meant for connections that are idle.
+    ///
+    /// # Errors
+    /// A table cannot be opened or written, or the machine is younger than that.
+    pub fn age_connections(&self, by: Duration) -> Result<()> {
+        let by = u64::try_from(by.as_nanos()).context("a length in nanoseconds")?;
+        let half =
+            |number| offset_of!(CtEntry, halves) + number * size_of::<CtHalf>() + offset_of!(CtHalf, last);
+        let times = [offset_of!(CtEntry, created), half(0), half(1)];
+        for folder in self.pinned_layouts()? {
+            for name in ["CT_OPENING", "CT_TCP", "CT_ANY"] {
+                let map = MapData::from_pin(folder.join("maps").join(name))
+                    .with_context(|| format!("opening {name}"))?;
+                let mut table: HashMap<_, [u8; size_of::<CtKey>()], [u8; size_of::<CtEntry>()]> =
+                    Map::LruHashMap(map).try_into().with_context(|| format!("opening {name}"))?;
+                let rows: Vec<_> = table.iter().collect::<Result<_, _>>().context("reading connections")?;
+                for (key, mut entry) in rows {
+                    for at in times {
+                        let place = &mut entry[at..at + 8];
+                        let time = u64::from_ne_bytes((&*place).try_into().context("eight bytes")?);
+                        // 0 is a direction that has sent nothing.
+                        let older = if time == 0 { Some(0) } else { time.checked_sub(by) };
+                        let older = older.context("this machine has not run for so long")?;
+                        place.copy_from_slice(&older.to_ne_bytes());
+                    }
+                    table.insert(key, entry, 0).context("writing a connection")?;
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -153,6 +153,14 @@ impl Place {
         run(self.probe()?.args(["raw", &to.to_string(), &raw::to_hex(packet)])).map(drop)
     }
 
+    /// Sends an Ethernet frame as it is from `eth0`.
+    ///
+    /// # Errors
+    /// The own machine refused to send it.
+    pub fn send_frame(&self, frame: &[u8]) -> Result<()> {
+        run(self.probe()?.args(["frame", "eth0", &raw::to_hex(frame)])).map(drop)
+    }
+
     /// Starts a stream that goes on until it is cut or `total` bytes are through.
     ///
     /// # Errors

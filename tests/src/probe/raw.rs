@@ -12,6 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub mod protocol {
     /// ICMP.
     pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
@@ -92,6 +94,16 @@ pub fn port_unreachable(from: IpAddr, to: IpAddr, quoted: &[u8]) -> Vec<u8> {
         finish(&mut message, 2, Tuple { from: (from, 0).into(), to: (to, 0).into() }, number);
     }
     packet(from, to, number, &message)
+}
+
+/// An ICMPv6 message: `body` is what follows its checksum. Discovery goes by its hop limit (RFC 4861 §6.1, §7.1).
+#[must_use]
+pub fn icmpv6(from: IpAddr, to: IpAddr, kind: u8, hop_limit: u8, body: &[u8]) -> Vec<u8> {
+    let mut message = [&[kind, 0, 0, 0], body].concat();
+    finish(&mut message, 2, Tuple { from: (from, 0).into(), to: (to, 0).into() }, protocol::ICMPV6);
+    let mut packet = packet(from, to, protocol::ICMPV6, &message);
+    packet[7] = hop_limit;
+    packet
 }
 
 /// An IP packet around a payload.
