@@ -8,6 +8,7 @@ mod hubble {
     pub(crate) mod cases;
     pub(crate) mod flows;
     mod help;
+    mod print;
     mod tls;
 }
 

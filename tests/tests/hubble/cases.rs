@@ -43,6 +43,24 @@ const FROM_CLIENT: &[&str] = &[
 const WITH_DB: &[&str] =
     &["verdict-egress", "delivered", "reply", "verdict-denied", "drop", "audit", "ping", "ping6", "http"];
 
+/// A flow without IP was not encrypted either.
+const UNENCRYPTED: &[&str] = &[
+    "verdict-egress",
+    "delivered",
+    "reply",
+    "verdict-denied",
+    "drop",
+    "audit",
+    "ethernet",
+    "dns",
+    "ping",
+    "ping6",
+    "outside",
+    "translated",
+    "http",
+    "query",
+];
+
 const ALL_BUT_ETHERNET: &[&str] = &[
     "verdict-egress",
     "delivered",
@@ -64,6 +82,7 @@ pub(crate) const CASES: &[Case] = &[
     // Selectors.
     case(&[], EVERYTHING),
     case(&["--all"], EVERYTHING),
+    case(&["--all", "--port", "53"], &["dns", "translated", "query"]),
     case(&["--last", "2"], &["http", "query"]),
     case(&["--first", "2"], &["verdict-egress", "delivered"]),
     case(&["--last", "1", "--verdict", "AUDIT"], &["audit"]),
@@ -110,6 +129,7 @@ pub(crate) const CASES: &[Case] = &[
     case(&["--service", "kube-system/kube-dns"], &["dns"]),
     case(&["--to-service", "kube-system/"], &["dns"]),
     case(&["--from-service", "kube-system/kube-dns"], &[]),
+    case(&["--from-service", "shop/db"], &["http"]),
     case(&["--workload", "db"], WITH_DB),
     case(&["--from-workload", "Deployment/probe"], &["tunnelled"]),
     case(&["--to-workload", "Deployment/coredns"], &["dns"]),
@@ -144,6 +164,7 @@ pub(crate) const CASES: &[Case] = &[
     case(&["--ip-version", "none"], &["ethernet"]),
     case(&["--fqdn", "*.example.com"], &["outside"]),
     case(&["--from-fqdn", "*.example.com"], &[]),
+    case(&["--from-fqdn", "probe.west.test"], &["tunnelled"]),
     case(&["--to-fqdn", "api.example.com"], &["outside"]),
     // Labels and identities.
     case(&["--label", "app=coredns"], &["dns"]),
@@ -189,6 +210,7 @@ pub(crate) const CASES: &[Case] = &[
     case(&["--traffic-direction", "ingress"], &["delivered", "reply", "verdict-denied", "drop"]),
     case(&["--traffic-direction", "Egress"], &["verdict-egress", "audit"]),
     case(&["--encrypted"], &["tunnelled"]),
+    case(&["--unencrypted"], UNENCRYPTED),
     case(&["--unencrypted", "--protocol", "sctp"], &[]),
     case(&["--uuid", "ping", "--uuid", "dns"], &["dns", "ping"]),
     case(&["--ip-trace-id", "99"], &["ping"]),

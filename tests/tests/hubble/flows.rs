@@ -267,6 +267,7 @@ fn others() -> Vec<(&'static str, Flow)> {
     };
     let tunnelled = Flow {
         source: pod(21, 2001, "lab", "probe-0"),
+        source_names: vec!["probe.west.test".into()],
         destination: Some(Endpoint {
             cluster_name: "west".into(),
             ..pod(22, 2002, "lab", "sink-0").unwrap_or_default()
@@ -305,6 +306,7 @@ fn others() -> Vec<(&'static str, Flow)> {
 fn l7() -> Vec<(&'static str, Flow)> {
     let http = Flow {
         source: db(),
+        source_service: Some(Service { name: "db".into(), namespace: "shop".into() }),
         destination: client(),
         r#type: FlowType::L7.into(),
         ip: ip("10.0.0.12", "10.0.0.11"),

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use sinew_tests::lab::binaries;
 
 use super::super::{sinew_binary, success, text};
+use super::cases::{CASES, Case};
+use super::flows;
 
 /// Commands that both have.
 const COMMANDS: [&[&str]; 6] = [
@@ -87,6 +89,31 @@ fn every_flag_of_hubbles_client_is_one_of_ours() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Every flag that chooses flows stands in a case that shows some flow and leaves another out.
+#[test]
+#[ignore = "cargo xtask test hubble"]
+fn every_flag_that_chooses_has_a_case() -> Result<()> {
+    let help = success(&Command::new(binaries::hubble()?).args(["observe", "--help"]).output()?)?;
+    let sections = ["Selectors Flags:", "Filters Flags:", "Raw-Filters Flags:"];
+    let mut choosing = BTreeMap::new();
+    for section in sections {
+        let (_, rest) = help.split_once(section).with_context(|| format!("the help has no {section}"))?;
+        choosing.extend(flags(rest.split("\n\n").next().unwrap_or_default()));
+    }
+    ensure!(choosing.len() > 60, "the help is not understood: {choosing:?}");
+    let some = CASES.iter().filter(|Case(_, shown)| !shown.is_empty() && shown.len() < flows::all().len());
+    let words: BTreeSet<&str> = some.flat_map(|Case(arguments, _)| arguments.iter().copied()).collect();
+    let has_case = |name: &str, short: Option<char>| {
+        words.contains(format!("--{name}").as_str())
+            || short.is_some_and(|short| words.contains(format!("-{short}").as_str()))
+    };
+    let without: Vec<&String> =
+        choosing.iter().filter(|(name, (short, _))| !has_case(name, *short)).map(|(name, _)| name).collect();
+    // `following_shows_what_comes_and_peers_are_watched` has a client that goes on.
+    ensure!(without == ["follow"], "no case for {without:?}");
     Ok(())
 }
 
