@@ -174,6 +174,12 @@ fn nodes_come_go_die_and_freeze_under_way() -> Result<()> {
     lab.node("b").signal_agent(Signal::SIGCONT)?;
     ground.wait_states(&[("a", "Connected"), ("b", "Connected"), ("c", "Connected")])?;
 
+    // The node that tells the others dies: nobody is gone.
+    lab.node("a").restart_agent()?;
+    ground.wait_states(&[("a", "Connected"), ("b", "Connected"), ("c", "Connected")])?;
+    let told_before = fs::read_to_string(&flows)?;
+    ensure!(!told_before.contains("removed from cluster"), "{told_before}");
+
     // Gone: its object is removed once its agent has ended.
     lab.node("b").stop_agent()?;
     lab.store().remove(".nodes/b")?;

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 use crate::config::ObserverPort;
 use crate::view::{Constants, View};
 
-/// Keeps a published set as the view has it, until the control loop ends.
+/// Keeps a published set as the view has it, until the control loop ends. Nothing is told before the first list of
+/// nodes is complete: a relay would take the missing ones for gone.
 pub async fn publish(
     mut view: watch::Receiver<Arc<View>>,
     constants: &Constants,
@@ -25,14 +26,19 @@ pub async fn publish(
     peers: &watch::Sender<Peers>,
 ) {
     loop {
-        let now = peers_of(&view.borrow_and_update().nodes, constants, port, socket);
-        peers.send_if_modified(|told| {
-            let changed = *told != now;
-            if changed {
-                *told = now;
-            }
-            changed
-        });
+        let now = {
+            let view = view.borrow_and_update();
+            view.snapshot.synced.then(|| peers_of(&view.nodes, constants, port, socket))
+        };
+        if let Some(now) = now {
+            peers.send_if_modified(|told| {
+                let changed = *told != now;
+                if changed {
+                    *told = now;
+                }
+                changed
+            });
+        }
         if view.changed().await.is_err() {
             return;
         }

@@ -1,5 +1,10 @@
 //! Which nodes there are, as a Peer service tells it: any agent, which knows all nodes.
+//!
+//! An answer begins with all nodes as added, one by one, and does not say where this beginning ends. So after a new
+//! connection the old set holds, grows by what is told, and loses what was not told once the other side is quiet: an
+//! agent that restarts makes no node go.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -14,9 +19,10 @@ use crate::peer::{PeerAddress, Peers};
 
 /// Longest pause before a Peer service that failed is asked again: new nodes wait for it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Silence after which the beginning of an answer is over.
+const QUIET: Duration = Duration::from_secs(1);
 
-/// Keeps `peers` as the Peer service tells, for ever; while it does not answer, the last set holds. An answer begins with
-/// all nodes that there are, so what went while nobody listened is gone after the first change.
+/// Keeps `peers` as the Peer service tells, for ever; while it does not answer, the last set holds.
 pub async fn follow_peers(at: &Way, peers: watch::Sender<Peers>, patience: Duration) -> Infallible {
     let mut pause = FIRST_PAUSE;
     loop {
@@ -37,28 +43,102 @@ async fn listen(
 ) -> Result<Infallible, Status> {
     let mut client = PeerClient::new(node::channel(at, patience)?);
     let mut changes = client.notify(NotifyRequest {}).await?.into_inner();
-    let mut known = Peers::new();
-    while let Some(change) = changes.message().await? {
-        *pause = FIRST_PAUSE;
-        take(&mut known, change);
+    let mut heard = Heard::over(peers.borrow().clone());
+    loop {
+        let change = if heard.is_beginning() {
+            tokio::time::timeout(QUIET, changes.message()).await.ok()
+        } else {
+            Some(changes.message().await)
+        };
+        match change {
+            Some(change) => {
+                heard.take(change?.ok_or_else(|| Status::unavailable("it ended its answer"))?);
+                *pause = FIRST_PAUSE;
+            }
+            None => heard.end_beginning(),
+        }
         peers.send_if_modified(|current| {
-            let changed = *current != known;
+            let changed = *current != heard.peers;
             if changed {
-                current.clone_from(&known);
+                current.clone_from(&heard.peers);
             }
             changed
         });
     }
-    Err(Status::unavailable("it ended its answer"))
 }
 
-fn take(known: &mut Peers, change: ChangeNotification) {
-    match change.r#type() {
-        ChangeNotificationType::PeerDeleted => drop(known.remove(&change.name)),
-        ChangeNotificationType::PeerAdded | ChangeNotificationType::PeerUpdated => {
-            let tls = change.tls.map(|tls| tls.server_name);
-            known.insert(change.name, PeerAddress { address: change.address, tls });
+/// The set, and what of it this answer has told.
+struct Heard {
+    peers: Peers,
+    /// Nodes that the answer has told, until its beginning is over.
+    told: Option<BTreeSet<String>>,
+}
+
+impl Heard {
+    /// Nothing yet, over what an earlier answer told.
+    fn over(peers: Peers) -> Self {
+        Self { peers, told: Some(BTreeSet::new()) }
+    }
+
+    /// Whether the first nodes may still be on their way. An answer that has told none has not begun.
+    fn is_beginning(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| !told.is_empty())
+    }
+
+    fn take(&mut self, change: ChangeNotification) {
+        match change.r#type() {
+            ChangeNotificationType::PeerDeleted => drop(self.peers.remove(&change.name)),
+            ChangeNotificationType::PeerAdded | ChangeNotificationType::PeerUpdated => {
+                if let Some(told) = &mut self.told {
+                    told.insert(change.name.clone());
+                }
+                let tls = change.tls.map(|tls| tls.server_name);
+                self.peers.insert(change.name, PeerAddress { address: change.address, tls });
+            }
+            ChangeNotificationType::Unknown => {}
         }
-        ChangeNotificationType::Unknown => {}
+    }
+
+    /// What the answer has not told is gone.
+    fn end_beginning(&mut self) {
+        if let Some(told) = self.told.take() {
+            self.peers.retain(|name, _| told.contains(name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(kind: ChangeNotificationType, name: &str) -> ChangeNotification {
+        ChangeNotification { name: name.into(), r#type: kind.into(), ..ChangeNotification::default() }
+    }
+
+    fn names(heard: &Heard) -> Vec<&str> {
+        heard.peers.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn an_agent_that_restarts_makes_no_node_go() {
+        let mut heard = Heard::over(Peers::new());
+        for name in ["a", "b", "c"] {
+            heard.take(change(ChangeNotificationType::PeerAdded, name));
+        }
+        heard.end_beginning();
+        assert_eq!(names(&heard), ["a", "b", "c"]);
+
+        // Another connection: c was removed in the meantime.
+        let mut heard = Heard::over(heard.peers);
+        assert!(!heard.is_beginning(), "nothing is taken away before anything is told");
+        heard.take(change(ChangeNotificationType::PeerAdded, "a"));
+        assert_eq!(names(&heard), ["a", "b", "c"], "b and c may come yet");
+        heard.take(change(ChangeNotificationType::PeerAdded, "b"));
+        assert!(heard.is_beginning());
+        heard.end_beginning();
+        assert_eq!(names(&heard), ["a", "b"]);
+        heard.take(change(ChangeNotificationType::PeerDeleted, "a"));
+        assert_eq!(names(&heard), ["b"]);
+        assert!(!heard.is_beginning(), "a beginning is over once");
     }
 }
