@@ -1,13 +1,17 @@
-//! What is printed besides flows: filters as they would be sent, colours, and nodes that fail.
+//! What is printed besides flows: filters as they would be sent, colours, nodes that fail or have a wrong clock.
 
 use std::process::Command;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use sinew_observer::peer::{PeerAddress, Peers};
 use sinew_observer::relay::{NodeTls, Relay, RelaySettings};
 use sinew_tests::lab::binaries;
+use sinew_tests::lab::process::{Running, wait_until};
+use tokio::sync::watch;
 
 use super::super::{Node, Served, sinew_binary, success, text};
 use super::cases::{CASES, Case};
@@ -43,6 +47,56 @@ fn colours_are_those_of_the_stock_client() -> Result<()> {
     Ok(())
 }
 
+/// A process with its children, which `faketime` has one of.
+struct Group(Running);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Whoever was started stands in a process group of its own; it may have ended already.
+        let group = i32::try_from(self.0.pid()).expect("a process id is 31 bits");
+        killpg(Pid::from_raw(group), Signal::SIGKILL).ok();
+    }
+}
+
+/// A process whose clock is an hour off, as a node of a relay: told once, with its flows.
+#[test]
+#[ignore = "cargo xtask test hubble"]
+fn a_wrong_clock_is_told() -> Result<()> {
+    let node = Node::with_flows()?;
+    let folder = tempfile::tempdir()?;
+    for (off, told) in [("-1h", "s behind;"), ("+1h", "s ahead;")] {
+        let path = folder.path().join(format!("{off}.sock"));
+        // Only the time of day is wrong: waiting goes by the other clock.
+        let mut command = Command::new("faketime");
+        command
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .args(["-f", off])
+            .arg(binaries::find("sinew-relay")?);
+        command.arg("--node").arg(format!("default/node-a={}", node.address)).arg("--socket").arg(&path);
+        let log = folder.path().join(format!("{off}.log"));
+        let _wrong = Group(Running::start(&mut command, &log)?);
+        wait_until("the process with the wrong clock serves", Duration::from_secs(20), || {
+            Ok(std::os::unix::net::UnixStream::connect(&path).is_ok())
+        })
+        .with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
+        let peer = PeerAddress { address: format!("unix:{}", path.display()), tls: None };
+        let relay = Served::start(relay_of, Peers::from([("default/wrong".to_owned(), peer)]))?;
+        for run in [Served::hubble, Served::sinew] {
+            let output = run(&relay, &["observe", "--port", "22"])?;
+            let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+            let line =
+                said.lines().find(|line| line.contains("on 1 nodes: default/wrong")).unwrap_or_default();
+            ensure!(line.contains("its clock is 35") || line.contains("its clock is 3600"), "{off}: {said}");
+            ensure!(line.contains(told) && said.matches("Policy denied").count() == 1, "{off}: {said}");
+        }
+    }
+    Ok(())
+}
+
+fn relay_of(peers: watch::Receiver<Peers>) -> Arc<Relay> {
+    Arc::new(Relay::new(RelaySettings::default(), "0.1.0", peers, NodeTls::Undecided, SystemTime::now()))
+}
+
 #[test]
 #[ignore = "cargo xtask test hubble"]
 fn a_node_that_fails_is_told_unless_errors_are_silent() -> Result<()> {
@@ -52,9 +106,7 @@ fn a_node_that_fails_is_told_unless_errors_are_silent() -> Result<()> {
         ("default/node-a".to_owned(), peer(&node.address)),
         ("default/node-c".to_owned(), peer("unix:/nowhere/observer.sock")),
     ]);
-    let settings = RelaySettings::default();
-    let make = |peers| Arc::new(Relay::new(settings, "0.1.0", peers, NodeTls::Undecided, SystemTime::now()));
-    let relay = Served::start(make, peers)?;
+    let relay = Served::start(relay_of, peers)?;
     for run in [Served::hubble, Served::sinew] {
         let loud = run(&relay, &["observe", "--port", "22"])?;
         let told = format!("{}{}", text(&loud.stdout), text(&loud.stderr));

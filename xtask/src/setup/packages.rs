@@ -36,6 +36,7 @@ const TOOLS: &[Tool] = &[
     tool(Group::Test, "xz", "xz-utils", "unpacks kernel modules"),
     tool(Group::Test, "busybox", "busybox-static", "the emulator's shell"),
     tool(Group::Test, "openssl", "openssl", "makes certificates as the documents say"),
+    tool(Group::Test, "faketime", "faketime", "gives a process a clock that is wrong"),
     tool(Group::Test, "tcpdump", "tcpdump", "an observer that is not ours"),
     tool(Group::Test, "curl", "curl", "reads a metrics port"),
     tool(
