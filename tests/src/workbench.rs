@@ -64,6 +64,7 @@ pub fn up(id: &str, arguments: &UpArguments) -> Result<()> {
     let lab = builder.start()?;
     sweep::disown(id)?;
     lab.keep();
+    lab.nodes().for_each(|node| node.release_agent());
     let mut out = io::stdout().lock();
     writeln!(out, "The lab is up. It stays until `cargo xtask lab down`. Lines to paste:\n")?;
     let programs = binaries::find("sinew")?;
@@ -86,7 +87,6 @@ pub fn up(id: &str, arguments: &UpArguments) -> Result<()> {
             node.netns().enter_line(),
             node.agent_log().display()
         )?;
-        node.release_agent();
     }
     writeln!(out, "Outside host: {}", lab.outside().netns().enter_line())?;
     Ok(())

@@ -12,7 +12,7 @@ use sinew_tests::probe::Transport;
 pub(crate) const TCP: u16 = 80;
 const UDP: u16 = 53;
 pub(crate) const EVERY: Duration = Duration::from_millis(10);
-pub(crate) const SERVES: Duration = Duration::from_secs(20);
+pub(crate) const SERVES: Duration = Duration::from_secs(60);
 
 pub(crate) const CLIENT_MAY: &str = "
 apiVersion: sinew.io/v1
