@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,7 @@ use clap::Parser;
 use sinew_observer::command::{Arguments, Command};
 use sinew_observer::listen::{self, Limits};
 use sinew_observer::metrics::http;
+use sinew_observer::peer::Peers;
 use sinew_observer::relay::{Relay, follow_peers};
 use sinew_observer::server;
 use sinew_observer::tls::ServerTls;
@@ -26,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 const LOOK: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
     // SINEW_LOG takes the usual directives, such as `info,sinew_observer::listen=debug`.
     let filter = EnvFilter::try_from_env("SINEW_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -34,12 +36,22 @@ async fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let command = Command::try_from(Arguments::parse())?;
+    match relay(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn relay(arguments: Arguments) -> Result<()> {
+    let command = Command::try_from(arguments)?;
     let (sender, peers) = watch::channel(command.nodes);
     let version = env!("CARGO_PKG_VERSION");
     let relay =
         Arc::new(Relay::new(command.settings, version, peers.clone(), command.node_tls, SystemTime::now()));
-    let (routes, health) = server::routes(Arc::clone(&relay) as _, peers).await;
+    let (routes, health) = server::routes(Arc::clone(&relay) as _, peers.clone()).await;
     server::set_serving(&health, false).await;
     let metrics = async {
         match command.metrics {
@@ -47,7 +59,7 @@ async fn main() -> Result<()> {
             None => std::future::pending().await,
         }
     };
-    tokio::spawn(tell_health(Arc::clone(&relay), health));
+    tokio::spawn(tell_health(Arc::clone(&relay), peers, health));
     match command.peer_service {
         Some(way) => {
             let patience = command.settings.patience;
@@ -94,11 +106,14 @@ async fn serve_port(address: std::net::SocketAddr, tls: Option<ServerTls>, route
     listen::serve(listener, tls, routes, Limits::default()).await.context("serve the port")
 }
 
-/// The relay is healthy while any node answers.
-async fn tell_health(relay: Arc<Relay>, health: HealthReporter) {
+/// The relay is healthy while any node answers. It looks from time to time, and when it hears of other nodes.
+async fn tell_health(relay: Arc<Relay>, mut peers: watch::Receiver<Peers>, health: HealthReporter) {
     let mut look = tokio::time::interval(LOOK);
     loop {
-        look.tick().await;
+        tokio::select! {
+            _ = look.tick() => {}
+            Ok(()) = peers.changed() => {}
+        }
         server::set_serving(&health, relay.reaches_a_node().await).await;
     }
 }
