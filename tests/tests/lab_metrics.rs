@@ -1,13 +1,18 @@
 //! Metrics of live agents (issue 4, point 6): the port, the numbers, the series of pods that are gone, and a real
-//! Prometheus with the boards and alert rules of `deploy/observability`.
+//! Prometheus with the boards and alert rules of `docs/observability`.
 
-use std::collections::BTreeMap;
+#[path = "lab_metrics/prometheus.rs"]
+mod prometheus;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use sinew_tests::lab::process::{output_with, run, wait_until};
-use sinew_tests::lab::{Family, Lab, Node, Topology};
+use sinew_tests::lab::cni::Call;
+use sinew_tests::lab::process::{Running, output_with, run, wait_until};
+use sinew_tests::lab::{Family, Lab, Node, Topology, binaries};
 
 const TCP: u16 = 80;
 
@@ -159,6 +164,102 @@ fn flows_are_counted_one_by_one() -> Result<()> {
         ensure!(number(&text, series)? >= 1.0, "{series}: {text}");
     }
     Ok(())
+}
+
+/// What docs/observability.md tells people to run, on which the boards count.
+const BOARDS_WANT: &str = "flow:sourceContext=workload|pod|reserved-identity;destinationContext=workload|pod|reserved-identity \
+                           drop:sourceContext=workload|pod|reserved-identity;destinationContext=workload|pod|reserved-identity \
+                           policy tcp icmp port-distribution flows-to-world";
+
+/// A real Prometheus scrapes a live agent and a live relay under traffic of every kind. Every query of every board has an
+/// answer, or stands in the document's table of those that are empty here; the same for what the alerts watch. The rules
+/// are evaluated without an error, and none of the alerts that wake somebody fires. Then a pod goes, and its series go.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn prometheus_answers_every_query_of_the_boards_and_rules() -> Result<()> {
+    let document = fs::read_to_string(prometheus::file("docs/observability.md"))?;
+    ensure!(document.contains(BOARDS_WANT), "the document says what the boards want: {BOARDS_WANT}");
+    let lab = Lab::build(Topology::Wire(1))
+        .agent_argument("--hubble-metrics-server=127.0.0.1:9965")
+        .agent_argument(&format!("--hubble-metrics={BOARDS_WANT}"))
+        .start()?;
+    let node = lab.node("a");
+    let client = node.pod("client", &[("app", "client")])?;
+    let other = node.pod("other", &[("app", "other")])?;
+    let server = node.pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[])?;
+    let mut relay = node.netns().command(binaries::find("sinew-relay")?);
+    relay.arg(format!("--node=lab/a=unix:{}", node.directories().run.join("agent.sock").display()));
+    relay.arg(format!("--socket={}", node.directories().notes.join("relay.sock").display()));
+    relay.arg("--metrics-listen-address=127.0.0.1:9966");
+    let relay = Running::start(&mut relay, &node.directories().notes.join("relay.log"))?;
+    let prometheus = prometheus::Prometheus::start(node).with_context(|| relay.log_tail(10))?;
+
+    let known_empty = known_empty(&document)?;
+    let queries = prometheus::board_queries()?;
+    let subjects = prometheus::alert_subjects()?;
+    let mut empty = BTreeSet::new();
+    let mut round = 0;
+    wait_until("an answer to every query", Duration::from_secs(120), || {
+        round += 1;
+        // A change that is enforced, an ADD that is refused, connections, denials, pings, and the world.
+        lab.apply("policy", &POLICY.replace("port: 80,", &format!("port: {},", 80 + round % 2)))?;
+        lab.apply("policy", POLICY)?;
+        let again = Call::new("ADD", &client.record().container_id, client.netns());
+        ensure!(node.cni(&again)?.code() == Some(101), "the client's container is attached already");
+        for family in Family::BOTH {
+            ensure!(client.tcp(server.address(family), TCP)?.answered(), "the client is allowed");
+            ensure!(other.ping(client.address(family))?.answered(), "nobody forbids it");
+            ensure!(other.udp(server.address(family), 53)?.dropped(), "the other one is not");
+            client.udp(lab.outside().address(family), 9)?;
+        }
+        empty.clear();
+        for query in &queries {
+            if prometheus.query(&query.expression).with_context(|| query.panel.clone())?.is_empty() {
+                empty.insert(query.panel.clone());
+            }
+        }
+        for (alert, subject) in &subjects {
+            if prometheus.query(subject).with_context(|| alert.clone())?.is_empty() {
+                empty.insert(format!("rules: {alert}"));
+            }
+        }
+        Ok(empty == known_empty)
+    })
+    .with_context(|| format!("empty: {empty:#?}; the document says: {known_empty:#?}"))?;
+
+    for (rule, (health, error)) in prometheus.rules()? {
+        ensure!(health == "ok", "{rule}: {health}: {error}");
+    }
+    let firing: BTreeSet<String> = prometheus
+        .query("ALERTS{alertstate=\"firing\"}")?
+        .iter()
+        .map(|(labels, _)| labels["alertname"].to_string())
+        .collect();
+    ensure!(firing.is_empty(), "nothing is broken for as long as an alert waits: {firing:?}");
+    for words in [["check", "rules", "rules.yaml"], ["test", "rules", "rules_test.yaml"]] {
+        let file = prometheus::file("docs/observability").join(words[2]);
+        run(node.netns().command("promtool").args(&words[..2]).arg(file))?;
+    }
+
+    let of_the_gone = "source=\"default/other\"";
+    ensure!(scrape(node)?.contains(of_the_gone), "it has series while it is there");
+    node.remove_pod("other")?;
+    // 60 s after it went, at the next look.
+    wait_until("the series of a pod that is gone to leave", Duration::from_secs(180), || {
+        Ok(!scrape(node)?.contains(of_the_gone))
+    })?;
+    ensure!(scrape(node)?.contains("source=\"default/client\""), "those of the others stay");
+    Ok(())
+}
+
+/// The panels and alerts that the document lists as empty in the lab.
+fn known_empty(document: &str) -> Result<BTreeSet<String>> {
+    let (_, table) =
+        document.split_once("<!-- empty in the lab -->\n").context("no table of what is empty")?;
+    let (table, _) = table.split_once("<!-- end -->").context("no end of the table")?;
+    let rows = table.lines().skip(2).filter_map(|row| row.strip_prefix("| ")?.split(" | ").next());
+    Ok(rows.map(str::to_owned).collect())
 }
 
 /// Values of a metric's series by the values of its labels.

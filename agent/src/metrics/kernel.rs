@@ -9,7 +9,7 @@ use sinew_engine::Cause;
 use sinew_engine::snapshot::Snapshot;
 use sinew_observer::metrics::{Description, Family, Value};
 
-use crate::datapath::{Reading, Readings, RuleHits};
+use crate::datapath::{MapFill, Reading, Readings, RuleHits};
 
 /// Every metric here.
 pub(super) const METRICS: &[&Description] = &[
@@ -106,11 +106,21 @@ impl Paced {
         let begun = Instant::now();
         let fresh = self.last.as_ref().is_some_and(|(at, took, _)| begun - *at < *took * REST);
         if !fresh {
-            let reading = self.readings.read();
+            let mut reading = self.readings.read();
+            if let Some((_, _, last)) = &self.last {
+                never_fewer(&mut reading.fill, &last.fill);
+            }
             let done = Instant::now();
             self.last = Some((done, done - begun, reading));
         }
         self.last.as_ref().map_or_else(Vec::new, |(_, took, reading)| families(reading, *took, snapshot))
+    }
+}
+
+/// Evictions are a difference of counts that are not read at one moment: what was told once stays told.
+fn never_fewer(fill: &mut [MapFill], last: &[MapFill]) {
+    for (now, before) in fill.iter_mut().zip(last).filter(|(now, before)| now.name == before.name) {
+        now.evictions = now.evictions.max(before.evictions);
     }
 }
 

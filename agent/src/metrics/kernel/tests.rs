@@ -127,3 +127,24 @@ fn more_policies_than_are_told_of_are_counted() {
     let (family, left_out) = judgements(&rules, &snapshot);
     assert_eq!((family.samples.len(), left_out), (2000, 3));
 }
+
+#[test]
+fn a_counter_of_evictions_never_goes_back() {
+    let fill = |evictions| MapFill {
+        name: "CT_TCP",
+        kind: "lru-hash",
+        entries: 0,
+        evictions,
+        capacity: 1,
+        key_bytes: 4,
+        value_bytes: 4,
+        id: 1,
+    };
+    for (before, now, told) in
+        [(Some(5), Some(3), Some(5)), (Some(5), Some(6), Some(6)), (Some(5), None, Some(5))]
+    {
+        let mut fill_now = [fill(now)];
+        never_fewer(&mut fill_now, &[fill(before)]);
+        assert_eq!(fill_now[0].evictions, told);
+    }
+}
