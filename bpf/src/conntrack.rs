@@ -14,7 +14,7 @@
 //!     time begins with this packet.
 //! 10. A tombstone drops both directions until it was idle for its time-out (TCP: 60 s), a stamp is stale, or a pure SYN
 //!     comes. Of UDP and SCTP a packet from the responder is judged as a connection of its own, but only once the
-//!     responder has been silent for 5 s since the refusal. Before that it is taken for an answer that was under way: as
+//!     responder has been silent for 5 s since the refusal, or 60 s have passed since then. Before that it is taken for an answer that was under way: as
 //!     a connection of the responder's it would let the initiator's packets pass as answers, and the refused traffic
 //!     would go on (seen at 2,000 datagrams a second, once in 60 changes).
 //! 11. If judging again demands a proxy that the entry does not have, it becomes a tombstone. If it no longer demands
@@ -26,7 +26,8 @@
 //! 13. Miss, SYN or not TCP: the sender initiates. Miss in the middle of a TCP connection (eviction, upgrade): SYN+ACK
 //!     says that the sender is the responder; else exactly one port below 32768 says that its end is; else the sender
 //!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
-//!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for.
+//!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for. A connection
+//!     picked up in its middle is one that opens until both ends have spoken: lone ACKs evict no open one.
 //! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent. It never
 //!     creates, refreshes or changes an entry, also where 9 judges again for it: the connection's own next packet does
 //!     that. RST and FIN shorten the time-out; data that comes after restores it.
@@ -116,6 +117,11 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         None => {
             if t.is_error {
                 return Err(dropped!(UnrelatedIcmpError));
+            }
+            if t.from_outside && t.sender.claimed == 0 && t.maps.ipcache(&t.sender.address).is_none() {
+                // From outside the cluster: the host sees both directions of what the pod's answers take through it.
+                report.entry_flags = flag::VIA_STACK;
+                return Ok(());
             }
             sender_initiates = initiates_on_miss(t.parsed);
             plan = plan_on_miss(t.parsed, expired);
@@ -319,13 +325,7 @@ fn via_stack<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &Report) -> u16
 
 #[inline(always)]
 fn table_for(parsed: &Parsed) -> CtTable {
-    if parsed.protocol != protocol::TCP {
-        CtTable::Any
-    } else if parsed.is_pure_syn() {
-        CtTable::TcpOpening
-    } else {
-        CtTable::Tcp
-    }
+    if parsed.protocol != protocol::TCP { CtTable::Any } else { CtTable::TcpOpening }
 }
 
 /// 9 and 11, after the judgement.

@@ -2,7 +2,9 @@
 //!
 //! 1. A pod or a node, by its exact address in the ipcache.
 //! 2. `host` is this node. As a source: only what a socket of the node's own network namespace sent, that is a packet
-//!    from no device with a local address. As a destination: whatever routing calls local, listed or not.
+//!    from no device with an address that routing calls local. As a destination: an address of the node that is listed,
+//!    or the pods' gateway. Routing is not asked there: it has one answer for "local" and "no route"
+//!    (`BPF_FIB_LKUP_RET_NOT_FWDED`, kernel 6.18), so that on a node without a default route the world would be host.
 //! 3. An address of this node as a source on a packet that came in by a device is not the host: from the stack it is
 //!    world (forwarded or masqueraded traffic), from the wire it is spoofed. So is an address of this node's pods.
 //! 4. An address inside the cluster's ranges that nobody is known to have drops by name; it is never world.
@@ -16,6 +18,7 @@ use crate::dropped;
 use crate::maps::Maps;
 use crate::packet::{Packet, Route, RouteQuery};
 use crate::settings::Settings;
+use crate::source::{GATEWAY_V4, GATEWAY_V6};
 
 const FILE: u8 = file::IDENTITY;
 
@@ -76,12 +79,12 @@ pub fn resolve<M: Maps, P: Packet>(
     if let Some(entry) = maps.ipcache(address) {
         return exact(packet, settings, lookup, address, entry, identity);
     }
-    let may_be_host = match lookup {
-        Lookup::Destination => true,
-        Lookup::FromStack => packet.from_device() == 0,
+    let is_host = match lookup {
+        Lookup::Destination => *address == GATEWAY_V4 || *address == GATEWAY_V6,
+        Lookup::FromStack => packet.from_device() == 0 && is_local(packet, address),
         Lookup::FromWire | Lookup::Known => false,
     };
-    if may_be_host && is_local(packet, address) {
+    if is_host {
         *identity = reserved::HOST;
         return Ok(());
     }
@@ -119,7 +122,7 @@ fn exact<P: Packet>(
     Ok(())
 }
 
-/// Whether routing calls an address this node's own.
+/// Whether routing calls an address this node's own, or has no route to it.
 #[inline(always)]
 pub(crate) fn is_local<P: Packet>(packet: &P, address: &Address) -> bool {
     let query = RouteQuery { source: *address, destination: *address, length: 0 };

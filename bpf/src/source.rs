@@ -19,7 +19,7 @@ use crate::drop::{Dropped, file};
 use crate::dropped;
 use crate::packet::Packet;
 use crate::parse::headers::{Arp, Neighbour};
-use crate::parse::{LINK_BYTES, Parsed, ether_type, icmp, protocol};
+use crate::parse::{Fragment, LINK_BYTES, Parsed, ether_type, icmp, protocol};
 
 const FILE: u8 = file::SOURCE;
 
@@ -97,6 +97,16 @@ pub fn transport<P: Packet>(packet: &P, parsed: &Parsed, pod: &EndpointEntry) ->
     Ok(Admitted::Judge)
 }
 
+/// A fragment leaves something in a table that all pods share, so its source is checked before.
+#[inline(always)]
+pub fn fragment(parsed: &Parsed, pod: &EndpointEntry) -> Result<(), Dropped> {
+    let own = if parsed.is_v4() { &pod.v4 } else { &pod.v6 };
+    if parsed.fragment as u8 != Fragment::Whole as u8 && (own.is_none() || parsed.source != *own) {
+        return Err(dropped!(InvalidSourceIp));
+    }
+    Ok(())
+}
+
 /// IGMP has no ports, so it is met before the transport header is asked for them.
 #[inline(always)]
 pub fn group_membership(parsed: &Parsed) -> Result<(), Dropped> {
@@ -161,15 +171,22 @@ fn destination(address: &Address) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Whether nobody can have an address that a packet says it comes from: loopback, a group, or none (RFC 1122 §3.2.1.3,
-/// RFC 4291 §2.5). What is redirected to a pod never meets the checks of the host's stack.
+/// Whether nobody can have an address that a packet from the wire to a pod says it comes from: loopback, a group, none, or
+/// one of a link, which no router forwards (RFC 1122 §3.2.1.3, RFC 3927 §2.6.2, RFC 4291 §2.5). What is redirected to a pod never meets the checks of the host's stack.
 #[inline(always)]
 pub(crate) fn is_impossible(address: &Address) -> bool {
     if address.is_v4() {
         let word = u32::from_be(address.v4_word());
-        return word == 0 || word >> 24 == 127 || word >> 28 == 0xe || word == u32::MAX;
+        return word == 0
+            || word >> 24 == 127
+            || word >> 28 == 0xe
+            || word >> 16 == 0xa9fe
+            || word == u32::MAX;
     }
-    u32::from_be(address.0[0]) >> 24 == 0xff || *address == LOOPBACK_V6 || address.is_none()
+    u32::from_be(address.0[0]) >> 24 == 0xff
+        || is_link_local(address)
+        || *address == LOOPBACK_V6
+        || address.is_none()
 }
 
 /// Whether an IPv6 address is the pod's, or the link-local one that belongs to its MAC (RFC 4291, appendix A).

@@ -20,6 +20,9 @@ pub mod timeout {
     /// (datapath.md 10): as long as a resolver waits for an answer (resolv.conf(5), `timeout`), so that an answer to
     /// what was asked while it was allowed is none.
     pub const SILENCE: u64 = 5 * SECOND;
+    /// When that silence is waited for no longer: by then an end that never pauses has been refused for long enough to
+    /// be talking for itself.
+    pub const SILENCE_WAITED_FOR: u64 = 60 * SECOND;
     /// UDP and SCTP. RFC 4787 §4.3 asks for at least 2 min.
     pub const ANY: u64 = 120 * SECOND;
     /// ICMP. RFC 5508 §3.2 asks for at least 60 s.
@@ -90,7 +93,7 @@ pub(super) fn may_begin(entry: &CtEntry, responder: u8, transport: u8, now: u64)
     let half = if responder == 0 { &entry.halves[0] } else { &entry.halves[1] };
     let last = half.last.get();
     let since = if last > entry.refused { last } else { entry.refused };
-    now > since + timeout::SILENCE
+    now > since + timeout::SILENCE || now > entry.refused + timeout::SILENCE_WAITED_FOR
 }
 
 #[inline(always)]

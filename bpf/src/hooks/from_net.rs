@@ -27,6 +27,10 @@ pub fn from_net<M: Maps, P: Packet>(
     frame: &mut Frame,
 ) -> Result<Action, Dropped> {
     let mut run = Run::new(maps, packet, settings, now, frame);
+    if run.packet.vlan_tagged() {
+        // The VLAN's device judges it (datapath.md 30).
+        return Ok(Action::Stack);
+    }
     // A frame that isn't even addressed to a pod is nobody's business here, malformed or not.
     if parse::network(&*run.packet, &mut run.frame.parsed).is_err() {
         return Ok(Action::Stack);

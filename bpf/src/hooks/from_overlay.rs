@@ -41,8 +41,9 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     let Some(tunnel) = run.packet.tunnel_key() else { return Err(dropped!(TunnelSourceMismatch)) };
     let claimed = claim(run, &tunnel)?;
     run.frame.report.identities[0] = claimed;
+    // The inner frame has the MACs of the sender's pair, so the device takes it for another host's.
+    run.packet.prepare_delivery();
     let Some(pod) = run.maps.endpoint_by_address(&run.frame.parsed.destination) else {
-        run.packet.prepare_delivery();
         return Ok(Action::Stack);
     };
     from_net::judged(run, pod, Lookup::FromWire, claimed)

@@ -66,6 +66,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
         return Ok(Action::Stack);
     }
     source::group_membership(&run.frame.parsed)?;
+    source::fragment(&run.frame.parsed, pod)?;
     parse::transport(run.maps, &*run.packet, &mut run.frame.parsed)?;
     if source::transport(&*run.packet, &run.frame.parsed, pod)? as u8 == Admitted::Host as u8 {
         return Ok(Action::Stack);

@@ -48,15 +48,23 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     if run.frame.parsed.destination != *own {
         return Err(dropped!(UnknownDestination));
     }
+    let device = run.packet.from_device();
+    // A socket of the node sent what came from no device, so no pod did; the search for one costs 24 ns.
+    let sender = if device == 0 { None } else { run.maps.endpoint_by_address(&run.frame.parsed.source) };
+    if let Some(sender) = sender
+        && sender.ifindex != device
+    {
+        // The host's NAT has given it this destination, but nothing gave it a pod's source.
+        return Err(dropped!(SpoofedLocalSource));
+    }
     run.frame.receiver = run.local_end(pod, &run.frame.parsed.destination);
     if run.frame.parsed.is_icmp_error() {
         run.read_quoted()?;
         run.frame.sender = run.end_of(&run.frame.inner.source, Lookup::FromStack);
-    } else if run.packet.from_device() == 0 {
-        // A socket of the node sent it, so no pod did; the search for one costs 24 ns.
-        run.frame.sender = run.other_end(&run.frame.parsed.source, Lookup::FromStack);
+    } else if let Some(sender) = sender {
+        run.frame.sender = run.local_end(sender, &run.frame.parsed.source);
     } else {
-        run.frame.sender = run.end_of(&run.frame.parsed.source, Lookup::FromStack);
+        run.frame.sender = run.other_end(&run.frame.parsed.source, Lookup::FromStack);
     }
     run.track(ct_flag::VIA_STACK, false)?;
     Ok(Action::Stack)

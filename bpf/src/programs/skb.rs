@@ -29,7 +29,7 @@ pub(super) struct Skb<'a> {
 }
 
 impl<'a> Skb<'a> {
-    /// Wraps the context of a program, and takes from the mark what is ours: nobody else may set it.
+    /// Wraps the context of a program.
     #[inline(always)]
     pub(super) fn new(raw: *mut __sk_buff, settings: &'a Settings) -> Self {
         Self { raw, settings }

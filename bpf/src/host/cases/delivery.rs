@@ -76,7 +76,7 @@ cases! {
         let case = Case::new(World::open())
             .change(move |world| world.mtu(REMOTE.ip(f), 1280))
             .packet(Sent::from_pod(&WEB, t.out(DATA).payload([1; 2000])).gso(2, 1280 - headers), to_remote(f),
-                &[("rule 0", 1), ("new", 1), ("tcp", 1), ("packets", 2)])
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 2)])
             .packet(Sent::from_pod(&WEB, t.out(DATA).payload([1; 2000])).gso(2, 1281 - headers), Expected::Stack,
                 &[("packets", 2)]);
         // UDP segments repeat 8 bytes of header each.
@@ -156,6 +156,26 @@ cases! {
             .packet(Sent::from_net(t.back(SYN_ACK)), Expected::Stack, &[])
             .packet(Sent::to_pod(&WEB, UNDERLAY, t.back(tcp::ACK)), DropReason::PolicyDenied,
                 &[("rule 95", 1), ("drop 133", 1), ("dropped", 1), ("tombstones", 1)])
+    }
+
+    /// 21: the same for what comes from outside the cluster: the host sees the first packet, and the answers.
+    fn dp21_from_outside_the_cluster(f) {
+        let t = talk(f, WORLD, API.place);
+        Case::new(World::open())
+            .packet(Sent::from_net(t.out(tcp::SYN)), Expected::Stack, &[])
+            .packet(Sent::to_pod(&API, UNDERLAY, t.out(tcp::SYN)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_net(t.out(tcp::ACK)), Expected::Stack, &[])
+            .packet(Sent::to_pod(&API, UNDERLAY, t.out(tcp::ACK)), Expected::Stack,
+                &[("packets", 1), ("opening", -1), ("tcp", 1)])
+    }
+
+    /// 30: a tagged frame is its VLAN device's.
+    fn dp30_a_tagged_frame_is_the_vlan_devices(f) host only "a test run of the kernel sets no VLAN" {
+        let mut sent = Sent::from_net(talk(f, REMOTE, API.place).udp());
+        sent.packet.vlan_tagged = true;
+        Case::new(World::open()).packet(sent, Expected::Stack, &[])
     }
 
     /// 21: so that a packet from the wire with the node's own address meets the checks of the host's stack.

@@ -87,9 +87,17 @@ cases! {
         let t = talk(f, WEB.place, API.place);
         Case::new(World::open())
             .packet(Sent::from_pod(&WEB, t.out(tcp::ACK).payload([0; 16]).part(0, true, 9)), Expected::Pod(&API),
-                &[("rule 0", 2), ("new", 1), ("tcp", 1), ("packets", 1), ("fragments", 1)])
+                &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1), ("fragments", 1)])
             .packet(Sent::from_pod(&WEB, t.out(tcp::ACK).payload([0; 16]).part(1, false, 9)),
                 DropReason::TinyFragment, &[("drop 1009", 1), ("dropped", 1)])
+    }
+
+    /// 27: a first part leaves its ports for the others only if its source is the pod's own.
+    fn dp27_a_spoofed_first_part_leaves_nothing(f) {
+        let t = talk(f, API.place, REMOTE);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp().payload([1; 16]).part(0, true, 9)), DropReason::InvalidSourceIp,
+                &[("drop 132", 1), ("dropped", 1)])
     }
 
     /// 27: parts of an echo request find its connection.

@@ -60,8 +60,7 @@ cases! {
         Case::new(World::open())
             .packet(Sent::from_pod(&WEB, talk(f, WEB.place, NOBODY).udp()), DropReason::UnknownDestination,
                 &[("drop 1001", 1), ("dropped", 1)])
-            .packet(Sent::from_net(talk(f, NOBODY, API.place).udp()), DropReason::UnknownSender,
-                &[("drop 172", 1), ("dropped", 1)])
+            .packet(Sent::from_net(talk(f, NOBODY, API.place).udp()), Expected::Stack, &[])
             .packet(Sent::to_pod(&API, UNDERLAY, talk(f, NOBODY, API.place).udp()), DropReason::UnknownSender,
                 &[("drop 172", 1), ("dropped", 1)])
     }
@@ -70,7 +69,7 @@ cases! {
     fn dp05_world_by_family(f) {
         let t = talk(f, WORLD, API.place);
         Case::new(World::open())
-            .packet(Sent::from_net(t.udp()), Expected::Pod(&API), NEW_OUT)
+            .packet(Sent::to_pod(&API, UNDERLAY, t.udp()), Expected::Stack, NEW_OUT)
             .event(source_is(world_of(f)))
             .packet(Sent::from_pod(&WEB, talk(f, WEB.place, WORLD).udp()), Expected::Stack, NEW_OUT)
             .event(destination_is(world_of(f)))
@@ -83,7 +82,7 @@ cases! {
         world.settings.world_v6 = 2;
         world.maps.known.push(2);
         Case::new(world)
-            .packet(Sent::from_net(talk(f, WORLD, API.place).udp()), Expected::Pod(&API), NEW_OUT)
+            .packet(Sent::to_pod(&API, UNDERLAY, talk(f, WORLD, API.place).udp()), Expected::Stack, NEW_OUT)
             .event(source_is(2))
     }
 
@@ -108,15 +107,55 @@ cases! {
             .event(source_is(world_of(f)))
     }
 
-    /// 28: local addresses that no map lists are host by routing: node-local DNS, both ways.
-    fn dp28_node_local_dns_is_host(f) {
+    /// 28: as a source a local address that no map lists is host by routing. As a destination it is not: routing has the
+    /// same answer for what it has no way to.
+    fn dp28_a_local_address_that_is_not_listed(f) {
         Case::new(World::open())
-            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, NODE_DNS).udp()), Expected::Stack, NEW_OUT)
-            .event(destination_is(1))
             .packet(Sent::to_pod(&API, 0, talk(f, NODE_DNS, API.place).udp()), Expected::Stack, NEW_OUT)
             .event(source_is(1))
             .packet(Sent::to_pod(&WEB, UNDERLAY, talk(f, NODE_DNS, WEB.place).udp()), Expected::Stack, NEW_OUT)
             .event(source_is(world_of(f)))
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, NODE_DNS).ports(5000, 53).udp()), Expected::Stack, NEW_OUT)
+            .event(destination_is(world_of(f)))
+    }
+
+    /// 28: node-local DNS is host both ways, since the agent lists every address of the node.
+    fn dp28_node_local_dns_is_host(f) {
+        let mut world = World::open();
+        let listed = crate::abi::IpcacheEntry {
+            identity: 1, flags: crate::abi::ipcache::flag::LOCAL_NODE, ..Default::default()
+        };
+        world.maps.ipcache.insert(NODE_DNS.ip(f).into(), listed);
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, NODE_DNS).udp()), Expected::Stack, NEW_OUT)
+            .event(destination_is(1))
+            .packet(Sent::to_pod(&API, 0, talk(f, NODE_DNS, API.place).udp()), Expected::Stack, NEW_OUT)
+            .event(source_is(1))
+    }
+
+    /// 28: without a route to it the world is still the world, and not the node.
+    fn dp28_an_unroutable_destination_is_world(f) {
+        let mut world = World::open();
+        world.routes.insert(WORLD.ip(f).into(), crate::packet::Route::Local);
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, WORLD).udp()), Expected::Stack, NEW_OUT)
+            .event(destination_is(world_of(f)))
+    }
+
+    /// 24: the host's NAT may give a packet from the wire a pod as its destination, but never a pod's source.
+    fn dp24_a_pods_address_from_another_device(f) {
+        let counts = &[("drop 1012", 1), ("dropped", 1)];
+        let mut world = World::open();
+        world.default_deny(&API, INGRESS, 90);
+        world.allow(&API, INGRESS, WEB.identity, None, 91);
+        let t = talk(f, WEB.place, API.place);
+        Case::new(world)
+            .packet(Sent::to_pod(&API, UNDERLAY, t.udp()), DropReason::SpoofedLocalSource, counts)
+            .packet(Sent::to_pod(&API, WEB.ifindex, t.udp()), Expected::Stack,
+                &[("rule 0", 1), ("rule 91", 1), ("new", 1), ("any", 1), ("packets", 1)])
+            // Also inside a connection that the host's NAT carries.
+            .packet(Sent::from_net(t.udp()), Expected::Stack, &[])
+            .packet(Sent::to_pod(&API, UNDERLAY, t.udp()), DropReason::SpoofedLocalSource, counts)
     }
 
     /// 28: the metadata address of elsewhere is world.
@@ -176,11 +215,11 @@ cases! {
         let prefix = crate::abi::PrefixKey { prefix_len: bits, address: WORLD.ip(f).into() };
         world.maps.classes.insert(prefix, class);
         Case::new(world)
-            .packet(Sent::from_net(talk(f, WORLD, API.place).udp()), DropReason::DeniedByRule,
+            .packet(Sent::to_pod(&API, UNDERLAY, talk(f, WORLD, API.place).udp()), DropReason::DeniedByRule,
                 &[("rule 92", 1), ("drop 181", 1), ("dropped", 1)])
             // Class key (1), 8 bits of protocol.
             .event(|record| assert_eq!(record.matches, [0, 1 << 5 | 8]))
-            .packet(Sent::from_net(talk(f, WORLD, API.place).out(crate::parse::tcp::SYN)), Expected::Pod(&API),
+            .packet(Sent::to_pod(&API, UNDERLAY, talk(f, WORLD, API.place).out(crate::parse::tcp::SYN)), Expected::Stack,
                 &[("rule 91", 1), ("new", 1), ("opening", 1), ("packets", 1)])
             .event(|record| assert_eq!(record.matches, [0, 2 << 5]))
     }

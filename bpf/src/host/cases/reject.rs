@@ -131,7 +131,7 @@ cases! {
         Case::new(world)
             .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), DropReason::PolicyDenied,
                 &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
-            .packet(Sent::from_net(talk(f, WORLD, API.place).out(tcp::SYN)), DropReason::PolicyDenied,
+            .packet(Sent::from_net(talk(f, REMOTE, API.place).out(tcp::SYN)), DropReason::PolicyDenied,
                 &[("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
             .packet(Sent::from_pod(&WEB, t.out(tcp::SYN | tcp::FIN)), DropReason::InvalidTcpFlags,
                 &[("drop 1002", 1), ("dropped", 1)])

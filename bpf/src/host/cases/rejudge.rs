@@ -250,6 +250,17 @@ cases! {
             .packet(Sent::from_pod(&WEB, t.udp()), DropReason::PolicyDenied, DROPPED)
     }
 
+    /// 10: but not for ever: who never pauses talks for itself after a minute (both ends on one port, as SIP or a gossip).
+    fn dp10_a_stream_that_never_pauses_is_heard_in_the_end(f) {
+        let t = talk(f, WEB.place, API.place);
+        let mut case = refused_datagram(&t);
+        for _ in 0..15 {
+            case = case.age(4).packet(Sent::from_pod(&API, t.udp_back()), DropReason::PolicyDenied, DROPPED);
+        }
+        case.age(4).packet(Sent::from_pod(&API, t.udp_back()), Expected::Pod(&WEB),
+            &[("rule 0", 2), ("new", 1), ("tombstones", -1)])
+    }
+
     /// 10: after a silence of 5 s the responder's datagram is judged as its own connection.
     fn dp10_datagram_from_the_responder_after_a_silence(f) {
         let t = talk(f, WEB.place, API.place);

@@ -136,7 +136,7 @@ cases! {
             .packet(Sent::from_pod(&WEB, t.out(tcp::RST)), Expected::Pod(&API), &[("close", 1), ("packets", 1)])
             .age(12)
             .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API),
-                &[("rule 0", 2), ("new", 1), ("packets", -8)])
+                &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
     }
 
     /// 14: half closed is not closed: the other end may send for as long as it likes.
