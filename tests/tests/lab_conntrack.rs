@@ -216,7 +216,7 @@ fn an_evicted_connection_is_picked_up_and_never_in_the_wrong_direction() -> Resu
             let asked = asks.finish()?;
             assert!(asked.failed.is_empty(), "{routing:?} {family:?}: {asked:?}");
             assert_eq!(
-                gets.finish(Duration::from_secs(30))?.outcome,
+                gets.finish(Duration::from_secs(120))?.outcome,
                 Outcome::Answered,
                 "{routing:?} {family:?}"
             );
