@@ -313,6 +313,13 @@ impl<S: Store> Control<S> {
         if !self.backlog.is_settled() {
             self.carry_out();
         }
+        // Settled: every number of the engine's is on disk.
+        if self.backlog.is_settled()
+            && self.files.should_start_anew()
+            && let Err(error) = self.files.start_anew(&self.engine.records())
+        {
+            tracing::warn!(%error, "the file of numbers keeps its old lines");
+        }
         self.finish_relabels();
         match self.netlink.node_addresses().await {
             Ok(addresses) if addresses != self.addresses => {

@@ -13,7 +13,6 @@ mod monitor;
 pub mod peers;
 mod policies;
 pub mod port;
-mod rule_text;
 mod status;
 mod wait;
 
@@ -155,7 +154,8 @@ impl Agent for AgentService {
     ) -> Result<Response<wait::Progress>, Status> {
         // What was written before the question counts, whether the store has told of it or not.
         self.ask(Ask::CatchUp).await?;
-        wait::progress(self.sources.view.clone(), request.get_ref()).map(Response::new)
+        wait::progress(self.sources.view.clone(), &self.sources.constants.node, request.get_ref())
+            .map(Response::new)
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {

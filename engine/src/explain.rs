@@ -33,6 +33,7 @@ pub(crate) use bench::{Bench, Judged};
 pub(crate) use party::End;
 pub use party::{Party, Unknown};
 pub use wire::{Malformed, enforcement};
+pub use words::rule_text;
 
 /// A connection to be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ mod order;
 mod policies;
 mod prefixes;
 mod remotes;
+mod shared;
 mod subjects;
 mod views;
 
@@ -44,21 +45,22 @@ use locals::Local;
 use order::Written;
 use policies::Stored;
 use prefixes::PrefixCounts;
+use shared::Shared;
 use subjects::Selected;
 use views::Stale;
 
-/// All state of a node, and the decisions that follow from it.
+/// All state of a node, and the decisions that follow from it. Copies share what is large ([`shared`]).
 #[derive(Clone, Debug)]
 pub struct Engine {
     config: Config,
     synced: bool,
     revision: u64,
-    facts: Facts,
-    policies: BTreeMap<PolicyName, Stored>,
+    facts: Shared<Facts>,
+    policies: Shared<BTreeMap<PolicyName, Stored>>,
     turn: u64,
-    locals: BTreeMap<EndpointId, Local>,
+    locals: Shared<BTreeMap<EndpointId, Local>>,
     /// Label sets by number are in `matchers`; this is the way back.
-    by_labels: HashMap<Arc<Labels>, BTreeSet<Identity>>,
+    by_labels: Shared<HashMap<Arc<Labels>, BTreeSet<Identity>>>,
     /// Given back by the store, but still in use here.
     departing: BTreeSet<Identity>,
     /// Identities that no table has room for.
@@ -66,25 +68,25 @@ pub struct Engine {
     /// Label sets whose number has been asked for.
     requested: HashSet<Arc<Labels>>,
 
-    numbers: Numbers,
-    matchers: Matchers,
-    loaded: BTreeMap<PolicyName, Loaded>,
-    subjects: BTreeMap<Subject, Selected>,
-    peer_ports: BTreeMap<Identity, NamedPorts>,
-    port_owners: BTreeMap<Claimant, (Identity, NamedPorts)>,
+    numbers: Shared<Numbers>,
+    matchers: Shared<Matchers>,
+    loaded: Shared<BTreeMap<PolicyName, Loaded>>,
+    subjects: Shared<BTreeMap<Subject, Selected>>,
+    peer_ports: Shared<BTreeMap<Identity, NamedPorts>>,
+    port_owners: Shared<BTreeMap<Claimant, (Identity, NamedPorts)>>,
     class_prefixes: PrefixCounts,
     trie: ClassTrie,
     /// The trie that was asked for last, while it is cut anew.
     trie_before: Option<ClassTrie>,
     /// Addresses of pods outside of all ranges of pods.
     strays: BTreeSet<IpAddr>,
-    claims: Claims,
+    claims: Shared<Claims>,
 
     dirty: Dirty,
     /// Changes whose place in the order doesn't matter.
     outbox: Vec<Change>,
     announcements: Vec<Change>,
-    written: Written,
+    written: Shared<Written>,
     /// The last one handed out.
     snapshot: Option<Arc<Snapshot>>,
     /// What of it is no longer so.
@@ -129,29 +131,29 @@ impl Engine {
         Self {
             synced: false,
             revision: config.revision,
-            facts: Facts::default(),
-            policies: BTreeMap::new(),
+            facts: Shared::default(),
+            policies: Shared::default(),
             turn: 0,
-            locals: BTreeMap::new(),
-            by_labels: HashMap::new(),
+            locals: Shared::default(),
+            by_labels: Shared::default(),
             departing: BTreeSet::new(),
             held_back: BTreeMap::new(),
             requested: HashSet::new(),
-            numbers: Numbers::restored(numbers),
-            matchers: Matchers::new(&config.cluster, config.v4, config.v6),
-            loaded: BTreeMap::new(),
-            subjects: BTreeMap::new(),
-            peer_ports: BTreeMap::new(),
-            port_owners: BTreeMap::new(),
+            numbers: Shared::new(Numbers::restored(numbers)),
+            matchers: Shared::new(Matchers::new(&config.cluster, config.v4, config.v6)),
+            loaded: Shared::default(),
+            subjects: Shared::default(),
+            peer_ports: Shared::default(),
+            port_owners: Shared::default(),
             class_prefixes: PrefixCounts::default(),
             trie: ClassTrie::new(),
             trie_before: None,
             strays: BTreeSet::new(),
-            claims,
+            claims: Shared::new(claims),
             dirty: Dirty::default(),
             outbox: Vec::new(),
             announcements: Vec::new(),
-            written: Written::default(),
+            written: Shared::default(),
             snapshot: None,
             stale: Stale::ALL,
             stale_policies: BTreeSet::new(),

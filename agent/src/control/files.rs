@@ -1,7 +1,7 @@
 //! What the engine must find again after a restart: numbers that it gave out, and the last valid version of each policy.
 //!
 //! `numbers.jsonl` is appended to, a line a number; a last line that a power cut left incomplete is dropped, nothing had
-//! used it. `policies/` has a file a policy, synced, since a refused edit must not open anything after a power cut either
+//! used it. It starts anew with what the engine still remembers when it has many more lines than that. `policies/` has a file a policy, synced, since a refused edit must not open anything after a power cut either
 //! (policy.md 14).
 
 use std::collections::BTreeMap;
@@ -18,6 +18,9 @@ pub(crate) const NUMBERS: &str = "numbers.jsonl";
 /// Name of the folder of policies.
 pub(crate) const POLICIES: &str = "policies";
 
+/// Lines that the file of numbers may have beyond twice as many as it began with: 5 MB.
+const SPARE_LINES: usize = 32_768;
+
 /// A file that can't be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("state file {path}: {source}")]
@@ -32,6 +35,9 @@ pub struct FileError {
 pub(super) struct NodeFiles {
     state_dir: PathBuf,
     numbers: File,
+    /// Lines of the file, and those that it started with.
+    lines: usize,
+    began_with: usize,
 }
 
 /// What they held at start.
@@ -70,7 +76,9 @@ impl NodeFiles {
             .map_err(failed(&state_dir.join(POLICIES)))?
             .into_values()
             .collect();
-        Ok((Self { state_dir: state_dir.into(), numbers: file }, Remembered { numbers, policies }))
+        let (lines, began_with) = (numbers.len(), numbers.len());
+        let files = Self { state_dir: state_dir.into(), numbers: file, lines, began_with };
+        Ok((files, Remembered { numbers, policies }))
     }
 
     /// Appends a number.
@@ -80,9 +88,38 @@ impl NodeFiles {
     pub(super) fn remember(&mut self, record: &Record) -> Result<(), FileError> {
         let mut line = serde_json::to_vec(record).expect("a number and its meaning are plain JSON");
         line.push(b'\n');
+        self.lines += 1;
         self.numbers
             .write_all(&line)
             .map_err(|source| FileError { path: self.state_dir.join(NUMBERS), source })
+    }
+
+    /// Whether the file of numbers may have many lines that mean nothing any more.
+    pub(super) fn should_start_anew(&self) -> bool {
+        self.lines > 2 * self.began_with + SPARE_LINES
+    }
+
+    /// Replaces the file of numbers by one with these; nothing, if it has no more lines than that. The old one stands until the
+    /// new one is on disk.
+    ///
+    /// # Errors
+    /// [`FileError`]; the old file is appended to as before.
+    pub(super) fn start_anew(&mut self, records: &[Record]) -> Result<(), FileError> {
+        // Not at once again, whatever comes of it.
+        self.began_with = self.lines;
+        if self.lines <= records.len() {
+            return Ok(());
+        }
+        let path = self.state_dir.join(NUMBERS);
+        let mut text = Vec::new();
+        for record in records {
+            serde_json::to_writer(&mut text, record).expect("a number and its meaning are plain JSON");
+            text.push(b'\n');
+        }
+        let outcome = write_synced(&path, &text).and_then(|()| OpenOptions::new().append(true).open(&path));
+        self.numbers = outcome.map_err(|source| FileError { path, source })?;
+        (self.lines, self.began_with) = (records.len(), records.len());
+        Ok(())
     }
 
     /// Keeps a valid version of a policy.
@@ -165,6 +202,32 @@ mod tests {
         files.remember(&Record::Cookie(2, Cause::Init)).unwrap();
         let (_, remembered) = NodeFiles::open(folder.path()).unwrap();
         assert_eq!(remembered.numbers.len(), 2);
+    }
+
+    #[test]
+    fn the_file_of_numbers_starts_anew_with_what_is_still_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut files, _) = NodeFiles::open(folder.path()).unwrap();
+        let size = || fs::metadata(folder.path().join(NUMBERS)).unwrap().len();
+        assert!(!files.should_start_anew());
+        for cookie in 1..=SPARE_LINES as u32 + 1 {
+            files.remember(&Record::Cookie(cookie, Cause::LocalHost)).unwrap();
+        }
+        assert!(files.should_start_anew());
+        let long = size();
+        let known = [Record::Cookie(7, Cause::LocalHost), Record::Cookie(40_000, Cause::Init)];
+        files.start_anew(&known).unwrap();
+        assert!(size() < long / 1000 && !files.should_start_anew());
+        // What is given out from now on goes into the new file.
+        let next = Record::Cookie(40_001, Cause::LocalHost);
+        files.remember(&next).unwrap();
+        let (_, remembered) = NodeFiles::open(folder.path()).unwrap();
+        assert_eq!(remembered.numbers, [known[0].clone(), known[1].clone(), next]);
+        // One that has no line too many stays as it is.
+        let (mut files, _) = NodeFiles::open(folder.path()).unwrap();
+        let before = size();
+        files.start_anew(&remembered.numbers).unwrap();
+        assert_eq!(size(), before);
     }
 
     #[test]

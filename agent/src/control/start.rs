@@ -114,7 +114,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
     let mtu = mtu(&netlink, &config).await?;
     let overlay = prepare_overlay(&netlink, &config, mtu).await?;
 
-    let (files, remembered) = NodeFiles::open(&config.place.state_dir)?;
+    let (mut files, remembered) = NodeFiles::open(&config.place.state_dir)?;
     let Remembered { numbers, policies } = remembered;
     let ledger = Ledger::open(&config.place.state_dir, &config.node.pod_cidrs, LAST_ENDPOINT, since_1970())?;
     let StoreArgument::Folder(path) = &config.store;
@@ -128,6 +128,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
     let mut datapath = Datapath::open(&datapath_config(&config, overlay.as_ref()), object)?;
     let revision = u64::from(datapath.word(EndpointId(0)).revision());
     let engine = Engine::new(engine_config(&config, revision), numbers);
+    files.start_anew(&engine.records())?;
     let rings = datapath.take_events();
 
     let (steps, step_receiver) = mpsc::channel(STEPS);

@@ -10,12 +10,12 @@ use sinew_api::proto::agent::{
     Problem as ProblemAnswer, Rule as RuleAnswer, RuleRef,
 };
 use sinew_api::proto::flow::TrafficDirection;
-use sinew_engine::Cause;
+use sinew_engine::explain::rule_text;
 use sinew_engine::snapshot::{self, PolicyView};
+use sinew_engine::{Cause, Direction};
 use tonic::Status;
 
 use super::endpoints::endpoint_name;
-use super::rule_text::rule_text;
 use super::status::{is_alive, timestamp};
 use super::{AgentService, Ask};
 use crate::datapath::RuleHits;
@@ -130,7 +130,7 @@ fn answer(view: &View, name: &PolicyName, policy: &PolicyView, hits: &BTreeMap<u
                 rule: Some(rule_ref(name, rule, direction)),
                 matched_peers: policy.matched.get(&rule.path).copied().flatten().unwrap_or(0) as u32,
                 any_peer: policy.matched.get(&rule.path).is_some_and(Option::is_none),
-                text: rule_text(rule, direction),
+                text: rule_text(rule, engine_direction(direction)),
                 ..hit(by_path.get(rule.path.as_str()))
             })
             .collect(),
@@ -150,6 +150,10 @@ fn rules(policy: &Policy) -> impl Iterator<Item = (TrafficDirection, &Rule)> {
         let ingress = spec.ingress.iter().map(|rule| (TrafficDirection::Ingress, rule));
         ingress.chain(spec.egress.iter().map(|rule| (TrafficDirection::Egress, rule)))
     })
+}
+
+fn engine_direction(direction: TrafficDirection) -> Direction {
+    if direction == TrafficDirection::Egress { Direction::Egress } else { Direction::Ingress }
 }
 
 fn hit(hits: Option<&RuleHits>) -> RuleAnswer {

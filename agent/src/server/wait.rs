@@ -17,11 +17,13 @@ use crate::view::View;
 /// Answers, one for each change, until one says that all is enforced.
 pub(super) type Progress = Pin<Box<dyn Stream<Item = Result<WaitPolicyResponse, Status>> + Send>>;
 
-/// Watches the nodes. A policy that the store does not have is refused at once.
+/// Watches the nodes; `own` is the one that answers. A policy that the store does not have is refused at once.
 pub(super) fn progress(
     views: watch::Receiver<Arc<View>>,
+    own: &str,
     request: &WaitPolicyRequest,
 ) -> Result<Progress, Status> {
+    let own = own.to_owned();
     let generation = request.generation;
     let name = match request.name.as_str() {
         "" => String::new(),
@@ -29,12 +31,12 @@ pub(super) fn progress(
     };
     // After the answer that says `enforced` the stream ends.
     let answers = futures_util::stream::unfold((WatchStream::new(views), false), move |(mut views, done)| {
-        let name = name.clone();
+        let (own, name) = (own.clone(), name.clone());
         async move {
             if done {
                 return None;
             }
-            let answer = answer(&*views.next().await?, &name, generation);
+            let answer = answer(&*views.next().await?, &own, &name, generation);
             let done = answer.enforced;
             Some((Ok(answer), (views, done)))
         }
@@ -42,11 +44,19 @@ pub(super) fn progress(
     Ok(Box::pin(answers))
 }
 
-fn answer(view: &View, name: &str, generation: u64) -> WaitPolicyResponse {
+fn answer(view: &View, own: &str, name: &str, generation: u64) -> WaitPolicyResponse {
     let now = SystemTime::now();
     let wanted = view.snapshot.policies.iter().find(|(full, _)| full.to_string() == name);
     let here = wanted.is_none_or(|(_, policy)| policy.policy.generation >= generation || generation == 0)
         && view.enforced >= view.snapshot.revision;
+    // Of the other nodes only a digest of everything is known.
+    let behind: Vec<String> = view
+        .snapshot
+        .policies
+        .iter()
+        .filter(|(_, policy)| policy.revision > view.enforced)
+        .map(|(full, _)| full.to_string())
+        .collect();
     let nodes: Vec<NodeProgress> = view
         .nodes
         .values()
@@ -56,7 +66,7 @@ fn answer(view: &View, name: &str, generation: u64) -> WaitPolicyResponse {
             enforced: here && node.status.policy_digest == view.store_digest,
             revision: node.status.revision,
             last_seen: Some(last_seen(node)),
-            behind: Vec::new(),
+            behind: if node.name == own { behind.clone() } else { Vec::new() },
         })
         .collect();
     let refused = view

@@ -696,7 +696,8 @@ pub struct NodeProgress {
     /// When it was last heard of.
     #[prost(message, optional, tag = "5")]
     pub last_seen: ::core::option::Option<::prost_types::Timestamp>,
-    /// Objects in which it differs from the store, by name.
+    /// Policies that it does not enforce yet as the store has them, by name. Told of the node that answers only: of the
+    /// others a digest of all policies is known.
     #[prost(string, repeated, tag = "6")]
     pub behind: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

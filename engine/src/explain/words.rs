@@ -3,12 +3,39 @@
 //! Neighbours: `near.rs` and `explain.rs` put them together, `suggest.rs` names the same things as YAML.
 
 use sinew_api::object::PolicyKind;
-use sinew_api::policy::{CidrGroupMatch, CidrReach, Entity, PeerMatch, Policy, PortMatchKind, Protocol};
+use sinew_api::policy::{
+    CidrGroupMatch, CidrReach, Entity, PeerMatch, Peers, Policy, PortMatchKind, Protocol, Rule,
+};
 use sinew_api::selector::{Operator, Selector};
 
 use super::party::End;
 use super::{DirectionExplanation, RuleRef, Traffic, Verdict};
 use crate::numbers::{Cause, Direction, Place};
+
+/// A rule in one line: `from {app=web}, 10.0.0.0/8 on 8080/TCP`. A selector stands in braces, since it may have commas.
+#[must_use]
+pub fn rule_text(rule: &Rule, direction: Direction) -> String {
+    let one_peer = |matches: &PeerMatch| match matches {
+        PeerMatch::Labels(labels) => format!("{{{}}}", selector(labels)),
+        other => peer(other),
+    };
+    let peers = match &rule.peers {
+        Peers::Any => "anybody".to_owned(),
+        Peers::OneOf(peers) if peers.is_empty() => "nobody".to_owned(),
+        Peers::OneOf(peers) => {
+            peers.iter().map(|peer| one_peer(&peer.matches)).collect::<Vec<_>>().join(", ")
+        }
+    };
+    let ports = match rule.ports.as_slice() {
+        [] => "any port".to_owned(),
+        ports => ports.iter().map(|port| self::port(&port.matches)).collect::<Vec<_>>().join(", "),
+    };
+    let preposition = match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    };
+    format!("{preposition} {peers} on {ports}")
+}
 
 /// One sentence on a direction.
 pub(super) fn summary(explanation: &DirectionExplanation) -> String {
@@ -195,5 +222,31 @@ pub(super) fn name_of(protocol: u8) -> String {
         Some(Protocol::Icmpv6) => "ICMPv6".to_owned(),
         Some(Protocol::Sctp) => "SCTP".to_owned(),
         None => format!("protocol {protocol}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sinew_api::object::{Object, decode_text};
+
+    use super::*;
+
+    #[test]
+    fn a_rule_is_one_line() {
+        let text = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\nspec:\n  endpointSelector: {}\n  \
+                    ingress:\n  - fromEndpoints: [{matchLabels: {app: web, tier: front}}]\n    \
+                    toPorts: [{ports: [{port: \"8080\", protocol: TCP}]}]\n  - fromEntities: [world]\n  - {}\n  egress:\n  \
+                    - toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]\n";
+        let Ok(Object::Policy(policy)) = decode_text("p.yaml", text).remove(0) else { panic!("no policy") };
+        assert_eq!(policy.problems, []);
+        let spec = &policy.specs[0];
+        let ingress: Vec<_> = spec.ingress.iter().map(|rule| rule_text(rule, Direction::Ingress)).collect();
+        assert!(ingress[0].starts_with("from {app=web, tier=front"), "{}", ingress[0]);
+        assert!(ingress[0].ends_with("} on 8080/TCP"), "{}", ingress[0]);
+        assert_eq!(ingress[1], "from entity world on any port");
+        assert_eq!(
+            rule_text(&spec.egress[0], Direction::Egress),
+            "to 10.0.0.0/8 except 10.1.0.0/16 on any port"
+        );
     }
 }

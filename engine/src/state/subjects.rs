@@ -92,7 +92,7 @@ impl Engine {
     /// A policy's version reaches the subjects that it selects. Returns them.
     pub(super) fn select(&mut self, name: &PolicyName, new: &Loaded) -> Vec<Subject> {
         let mut reached = Vec::new();
-        for (subject, selected) in &mut self.subjects {
+        for (subject, selected) in self.subjects.iter_mut() {
             let specs =
                 new.specs.iter().enumerate().filter(|(_, spec)| spec.subject.matches(&subject.labels));
             let mut any = false;
@@ -115,7 +115,7 @@ impl Engine {
         if changed.is_empty() && !ports {
             return;
         }
-        for (subject, selected) in &self.subjects {
+        for (subject, selected) in self.subjects.iter() {
             let asked = &selected.asked;
             if (ports && asked.peer_ports) || changed.iter().any(|id| asked.matchers.contains(id)) {
                 self.dirty.subjects.insert(subject.clone());
@@ -131,7 +131,7 @@ impl Engine {
             return;
         }
         let mut done: HashMap<Alike, Compiled> = HashMap::new();
-        for (subject, selected) in &self.subjects {
+        for (subject, selected) in self.subjects.iter() {
             if !dirty.contains(subject)
                 && let Some(alike) = &selected.alike
             {
