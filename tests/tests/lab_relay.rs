@@ -115,11 +115,10 @@ fn a_connection_is_seen_from_both_nodes_at_one_address() -> Result<()> {
     let client = ground.lab.node("a").pod("client", &[("app", "client")])?;
     let server = ground.lab.node("b").pod("server", &[("app", "server")])?;
     server.serve(&[PORT], &[])?;
-    for family in Family::BOTH {
-        ensure!(client.tcp(server.address(family), PORT)?.answered(), "{family:?}");
-    }
     let words = ["observe", "--to-pod", "default/server", "--to-port", "80", "--print-node-name"];
     wait_until("both nodes tell of the connection", SOON, || {
+        // A node that has not heard of a new pod yet gives its address only.
+        ensure!(client.tcp(server.address(Family::V6), PORT)?.answered(), "no policy is in force");
         let told = ground.told(&words)?;
         let seen = |node: &str, way: &str| has_line(&told, &[node, way, "default/client", "default/server"]);
         Ok(seen("[lab/a]", "policy-verdict") && seen("[lab/b]", "to-endpoint"))
@@ -165,10 +164,11 @@ fn nodes_come_go_die_and_freeze_under_way() -> Result<()> {
     let server = lab.node("c").pod("server", &[("app", "server")])?;
     server.serve(&[PORT], &[])?;
     lab.node("b").signal_agent(Signal::SIGSTOP)?;
-    ensure!(client.tcp(server.address(Family::V4), PORT)?.answered(), "pods go on");
-    wait_log(&flows, |log| {
-        has_line(log, &["[lab/a]", "default/client", "default/server"])
-            && has_line(log, &["[lab/c]", "default/client", "default/server"])
+    wait_until("the other nodes tell of a connection", SOON, || {
+        ensure!(client.tcp(server.address(Family::V4), PORT)?.answered(), "pods go on");
+        let log = fs::read_to_string(&flows)?;
+        let seen = |node| has_line(&log, &[node, "default/client", "default/server"]);
+        Ok(seen("[lab/a]") && seen("[lab/c]"))
     })?;
     ground.wait_states(&[("a", "Connected"), ("b", "Unavailable"), ("c", "Connected")])?;
     lab.node("b").signal_agent(Signal::SIGCONT)?;
