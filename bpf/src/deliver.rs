@@ -48,12 +48,12 @@ pub enum Action {
 }
 
 impl Action {
-    /// The observation point that the action is.
+    /// The observation point that the action is; `stack` is that of a packet which goes on from its hook as it came.
     #[inline(always)]
     #[must_use]
-    pub const fn point(&self) -> u8 {
+    pub const fn point(&self, stack: u8) -> u8 {
         match self {
-            Self::Stack | Self::Answer => event::point::TO_STACK,
+            Self::Stack | Self::Answer => stack,
             Self::Endpoint { .. } => event::point::TO_ENDPOINT,
             Self::Forward { .. } => event::point::TO_NETWORK,
             Self::Overlay { .. } => event::point::TO_OVERLAY,

@@ -92,10 +92,16 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
     /// Ends a run: leaves the event that it is worth.
     #[inline(always)]
     pub fn finish(self, result: Result<Action, Dropped>) -> Result<Action, Dropped> {
+        self.finish_at(result, event::point::TO_STACK)
+    }
+
+    /// The same for a hook behind which `stack` is what a packet comes to that goes on as it came.
+    #[inline(always)]
+    pub fn finish_at(self, result: Result<Action, Dropped>, stack: u8) -> Result<Action, Dropped> {
         match result {
             Ok(action) => {
                 if self.frame.report.kind != 0 {
-                    self.emit(self.frame.report.kind, action.point(), 0, 0);
+                    self.emit(self.frame.report.kind, action.point(stack), 0, 0);
                 }
             }
             Err(dropped) => {

@@ -3,6 +3,7 @@
 
 use super::{Frame, Run};
 use crate::abi::conntrack::flag as ct_flag;
+use crate::abi::event;
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -25,7 +26,8 @@ pub fn to_pod<M: Maps, P: Packet>(
 ) -> Result<Action, Dropped> {
     let mut run = Run::new(maps, packet, settings, now, frame);
     let result = judged(&mut run);
-    run.finish(result)
+    // Behind this hook is the pod's end of the pair.
+    run.finish_at(result, event::point::TO_ENDPOINT)
 }
 
 #[inline(always)]

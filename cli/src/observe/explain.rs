@@ -103,7 +103,8 @@ fn rule_line(rule: &DecidingRule, default_deny: bool) -> String {
     let did = match (default_deny, rule.shadow, rule.deny) {
         (true, ..) => "default deny by",
         (_, true, true) => "audit: would be denied by",
-        (_, true, false) => "audit: would be allowed by",
+        // A shadow is told of only where it denies: without a rule that does, by default.
+        (_, true, false) => "audit: would be denied by default by",
         (_, _, true) => "denied by",
         (..) => "allowed by",
     };

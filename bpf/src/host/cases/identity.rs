@@ -90,7 +90,10 @@ cases! {
     fn dp28_a_local_socket_is_host(f) {
         Case::new(World::open())
             .packet(Sent::to_pod(&API, 0, talk(f, NODE, API.place).udp()), Expected::Stack, NEW_OUT)
-            .event(source_is(1))
+            .event(|record| {
+                source_is(1)(record);
+                assert_eq!(record.point, crate::abi::event::point::TO_ENDPOINT, "it goes into the pod");
+            })
     }
 
     /// 28: a packet that came in by a device is not the host's, whatever its source: masqueraded traffic is world.

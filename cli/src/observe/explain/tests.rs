@@ -63,6 +63,17 @@ fn an_audit_rule_and_a_finer_reason() {
     );
 }
 
+/// What an audit policy would close passes because something else allows it; the line must not say that the audit allows.
+#[test]
+fn a_default_deny_in_audit_is_told_as_one() {
+    let switched_on = DecidingRule { shadow: true, deny: false, ..rule("cnp/shop/trial", true) };
+    let extensions = Extensions { rules: vec![switched_on], ..Extensions::default() };
+    assert_eq!(
+        lines(&extensions),
+        ["ingress audit: would be denied by default by cnp/shop/trial spec.ingress[0] (shop/db.yaml:9)"]
+    );
+}
+
 #[test]
 fn a_flow_of_another_server_tells_at_least_the_policies() {
     let policy = Policy {
