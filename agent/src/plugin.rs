@@ -82,7 +82,8 @@ fn execute(invocation: &Invocation) -> Result<Option<serde_json::Value>, PluginE
             expect_done(exchange::ask(&config.run_dir, &Request::Check(attachment.clone()), exchange::CHECK)?)
         }
         Invocation::Gc { config, valid } => {
-            expect_done(exchange::ask(&config.run_dir, &Request::Gc { valid: valid.clone() }, exchange::GC)?)
+            let request = Request::Gc { network: config.name.clone(), valid: valid.clone() };
+            expect_done(exchange::ask(&config.run_dir, &request, exchange::GC)?)
         }
         Invocation::Status { config } => {
             let response = exchange::ask(&config.run_dir, &Request::Status, exchange::STATUS)

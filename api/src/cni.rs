@@ -22,8 +22,11 @@ pub enum Request {
     },
     /// Is the attachment as it should be?
     Check(Attachment),
-    /// Remove every attachment that is not named here.
+    /// Remove every attachment to the network that is not named here.
     Gc {
+        /// `name` of the network's configuration.
+        #[serde(default)]
+        network: String,
         /// `cni.dev/valid-attachments`: pairs of container id and ifname.
         valid: Vec<(String, String)>,
     },
@@ -41,6 +44,9 @@ pub struct Attachment {
     pub netns: String,
     /// `CNI_IFNAME`: name of the interface in the pod.
     pub ifname: String,
+    /// `name` of the network's configuration, by which GC goes; empty where it is not known.
+    #[serde(default)]
+    pub network: String,
     /// `K8S_POD_NAMESPACE` of `CNI_ARGS`, or empty.
     #[serde(default)]
     pub pod_namespace: String,

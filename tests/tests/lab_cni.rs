@@ -269,6 +269,12 @@ fn gc_removes_what_the_runtime_does_not_name() -> Result<()> {
     let mut gc = keep.call("GC", "");
     let valid = json!([{"containerID": "keep-1", "ifname": "eth0"}]);
     gc.config = BTreeMap::from([("cni.dev/valid-attachments".to_owned(), valid)]);
+    // The list of another network names none of this one's, and takes none of them away.
+    let before = Left::on(node)?;
+    let mut of_another = gc.clone();
+    of_another.config.insert("name".to_owned(), json!("another"));
+    node.cni(&of_another)?.into_result()?;
+    assert_eq!(Left::on(node)?, before);
     node.cni(&gc)?.into_result()?;
     assert_eq!(Left::on(node)?, kept);
     Ok(())

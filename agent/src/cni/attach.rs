@@ -87,20 +87,23 @@ impl Attacher {
         if differences.is_empty() { Ok(()) } else { Err(Refusal::Differs(differences.join("; "))) }
     }
 
-    /// GC: removes every attachment but these, and links of ours that no attachment claims.
+    /// GC: removes every attachment to a network but these, and links of ours that no attachment claims. An attachment of
+    /// which no network is known, since its file was lost, is taken for one to this network: nobody else would remove it.
     ///
     /// # Errors
     /// The first thing that could not be removed; the rest has been tried.
-    pub async fn gc(&self, valid: &[AttachmentKey]) -> Result<(), Refusal> {
+    pub async fn gc(&self, network: &str, valid: &[AttachmentKey]) -> Result<(), Refusal> {
         // Links first: one that is made meanwhile has its attachment's file before.
         let links = self.netlink.pod_links().await?;
         let standing = self.ask(Step::List).await?;
         let mut outcome = Ok(());
-        for key in standing.iter().filter(|key| !valid.contains(key)) {
-            outcome = outcome.and(self.del(key).await);
+        for (key, of) in &standing {
+            if (of == network || of.is_empty()) && !valid.contains(key) {
+                outcome = outcome.and(self.del(key).await);
+            }
         }
         let claimed: BTreeSet<String> =
-            standing.iter().map(|key| veth::host_link_name(&key.container_id, &key.ifname)).collect();
+            standing.iter().map(|(key, _)| veth::host_link_name(&key.container_id, &key.ifname)).collect();
         for link in links.iter().filter(|link| !claimed.contains(&link.name)) {
             tracing::warn!(interface = link.name, "an interface of nobody is removed");
             outcome =

@@ -68,6 +68,7 @@ mod tests {
                 container_id: container_id.into(),
                 netns: "/run/netns/x".into(),
                 ifname: "eth0".into(),
+                network: String::new(),
                 pod_namespace: String::new(),
                 pod_name: String::new(),
                 pod_uid: String::new(),

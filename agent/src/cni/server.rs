@@ -113,7 +113,7 @@ async fn carry_out(attacher: &Attacher, request: &Request) -> Result<Response, R
             attacher.del(&key).await.map(|()| Response::Done)
         }
         Request::Check(attachment) => attacher.check(attachment).await.map(|()| Response::Done),
-        Request::Gc { valid } => {
+        Request::Gc { network, valid } => {
             let valid: Vec<AttachmentKey> = valid
                 .iter()
                 .map(|(container_id, ifname)| AttachmentKey {
@@ -121,7 +121,7 @@ async fn carry_out(attacher: &Attacher, request: &Request) -> Result<Response, R
                     ifname: ifname.clone(),
                 })
                 .collect();
-            attacher.gc(&valid).await.map(|()| Response::Done)
+            attacher.gc(network, &valid).await.map(|()| Response::Done)
         }
         Request::Status => attacher.status().await.map(|()| Response::Done),
     }

@@ -29,8 +29,8 @@ pub enum Step {
     End(AttachmentKey, Reply<()>),
     /// What the link of an attachment should be.
     Find(AttachmentKey, Reply<PodLink>),
-    /// All attachments.
-    List(Reply<Vec<AttachmentKey>>),
+    /// All attachments, each with the name of its network.
+    List(Reply<Vec<(AttachmentKey, String)>>),
     /// Could an ADD be served?
     Available(Reply<()>),
 }

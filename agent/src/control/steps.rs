@@ -27,7 +27,10 @@ impl<S: Store> Control<S> {
             Step::Close(key, reply) => drop(reply.send(self.close(&key))),
             Step::End(key, reply) => drop(reply.send(self.end(&key))),
             Step::Find(key, reply) => drop(reply.send(self.find(&key))),
-            Step::List(reply) => drop(reply.send(Ok(self.ledger.entries().map(Entry::key).collect()))),
+            Step::List(reply) => {
+                let listed = |entry: &Entry| (entry.key(), entry.attachment.network.clone());
+                drop(reply.send(Ok(self.ledger.entries().map(listed).collect())));
+            }
             Step::Available(reply) => drop(reply.send(self.available())),
         }
     }

@@ -25,6 +25,8 @@ const DEFAULT_STATE_DIR: &str = "/var/lib/sinew";
 pub struct NetworkConfig {
     /// `cniVersion`, one of the supported ones.
     pub version: String,
+    /// `name`: the network's; empty for DEL, which goes by the container alone.
+    pub name: String,
     /// `runDir`: where the agent's sockets are.
     pub run_dir: PathBuf,
     /// `stateDir`: where DELs are queued while the agent is away.
@@ -59,13 +61,14 @@ impl NetworkConfig {
             version: version_of(&fields)?,
             run_dir: directory(&fields, "runDir", DEFAULT_RUN_DIR)?,
             state_dir: directory(&fields, "stateDir", DEFAULT_STATE_DIR)?,
+            name: String::new(),
             dns: None,
             labels: BTreeMap::new(),
             valid_attachments: None,
             previous: None,
         };
         if strictness == Strictness::Whole {
-            must_be_name(&fields)?;
+            config.name = name_of(&fields)?;
             for (key, value) in &fields {
                 config.take(key, value)?;
             }
@@ -121,7 +124,7 @@ fn version_of(fields: &Map<String, Value>) -> Result<String, PluginError> {
     }
 }
 
-fn must_be_name(fields: &Map<String, Value>) -> Result<(), PluginError> {
+fn name_of(fields: &Map<String, Value>) -> Result<String, PluginError> {
     let Some(value) = fields.get("name") else {
         return Err(invalid("name", "the network's name is missing"));
     };
@@ -130,7 +133,7 @@ fn must_be_name(fields: &Map<String, Value>) -> Result<(), PluginError> {
     let good = characters.next().is_some_and(|first| first.is_ascii_alphanumeric())
         && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
     if good {
-        Ok(())
+        Ok(name.to_owned())
     } else {
         Err(invalid("name", "a letter or digit, then letters, digits, '_', '.' and '-' only"))
     }

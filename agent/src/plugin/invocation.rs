@@ -65,6 +65,7 @@ impl Invocation {
                                 .to_owned(),
                     });
                 }
+                attachment.network.clone_from(&config.name);
                 attachment.labels.clone_from(&config.labels);
                 Ok(Self::Add { config, attachment, skip_netns_test: override_netns(env) })
             }
@@ -72,6 +73,7 @@ impl Invocation {
                 let mut attachment = attachment(env)?;
                 let config = NetworkConfig::parse(input, Strictness::Whole)?;
                 previous_must_name(&config, &attachment)?;
+                attachment.network.clone_from(&config.name);
                 attachment.labels.clone_from(&config.labels);
                 Ok(Self::Check { config, attachment })
             }
@@ -152,6 +154,7 @@ fn attachment(env: Env) -> Result<Attachment, PluginError> {
         container_id,
         netns,
         ifname,
+        network: String::new(),
         pod_namespace: pod.namespace,
         pod_name: pod.name,
         pod_uid: pod.uid,

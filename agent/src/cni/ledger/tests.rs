@@ -9,6 +9,7 @@ fn attachment(container_id: &str) -> Attachment {
         container_id: container_id.into(),
         netns: "/run/netns/x".into(),
         ifname: "eth0".into(),
+        network: String::new(),
         pod_namespace: String::new(),
         pod_name: String::new(),
         pod_uid: String::new(),
