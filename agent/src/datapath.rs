@@ -20,6 +20,7 @@ mod counters;
 mod events;
 mod grace;
 mod links;
+mod merge;
 mod pins;
 mod readings;
 mod tables;

@@ -80,7 +80,7 @@ pub async fn run(
         // as long as records come, each time for a handful of them.
         loop {
             let more = rings.drain(BATCH, &mut records);
-            came |= !records.is_empty();
+            came |= !records.is_empty() || !rings.is_settled();
             if views.has_changed().unwrap_or(false) {
                 names.update(views.borrow_and_update().snapshot.clone());
             }

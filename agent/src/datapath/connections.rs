@@ -149,7 +149,7 @@ fn add_removed(
 }
 
 /// The time that programs stamp with.
-fn monotonic_nanoseconds() -> u64 {
+pub(super) fn monotonic_nanoseconds() -> u64 {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map(|now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
         .unwrap_or_default()

@@ -14,6 +14,8 @@ use tokio::io::unix::AsyncFd;
 
 use super::DatapathError;
 use super::abi::Abi;
+use super::connections::monotonic_nanoseconds;
+use super::merge::Merge;
 use super::pins::typed;
 
 /// `BPF_MAP_TYPE_RINGBUF`.
@@ -22,6 +24,7 @@ const RING_TYPE: u32 = 27;
 /// One ring for each CPU. Records of a CPU come in order; [`Self::drain`] merges CPUs by time.
 pub struct EventRings {
     rings: Vec<RingBuf<MapData>>,
+    merge: Merge,
     counts: PerCpuArray<MapData, Abi<RingCount>>,
 }
 
@@ -48,12 +51,13 @@ impl EventRings {
             };
             rings.push(typed(Map::RingBuf(ring), "EVENTS")?);
         }
-        Ok(Self { rings, counts: typed(counts, "RINGS")? })
+        Ok(Self { rings, merge: Merge::default(), counts: typed(counts, "RINGS")? })
     }
 
-    /// Takes up to `limit` records from each ring into `into`, in the order of their time. Whether a ring may have more.
+    /// Takes up to `limit` records from each ring, and gives out those before which none can come, in the order of their
+    /// time. Whether a ring may have more.
     pub fn drain(&mut self, limit: usize, into: &mut Vec<EventRecord>) -> bool {
-        let (start, mut more) = (into.len(), false);
+        let (mut reading, mut more) = (self.merge.begin(monotonic_nanoseconds()), false);
         for ring in &mut self.rings {
             let mut taken = 0;
             while taken < limit
@@ -62,13 +66,22 @@ impl EventRings {
                 taken += 1;
                 if item.len() == size_of::<EventRecord>() {
                     // SAFETY: the length is that of a record, which is integers only; the read needs no alignment.
-                    into.push(unsafe { item.as_ptr().cast::<EventRecord>().read_unaligned() });
+                    reading.take(unsafe { item.as_ptr().cast::<EventRecord>().read_unaligned() });
                 }
             }
-            more |= taken == limit;
+            if taken == limit {
+                reading.has_more();
+                more = true;
+            }
         }
-        into[start..].sort_by_key(|record| record.time);
+        reading.end(into);
         more
+    }
+
+    /// Whether no record that was taken waits for older ones.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.merge.is_empty()
     }
 
     /// Records lost since the maps were made, because a ring was full.
