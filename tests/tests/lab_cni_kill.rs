@@ -30,8 +30,8 @@ const LEAST: [(Victim, &str, usize); 4] = [
     (Victim::Agent, "ADD", 48),
     (Victim::Agent, "DEL", 21),
 ];
-/// After so many steps comes another node: one has 254 addresses, a released one rests for half a minute, and a quick
-/// machine takes two for some steps.
+/// After so many steps comes another node: one has 254 addresses, each step takes one, and a released one rests for a
+/// minute.
 const STEPS_OF_A_NODE: usize = 100;
 /// An agent's start is a second of the verifier's work; it took 55 s on two cores with a load of 28.
 const SETTLE: Duration = Duration::from_secs(180);
