@@ -104,6 +104,10 @@ pub struct NodeArguments {
     /// Time between two signs of life of one direction of a connection, such as 5s or 1m.
     #[arg(long, env = "SINEW_MONITOR_AGGREGATION_INTERVAL", default_value = "5s", value_parser = humantime::parse_duration)]
     pub monitor_aggregation_interval: Duration,
+    /// Drops that each CPU reports a second, so that a flood of refused packets leaves the processor and the kept flows to
+    /// others; what is beyond is counted, by reason and as suppressed. 0: every one is reported.
+    #[arg(long, env = "SINEW_MONITOR_DROP_LIMIT", default_value_t = 500, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub monitor_drop_limit: u32,
     /// Bytes of each CPU's ring of events; a node with bursts of many new connections may want more than 1 MiB.
     #[arg(long, env = "SINEW_EVENT_RING_BYTES", default_value_t = 1 << 20)]
     pub event_ring_bytes: u32,
@@ -187,6 +191,8 @@ pub struct Config {
     pub store: StoreArgument,
     /// How the node is set up.
     pub node: NodeArguments,
+    /// Whether the programs report and flows are kept.
+    pub flows: bool,
     /// Where flows are served besides the agent's socket.
     pub observer: Option<ObserverPort>,
     /// Metrics, and where they are served.
@@ -219,6 +225,12 @@ impl Config {
             }
             Aggregation::Maximum => u64::MAX,
         }
+    }
+
+    /// Nanoseconds between two records of drops on a CPU ([`sinew_bpf::settings::Settings::drop_interval`]).
+    #[must_use]
+    pub fn drop_interval(&self) -> u32 {
+        1_000_000_000_u32.checked_div(self.node.monitor_drop_limit).unwrap_or(0)
     }
 
     /// Whether pods have IPv4 addresses.
@@ -302,9 +314,15 @@ impl TryFrom<Arguments> for Config {
         if node.mark == 0 || node.mark & 0xc000 != 0 {
             return Err(wrong("--mark", "at least one bit, and neither 0x4000 nor 0x8000"));
         }
+        let flows = observer.enable_hubble;
         let observer = observer.port()?;
         let metrics = metrics.port()?;
-        Ok(Self { place, store, node, observer, metrics })
+        if !flows && (observer.is_some() || !metrics.hubble.is_empty()) {
+            let message =
+                "no flows are made then, and --hubble-listen-address or --hubble-metrics asks for them";
+            return Err(wrong("--enable-hubble", message));
+        }
+        Ok(Self { place, store, node, flows, observer, metrics })
     }
 }
 
@@ -365,6 +383,20 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_reported_drops() {
+        for (flags, interval) in [
+            ("", 2_000_000),
+            ("--monitor-drop-limit 1", 1_000_000_000),
+            ("--monitor-drop-limit 1000000", 1_000),
+            ("--monitor-drop-limit 0", 0),
+        ] {
+            assert_eq!(parse(&format!("{GOOD} {flags}")).unwrap().drop_interval(), interval, "{flags}");
+        }
+        let line = format!("{GOOD} --monitor-drop-limit 1000001");
+        assert!(Arguments::try_parse_from(line.split_whitespace()).is_err());
+    }
+
+    #[test]
     fn what_does_not_fit_names_its_flag() {
         for (change, flag) in [
             ("--node-name a=--node-name A_b", "--node-name"),
@@ -377,6 +409,10 @@ mod tests {
             ("--underlay eth0=", "--underlay"),
             ("--underlay eth0=--underlay eth0 --event-ring-bytes 5000", "--event-ring-bytes"),
             ("--underlay eth0=--underlay eth0 --mark 0x4000", "--mark"),
+            (
+                "--underlay eth0=--underlay eth0 --enable-hubble false --hubble-listen-address :1 --hubble-disable-tls",
+                "--enable-hubble",
+            ),
             ("--underlay eth0=--underlay eth0 --hubble-listen-address :4244", "--hubble-listen-address"),
             (
                 "--underlay eth0=--underlay eth0 --monitor-aggregation-interval 0s",

@@ -168,6 +168,7 @@ impl Datapath {
         let events = EventRings::open(
             pins.take(&mut loaded, "EVENTS")?,
             pins.take(&mut loaded, "RINGS")?,
+            pins.take(&mut loaded, "DROP_RECORDS")?,
             config.ring_bytes,
         )?;
         let counters = counters::Counters::open(&mut |name| pins.take(&mut loaded, name))?;

@@ -71,7 +71,7 @@ pub async fn run(
     mut counting: Option<Counting>,
 ) -> io::Result<std::convert::Infallible> {
     let bells = rings.bells()?;
-    let mut lost = Losses::default();
+    let (mut lost, mut suppressed) = (Losses::default(), Losses::default());
     let mut names = Names::new(&settings, Clock::now(), views.borrow_and_update().snapshot.clone());
     let (mut records, mut seen) = (Vec::new(), Vec::new());
     loop {
@@ -110,6 +110,9 @@ pub async fn run(
                 ..LostEvent::default()
             };
             journal.record_lost(event, SystemTime::now());
+        }
+        if let Some(count) = suppressed.since(rings.suppressed()) {
+            journal.record_suppressed(count, SystemTime::now());
         }
         if came {
             sleep(INTERVAL).await;

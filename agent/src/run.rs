@@ -90,12 +90,13 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let cni_socket = config.place.run_dir.join(cni_server::SOCKET);
     let port = config.observer.clone();
     let metrics = config.metrics.clone();
+    let flows = config.flows;
     let started = control::start(config, object, kernel).await?;
     let Started { control, steps, asks, view, constants, rings, readings, counted, netlink } = started;
     tracing::info!(node = constants.node, store = constants.store, "the agent is up");
 
     let sources = Sources {
-        journal: Arc::new(journal(&constants, port.as_ref(), &socket)),
+        journal: Arc::new(journal(&constants, flows, port.as_ref(), &socket)),
         constants: Arc::new(constants),
         view: view.clone(),
         asks,
@@ -128,13 +129,15 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
 }
 
 /// The journal of this node, which says of itself where it answers.
-fn journal(constants: &Constants, port: Option<&ObserverPort>, socket: &Path) -> Journal {
+fn journal(constants: &Constants, flows: bool, port: Option<&ObserverPort>, socket: &Path) -> Journal {
     let name = format!("{}/{}", constants.cluster, constants.node);
     let mut settings = JournalSettings::new(&name, env!("CARGO_PKG_VERSION"));
     if let Some(own) = server::peers::peers_of(&BTreeMap::new(), constants, port, socket).remove(&name) {
         settings.address = own.address;
         settings.tls = own.tls;
     }
+    settings.off =
+        (!flows).then_some("this node makes no flows: sinew-agent runs with --enable-hubble=false");
     Journal::new(settings, SystemTime::now())
 }
 

@@ -185,6 +185,9 @@ impl Agent for AgentService {
     }
 
     async fn monitor(&self, request: Request<MonitorRequest>) -> Result<Response<monitor::Events>, Status> {
+        if let Some(why) = self.sources.journal.off() {
+            return Err(Status::failed_precondition(why));
+        }
         Ok(Response::new(monitor::events(self.sources.records.subscribe(), request.into_inner())))
     }
 

@@ -18,7 +18,7 @@ use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
 use crate::identity::Lookup;
-use crate::maps::Maps;
+use crate::maps::{Maps, Urgency};
 use crate::packet::Packet;
 use crate::parse::{self, Parsed};
 use crate::reject;
@@ -114,9 +114,20 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
 
     #[inline(always)]
     fn emit(&self, kind: u8, point: u8, reason: u16, place: u16) {
+        if self.settings.records == 0 {
+            return;
+        }
+        let mut urgency = Urgency::Trace;
+        if kind == event::kind::DROP {
+            urgency = Urgency::Drop;
+            let interval = self.settings.drop_interval;
+            if interval != 0 && !self.maps.may_report_drop(self.frame.now, interval) {
+                return;
+            }
+        }
         let parsed = &self.frame.parsed;
         let report = &self.frame.report;
-        self.maps.emit(|record| {
+        self.maps.emit(urgency, |record| {
             record.kind = kind;
             record.point = point;
             record.flags = report.flags | event::flag::HAS_MACS;

@@ -29,7 +29,9 @@ use crate::abi::{
     Address, CtEntry, CtKey, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry, PolicyKey, PrefixKey,
     StateWord,
 };
-use crate::maps::{AnswerCount, CtTable, DropCount, FragmentKey, FragmentPorts, Maps, RuleCount};
+use crate::maps::{
+    AnswerCount, CtTable, DropCount, DropRecords, FragmentKey, FragmentPorts, Maps, RuleCount, Urgency,
+};
 
 /// The maps of one node, in plain memory. What packets write lies in cells, as the kernel's maps do.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +62,8 @@ pub struct HostMaps {
     pub drops: RefCell<BTreeMap<u16, DropCount>>,
     /// Answers to refused packets.
     pub answers: RefCell<AnswerCount>,
+    /// Records of drops that were made and suppressed.
+    pub drop_records: Cell<DropRecords>,
     /// Records left, with sequence numbers from 1 and the time of `clock`.
     pub events: RefCell<Vec<EventRecord>>,
     /// What records carry as their time, nanoseconds.
@@ -175,7 +179,14 @@ impl Maps for HostMaps {
         self.answers.borrow_mut().take(now)
     }
 
-    fn emit(&self, fill: impl FnOnce(&mut EventRecord)) {
+    fn may_report_drop(&self, now: u64, interval: u32) -> bool {
+        let mut records = self.drop_records.get();
+        let may = records.take(now, interval);
+        self.drop_records.set(records);
+        may
+    }
+
+    fn emit(&self, _: Urgency, fill: impl FnOnce(&mut EventRecord)) {
         let mut record = EventRecord::default();
         fill(&mut record);
         let mut events = self.events.borrow_mut();

@@ -146,14 +146,54 @@ impl AnswerCount {
     }
 }
 
+/// Records of dropped packets on one CPU: how far they have used up the time that each is allowed to take.
+///
+/// A flood of refused packets would otherwise take the reader's processor and push everything else out of the flows that
+/// a node keeps. What is suppressed here is a record, never a count: drops are counted packet by packet ([`DropCount`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropRecords {
+    /// When the records made so far are paid for, nanoseconds of `CLOCK_MONOTONIC`: each one puts it off by an interval.
+    pub paid: u64,
+    /// Records not made.
+    pub suppressed: u64,
+}
+
+impl DropRecords {
+    /// A CPU that had no drops for a while may report as many at once as fit into this time, nanoseconds.
+    const BURST: u64 = 1_000_000_000;
+
+    /// Whether one more may be made, where each takes `interval` nanoseconds in the long run.
+    #[inline(always)]
+    pub fn take(&mut self, now: u64, interval: u32) -> bool {
+        let earliest = now.saturating_sub(Self::BURST);
+        let paid = if self.paid > earliest { self.paid } else { earliest };
+        if paid > now {
+            self.suppressed += 1;
+            return false;
+        }
+        self.paid = paid + u64::from(interval);
+        true
+    }
+}
+
 /// What one CPU's ring has taken and lost.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingCount {
     /// Records that were due, taken or lost.
     pub sequence: u64,
-    /// Records lost because the ring was full.
+    /// Records lost because the ring was full, for traces because three quarters of it were.
     pub lost: u64,
+}
+
+/// What a ring does with a record where room is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// It tells of a drop: it may take the last byte.
+    Drop,
+    /// It tells what became of an allowed packet: it leaves a quarter of the ring to drops.
+    Trace,
 }
 
 /// What stages read and write. Everything is looked up at the moment of the call; nothing is cached between packets.
@@ -201,6 +241,8 @@ pub trait Maps {
     fn count_drop(&self, reason: u16, bytes: u32);
     /// Whether a refused packet may be answered now.
     fn may_answer(&self, now: u64) -> bool;
+    /// Whether a dropped packet may be reported now, where each report takes `interval` nanoseconds in the long run.
+    fn may_report_drop(&self, now: u64, interval: u32) -> bool;
     /// Leaves a record on this CPU's ring, with time and sequence; `fill` gets a zeroed record.
-    fn emit(&self, fill: impl FnOnce(&mut EventRecord));
+    fn emit(&self, urgency: Urgency, fill: impl FnOnce(&mut EventRecord));
 }

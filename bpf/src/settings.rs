@@ -23,6 +23,13 @@ pub struct Settings {
     pub lower_hop_limit: u8,
     /// The longest packet, from its IP header on, that fits into the overlay's; 0 without one.
     pub overlay_mtu: u32,
+    /// Nanoseconds between two records of dropped packets on one CPU in the long run ([`crate::maps::DropRecords`]);
+    /// 0: every drop is reported.
+    pub drop_interval: u32,
+    /// 1: programs leave records; 0: they only count.
+    pub records: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
 }
 
 impl Settings {
@@ -37,7 +44,10 @@ impl Settings {
         reject: 0,
         lower_hop_limit: 1,
         overlay_mtu: 0,
+        drop_interval: 0,
+        records: 1,
+        reserved: [0; 3],
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 32);
+const _: () = assert!(size_of::<Settings>() == 40);

@@ -152,11 +152,22 @@ fn facts(status: &GetStatusResponse, now: SystemTime) -> Vec<(&'static str, Stri
         facts.push(("other node", format!("{} {life}, {}", node.name, node.addresses.join(", "))));
     }
     if let Some(flows) = &status.flows {
-        facts.push((
-            "flows",
-            format!("{} seen, {:.1}/s, {} of {} kept", flows.seen, flows.rate, flows.held, flows.capacity),
-        ));
-        facts.push(("lost", losses(flows)));
+        if flows.off.is_empty() {
+            facts.push((
+                "flows",
+                format!(
+                    "{} seen, {:.1}/s, {} of {} kept",
+                    flows.seen, flows.rate, flows.held, flows.capacity
+                ),
+            ));
+            facts.push(("lost", losses(flows)));
+        } else {
+            facts.push(("flows", flows.off.clone()));
+        }
+        if flows.suppressed > 0 {
+            let text = format!("{} drops, counted and not shown (--monitor-drop-limit)", flows.suppressed);
+            facts.push(("suppressed", text));
+        }
     }
     let filling = status.maps.iter().filter(|map| map::tone(map.pressure) != Tone::Plain);
     let filling =

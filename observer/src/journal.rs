@@ -49,6 +49,8 @@ pub struct JournalSettings {
     pub tls: Option<String>,
     /// Version of the program.
     pub version: String,
+    /// Why there are no flows, where the node was told not to make them.
+    pub off: Option<&'static str>,
     /// Limits of the ring of flows.
     pub flows: Capacity,
     /// Limits of the ring of agent events.
@@ -64,6 +66,7 @@ impl JournalSettings {
             address: String::new(),
             tls: None,
             version: version.to_owned(),
+            off: None,
             flows: Capacity { entries: DEFAULT_FLOWS, bytes: DEFAULT_BYTES },
             events: Capacity { entries: 1024, bytes: 1 << 20 },
         }
@@ -79,6 +82,7 @@ pub struct Journal<S = Arc<Flow>> {
     events: Arc<Ring<Arc<Happening>>>,
     seen: AtomicU64,
     losses: Arc<[AtomicU64; 4]>,
+    suppressed: AtomicU64,
     rate: Rate,
     namespaces: Namespaces,
 }
@@ -111,6 +115,8 @@ pub struct JournalStatus {
     /// Events lost since the start, by cause; causes without a loss are left out. What a client that lagged did not
     /// get is among them.
     pub losses: Vec<(LostEventSource, u64)>,
+    /// Drops since the start that the kernel counted and did not report.
+    pub suppressed: u64,
 }
 
 impl<S: Sighting> Journal<S> {
@@ -124,6 +130,7 @@ impl<S: Sighting> Journal<S> {
             started: now,
             seen: AtomicU64::new(0),
             losses: Default::default(),
+            suppressed: AtomicU64::new(0),
             rate: Rate::default(),
             namespaces: Namespaces::default(),
         }
@@ -156,6 +163,15 @@ impl<S: Sighting> Journal<S> {
         self.flows.write([Record::Lost(lost, now.into())]);
     }
 
+    /// Writes word of drops that the kernel counted and did not report, because there were too many. To clients they are
+    /// missing between kernel and agent, for which Hubble has one number; here they have a count of their own.
+    pub fn record_suppressed(&self, drops: u64, now: SystemTime) {
+        self.suppressed.fetch_add(drops, Ordering::Relaxed);
+        let source = LostEventSource::PerfEventRingBuffer.into();
+        let lost = LostEvent { source, num_events_lost: drops, ..LostEvent::default() };
+        self.flows.write([Record::Lost(lost, now.into())]);
+    }
+
     /// Writes an event of the agent.
     pub fn record_event(&self, event: AgentEvent, now: SystemTime) {
         self.events.write([Arc::new(Happening { event, time: now.into() })]);
@@ -165,6 +181,12 @@ impl<S: Sighting> Journal<S> {
     #[must_use]
     pub fn node_name(&self) -> &str {
         &self.settings.node_name
+    }
+
+    /// Why it holds no flows, where that is so.
+    #[must_use]
+    pub fn off(&self) -> Option<&'static str> {
+        self.settings.off
     }
 
     /// Its numbers.
@@ -185,6 +207,7 @@ impl<S: Sighting> Journal<S> {
             seen: self.seen.load(Ordering::Relaxed),
             rate: self.rate.per_second(Timestamp::from(now).seconds),
             losses: losses.filter(|(_, count)| *count > 0).collect(),
+            suppressed: self.suppressed.load(Ordering::Relaxed),
         }
     }
 
@@ -196,6 +219,9 @@ impl<S: Sighting> Journal<S> {
 #[tonic::async_trait]
 impl<S: Sighting> Source for Journal<S> {
     async fn flows(&self, query: FlowQuery) -> Result<Answers<GetFlowsResponse>, Status> {
+        if let Some(why) = self.settings.off {
+            return Err(Status::failed_precondition(why));
+        }
         let filters = query.filters;
         let take = move |record: &Record<S>| match record {
             Record::Flow(flow) => {

@@ -16,6 +16,9 @@ const LISTEN: &str = "--hubble-listen-address";
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Observer")]
 pub struct ObserverArguments {
+    /// Whether the kernel reports events and their flows are kept and served; without them the node only counts.
+    #[arg(long, env = "SINEW_ENABLE_HUBBLE", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub enable_hubble: bool,
     /// Address to serve flows at for relays and clients, such as :4244; without it only the agent's socket has them.
     #[arg(long, env = "SINEW_HUBBLE_LISTEN_ADDRESS", value_name = "[ADDRESS]:PORT", value_parser = parse_listen)]
     pub hubble_listen_address: Option<SocketAddr>,

@@ -296,6 +296,8 @@ fn datapath_config(config: &Config, overlay: Option<&Link>) -> DatapathConfig {
             mark: config.node.mark,
             tunnel_port: config.node.tunnel_port.to_be(),
             report_interval: config.report_interval(),
+            drop_interval: config.drop_interval(),
+            records: u8::from(config.flows),
             reject: u8::from(config.node.policy_deny_response == DenyResponse::Reject),
             ..Settings::DUAL_STACK
         },

@@ -3,7 +3,7 @@
 use aya::Pod;
 use aya::maps::MapError;
 use sinew_bpf::abi::{Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey};
-use sinew_bpf::maps::{AnswerCount, DropCount, RingCount, RuleCount, TableCount};
+use sinew_bpf::maps::{AnswerCount, DropCount, DropRecords, RingCount, RuleCount, TableCount};
 use sinew_bpf::settings::Settings;
 
 use super::DatapathError;
@@ -28,6 +28,7 @@ pod!(
     PolicyKey,
     AnswerCount,
     DropCount,
+    DropRecords,
     RingCount,
     RuleCount,
     TableCount,

@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use aya::maps::{ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf};
 use sinew_bpf::abi::EventRecord;
-use sinew_bpf::maps::RingCount;
+use sinew_bpf::maps::{DropRecords, RingCount};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -26,11 +26,12 @@ pub struct EventRings {
     rings: Vec<RingBuf<MapData>>,
     merge: Merge,
     counts: PerCpuArray<MapData, Abi<RingCount>>,
+    drops: PerCpuArray<MapData, Abi<DropRecords>>,
 }
 
 impl EventRings {
     /// Opens the rings, and makes those that are missing.
-    pub(super) fn open(map: Map, counts: Map, bytes: u32) -> Result<Self, DatapathError> {
+    pub(super) fn open(map: Map, counts: Map, drops: Map, bytes: u32) -> Result<Self, DatapathError> {
         let mut outer: ArrayOfMaps<MapData, MapData> = typed(map, "EVENTS")?;
         let cpus = aya::util::online_cpus()
             .map_err(|(path, error)| DatapathError::kernel(format!("reading {path}"), error))?;
@@ -51,7 +52,12 @@ impl EventRings {
             };
             rings.push(typed(Map::RingBuf(ring), "EVENTS")?);
         }
-        Ok(Self { rings, merge: Merge::default(), counts: typed(counts, "RINGS")? })
+        Ok(Self {
+            rings,
+            merge: Merge::default(),
+            counts: typed(counts, "RINGS")?,
+            drops: typed(drops, "DROP_RECORDS")?,
+        })
     }
 
     /// Takes up to `limit` records from each ring, and gives out those before which none can come, in the order of their
@@ -84,11 +90,18 @@ impl EventRings {
         self.merge.is_empty()
     }
 
-    /// Records lost since the maps were made, because a ring was full.
+    /// Records lost since the maps were made, because a ring was full, or too full for a trace.
     #[must_use]
     pub fn lost(&self) -> u64 {
         let Ok(counts) = self.counts.get(&0, 0) else { return 0 };
         counts.iter().map(|Abi(count)| count.lost).sum()
+    }
+
+    /// Records of drops that were not made since the maps were made, because there were too many.
+    #[must_use]
+    pub fn suppressed(&self) -> u64 {
+        let Ok(counts) = self.drops.get(&0, 0) else { return 0 };
+        counts.iter().map(|Abi(count)| count.suppressed).sum()
     }
 
     /// Rings when a program wakes its reader. Within a runtime of tokio only.

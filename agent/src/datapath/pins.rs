@@ -34,6 +34,7 @@ const PINNED: &[(&str, u32, u32)] = &[
     ("RULES", 4, 24),
     ("DROPS", 4, 16),
     ("EVENTS", 4, 4),
+    ("DROP_RECORDS", 4, 16),
     ("RINGS", 4, 16),
     ("NEXT", 4, 4),
     ("ANSWERS", 4, 32),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{HashMap, MapData, PerCpuArray};
 use sinew_bpf::abi::StateWord;
-use sinew_bpf::maps::{AnswerCount, FragmentKey, FragmentPorts, RingCount};
+use sinew_bpf::maps::{AnswerCount, DropRecords, FragmentKey, FragmentPorts, RingCount};
 
 use super::DatapathError;
 use super::abi::Abi;
@@ -31,6 +31,7 @@ pub struct Readings {
     fragments: Fragments,
     counters: Counters,
     rings: PerCpuArray<MapData, Abi<RingCount>>,
+    drop_records: PerCpuArray<MapData, Abi<DropRecords>>,
     answers: PerCpuArray<MapData, Abi<AnswerCount>>,
 }
 
@@ -45,6 +46,8 @@ pub struct Reading {
     pub rules: BTreeMap<u32, RuleHits>,
     /// The event rings, by CPU.
     pub rings: Vec<RingTotal>,
+    /// Records of drops that were not made, because there were too many.
+    pub suppressed: u64,
     /// Answers to refused packets.
     pub answers: AnswerTotal,
 }
@@ -79,6 +82,7 @@ impl Readings {
             fragments: typed(take("FRAGMENTS")?, "FRAGMENTS")?,
             counters: Counters::open(&mut take)?,
             rings: typed(take("RINGS")?, "RINGS")?,
+            drop_records: typed(take("DROP_RECORDS")?, "DROP_RECORDS")?,
             answers: typed(take("ANSWERS")?, "ANSWERS")?,
             pins,
         })
@@ -101,6 +105,7 @@ impl Readings {
             drops: self.counters.drops(),
             rules: self.counters.rules(),
             rings: self.rings(),
+            suppressed: self.suppressed(),
             answers: self.answers(),
         }
     }
@@ -114,6 +119,11 @@ impl Readings {
     fn rings(&self) -> Vec<RingTotal> {
         let Ok(counts) = self.rings.get(&0, 0) else { return Vec::new() };
         counts.iter().map(|Abi(count)| RingTotal { wanted: count.sequence, lost: count.lost }).collect()
+    }
+
+    fn suppressed(&self) -> u64 {
+        let Ok(counts) = self.drop_records.get(&0, 0) else { return 0 };
+        counts.iter().map(|Abi(count)| count.suppressed).sum()
     }
 
     fn answers(&self) -> AnswerTotal {

@@ -24,6 +24,7 @@ pub(super) const METRICS: &[&Description] = &[
     &LEFT_OUT,
     &RECORDS,
     &RECORDS_LOST,
+    &SUPPRESSED,
     &ANSWERS,
     &WALK,
 ];
@@ -74,6 +75,11 @@ const RECORDS_LOST: Description = Description::counter(
     "sinew_event_records_lost_total",
     &[],
     "Records lost since the maps were made, because a CPU's ring was full.",
+);
+const SUPPRESSED: Description = Description::counter(
+    "sinew_event_records_suppressed_total",
+    &[],
+    "Drops that were counted and not reported since the maps were made, because there were more than --monitor-drop-limit.",
 );
 const ANSWERS: Description = Description::counter(
     "sinew_reject_answers_total",
@@ -168,6 +174,7 @@ fn families(reading: &Reading, took: Duration, snapshot: &Snapshot) -> Vec<Famil
         Family::single(&LEFT_OUT, Value::Count(left_out)),
         Family::single(&RECORDS, Value::Count(rings.iter().map(|ring| ring.wanted).sum())),
         Family::single(&RECORDS_LOST, Value::Count(rings.iter().map(|ring| ring.lost).sum())),
+        Family::single(&SUPPRESSED, Value::Count(reading.suppressed)),
         answers,
         Family::single(&WALK, Value::Number(took.as_secs_f64())),
     ]

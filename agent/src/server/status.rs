@@ -91,6 +91,8 @@ impl AgentService {
                 .iter()
                 .map(|(source, events)| Loss { source: (*source).into(), events: *events })
                 .collect(),
+            suppressed: numbers.suppressed,
+            off: self.sources.journal.off().unwrap_or_default().to_owned(),
         }
     }
 }

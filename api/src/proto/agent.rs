@@ -180,6 +180,13 @@ pub struct FlowStatus {
     /// Events lost since the agent started, by cause.
     #[prost(message, repeated, tag = "5")]
     pub losses: ::prost::alloc::vec::Vec<Loss>,
+    /// Drops since the agent started that the kernel counted and did not report, because there were more than
+    /// --monitor-drop-limit.
+    #[prost(uint64, tag = "6")]
+    pub suppressed: u64,
+    /// Why there are no flows; empty where there are.
+    #[prost(string, tag = "7")]
+    pub off: ::prost::alloc::string::String,
 }
 /// Events lost for one cause.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -3,7 +3,9 @@ use core::mem::{align_of, offset_of, size_of};
 use std::string::String;
 
 use super::*;
-use crate::maps::{AnswerCount, DropCount, FragmentKey, FragmentPorts, RingCount, RuleCount, TableCount};
+use crate::maps::{
+    AnswerCount, DropCount, DropRecords, FragmentKey, FragmentPorts, RingCount, RuleCount, TableCount,
+};
 
 /// The committed layout. Its first line is the version that it is of.
 const COMMITTED: &str = include_str!("layout.txt");
@@ -55,6 +57,7 @@ fn layout() -> String {
         DropCount { packets, bytes }
         TableCount { created, deleted }
         RingCount { sequence, lost }
+        DropRecords { paid, suppressed }
         AnswerCount { filled, tokens, made, withheld }
     }
     numbers! { text,

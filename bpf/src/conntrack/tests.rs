@@ -11,7 +11,7 @@ use crate::drop::DropReason;
 use crate::hooks::{Frame, from_pod::from_pod};
 use crate::host::world::{API, Family, Sent, WEB, World};
 use crate::host::{Build, HostMaps, Transport};
-use crate::maps::{FragmentKey, FragmentPorts};
+use crate::maps::{FragmentKey, FragmentPorts, Urgency};
 
 /// Maps in which the first lookup of a connection comes too early to see it.
 struct TooEarly {
@@ -96,8 +96,12 @@ impl Maps for TooEarly {
         self.maps.may_answer(now)
     }
 
-    fn emit(&self, fill: impl FnOnce(&mut EventRecord)) {
-        self.maps.emit(fill);
+    fn may_report_drop(&self, now: u64, interval: u32) -> bool {
+        self.maps.may_report_drop(now, interval)
+    }
+
+    fn emit(&self, urgency: Urgency, fill: impl FnOnce(&mut EventRecord)) {
+        self.maps.emit(urgency, fill);
     }
 }
 

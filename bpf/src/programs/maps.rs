@@ -1,8 +1,8 @@
 //! The kernel maps, and [`Maps`] over them. Names here are the names of the pins.
 
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_EXIST, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_FORCE_WAKEUP,
-    BPF_RB_NO_WAKEUP,
+    __sk_buff, BPF_EXIST, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_AVAIL_DATA,
+    BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
 };
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
@@ -16,8 +16,8 @@ use sinew_bpf::abi::{
 };
 use sinew_bpf::hooks::Frame;
 use sinew_bpf::maps::{
-    AnswerCount, CONNECTION_TABLES, CtTable, DROP_COUNTERS, DropCount, FragmentKey, FragmentPorts, Maps,
-    RingCount, RuleCount, TableCount, drop_counter,
+    AnswerCount, CONNECTION_TABLES, CtTable, DROP_COUNTERS, DropCount, DropRecords, FragmentKey,
+    FragmentPorts, Maps, RingCount, RuleCount, TableCount, Urgency, drop_counter,
 };
 
 const MMAP: usize = BPF_F_MMAPABLE as usize;
@@ -71,10 +71,13 @@ static RULES: LruPerCpuHashMap<u32, RuleCount, 65_536> = LruPerCpuHashMap::new()
 static DROPS: PerCpuArray<DropCount, { DROP_COUNTERS as usize }> = PerCpuArray::new();
 /// Records by CPU.
 #[btf_map]
-static EVENTS: ArrayOfMaps<RingBuf<EventRecord, 1_048_576>, 512> = ArrayOfMaps::new();
+static EVENTS: ArrayOfMaps<RingBuf<EventRecord, RING_BYTES>, 512> = ArrayOfMaps::new();
 /// Records taken and lost.
 #[btf_map]
 static RINGS: PerCpuArray<RingCount, 1> = PerCpuArray::new();
+/// Records of drops that were made and suppressed.
+#[btf_map]
+static DROP_RECORDS: PerCpuArray<DropRecords, 1> = PerCpuArray::new();
 /// Answers to refused packets.
 #[btf_map]
 static ANSWERS: PerCpuArray<AnswerCount, 1> = PerCpuArray::new();
@@ -89,6 +92,8 @@ static SCRATCH: PerCpuArray<CtEntry, 1> = PerCpuArray::new();
 #[btf_map]
 static FRAME: PerCpuArray<Frame, 1> = PerCpuArray::new();
 
+/// Bytes of a CPU's ring, unless the agent makes it with others.
+const RING_BYTES: usize = 1_048_576;
 /// A reader is woken at once after this many records, else by its own timer.
 const WAKE_EVERY: u64 = 64;
 
@@ -249,14 +254,20 @@ impl Maps for KernelMaps {
     }
 
     #[inline(always)]
-    fn emit(&self, fill: impl FnOnce(&mut EventRecord)) {
+    fn may_report_drop(&self, now: u64, interval: u32) -> bool {
+        // SAFETY: the element is this CPU's own.
+        DROP_RECORDS.get_ptr_mut(0).is_some_and(|records| unsafe { (*records).take(now, interval) })
+    }
+
+    #[inline(always)]
+    fn emit(&self, urgency: Urgency, fill: impl FnOnce(&mut EventRecord)) {
         // SAFETY: neither helper has preconditions.
         let (cpu, time) = unsafe { (bpf_get_smp_processor_id(), bpf_ktime_get_ns()) };
         let Some(count) = RINGS.get_ptr_mut(0) else { return };
         // SAFETY: the element is this CPU's own.
         let count = unsafe { &mut *count };
         count.sequence += 1;
-        let ring = EVENTS.get(cpu);
+        let ring = EVENTS.get(cpu).filter(|ring| urgency as u8 == Urgency::Drop as u8 || has_spare(ring));
         let Some(mut room) = ring.and_then(|ring| ring.reserve(0)) else {
             count.lost += 1;
             return;
@@ -268,6 +279,13 @@ impl Maps for KernelMaps {
         let wake = if count.sequence % WAKE_EVERY == 0 { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
         room.submit(u64::from(wake));
     }
+}
+
+/// Whether a quarter of a ring is free: what traces leave to drops, so that a burst of new connections hides none.
+#[inline(always)]
+fn has_spare(ring: &RingBuf<EventRecord, RING_BYTES>) -> bool {
+    let size = ring.query(u64::from(BPF_RB_RING_SIZE));
+    ring.query(u64::from(BPF_RB_AVAIL_DATA)) <= size - size / 4
 }
 
 /// An entry made of a copy of another one, or of zeros, in this CPU's room for one.

@@ -34,7 +34,7 @@ fn node_a() -> GetStatusResponse {
             AddressPool { cidr: "10.1.0.0/24".into(), capacity: 253, leased: 3, resting: 1 },
             AddressPool { cidr: "fd00:1::/64".into(), capacity: u64::MAX, leased: 3, resting: 0 },
         ],
-        flows: Some(FlowStatus { held: 120, capacity: 4095, seen: 120, rate: 4.25, losses: vec![] }),
+        flows: Some(FlowStatus { held: 120, capacity: 4095, seen: 120, rate: 4.25, ..Default::default() }),
         routing: "native".into(),
         mtu: 1500,
         started: at(1_000),
@@ -94,7 +94,7 @@ fn what_is_broken_comes_first() {
     });
     status.maps.push(Map { name: "CT_TCP".into(), pressure: 0.97, ..Default::default() });
     let losses = vec![Loss { source: LostEventSource::PerfEventRingBuffer.into(), events: 7 }];
-    status.flows = Some(FlowStatus { losses, ..status.flows.unwrap_or_default() });
+    status.flows = Some(FlowStatus { losses, suppressed: 31, ..status.flows.unwrap_or_default() });
     let shown = shown(&status);
     let mut lines = shown.lines();
     assert_eq!(lines.next(), Some("node a: NOT READY"));
@@ -106,11 +106,20 @@ fn what_is_broken_comes_first() {
         "  revision    12 enforced, 13 wanted",
         "  other node  b SILENT for 1m40s, 192.168.1.2",
         "  lost        7 between kernel and agent",
+        "  suppressed  31 drops, counted and not shown (--monitor-drop-limit)",
         "  filling up  CT_TCP 97% (sinew map list)",
     ] {
         assert!(shown.lines().any(|have| have == line), "{line:?} is missing in\n{shown}");
     }
     assert_eq!(not_ready(&status), "not working: policies");
+}
+
+#[test]
+fn a_node_without_flows_says_why() {
+    let mut status = node_a();
+    status.flows = Some(FlowStatus { off: "this node makes no flows".into(), ..Default::default() });
+    let shown = shown(&status);
+    assert!(shown.ends_with("  flows       this node makes no flows\n"), "{shown}");
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Kernel {
         let path = object_path();
         let object = fs::read(&path)
             .with_context(|| format!("cannot read {}: run `cargo xtask build bpf`", path.display()))?;
-        let settings_bytes: [u8; 32] = bytes(settings);
+        let settings_bytes: [u8; 40] = bytes(settings);
         let mut loaded = EbpfLoader::new()
             .override_global("SETTINGS", settings_bytes.as_slice(), true)
             .map_max_entries("CT_OPENING", 4096)

@@ -80,6 +80,7 @@ fn what_the_kernel_counts_is_told() {
         rules: [(1, hits(10)), (2, hits(5)), (3, hits(3)), (4, hits(99)), (5, hits(99)), (6, hits(99))]
             .into(),
         rings: vec![RingTotal { wanted: 100, lost: 1 }, RingTotal { wanted: 50, lost: 2 }],
+        suppressed: 9,
         answers: AnswerTotal { made: 4, withheld: 2 },
     };
     let text = text(families(&reading, Duration::from_millis(20), &snapshot), Format::OpenMetrics);
@@ -100,6 +101,7 @@ fn what_the_kernel_counts_is_told() {
         "sinew_policy_judgements_policies_left_out 0",
         "sinew_event_records_total 150",
         "sinew_event_records_lost_total 3",
+        "sinew_event_records_suppressed_total 9",
         "sinew_reject_answers_total{result=\"made\"} 4",
         "sinew_reject_answers_total{result=\"withheld\"} 2",
         "sinew_map_walk_seconds 0.02",

@@ -178,6 +178,42 @@ cases! {
             .packet(Sent::from_pod(&API, t.back(FIN)), Expected::Pod(&WEB), &[("packets", 1), ("close", 1)])
     }
 
+    /// 33: of a flood of drops each is counted and some are reported: two a second here, and those that an idle second
+    /// has saved up.
+    fn dp33_a_flood_of_drops_is_counted(f) host only "the kernel's clock goes on by itself" {
+        let t = talk(f, WEB.place, API.place);
+        let mut world = World::open();
+        world.default_deny(&WEB, EGRESS, 70);
+        world.settings.drop_interval = 500_000_000;
+        let reported: &[_] = &[("rule 70", 1), ("drop 133", 1), ("dropped", 1)];
+        let counted: &[_] = &[("rule 70", 1), ("drop 133", 1)];
+        let send = |case: Case, counts| case.packet(Sent::from_pod(&WEB, t.udp()), DropReason::PolicyDenied, counts);
+        let mut case = Case::new(world);
+        for counts in [reported, reported, reported, counted, counted] {
+            case = send(case, counts);
+        }
+        case = case
+            .look(|maps| assert_eq!(maps.drop_records.get().suppressed, 2))
+            .change(|world| world.now += SECOND);
+        for counts in [reported, reported, counted] {
+            case = send(case, counts);
+        }
+        case
+    }
+
+    /// 33: a node without an observer counts, and reports nothing.
+    fn dp33_nothing_is_reported(f) {
+        let t = talk(f, WEB.place, API.place);
+        let mut world = World::open();
+        world.default_deny(&API, EGRESS, 70);
+        world.settings.records = 0;
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API),
+                &[("rule 0", 2), ("any", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&API, t.ports(HIGH + 1, HTTP).udp_back()), DropReason::PolicyDenied,
+                &[("rule 70", 1), ("drop 133", 1)])
+    }
+
     /// 8: a connection that opens lives 60 s, an open one 8000 s, a closed one 10 s.
     fn dp08_tcp_times(f) {
         let t = talk(f, WEB.place, API.place);
