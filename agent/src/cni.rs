@@ -1,6 +1,6 @@
 //! The agent's half of CNI: gives a pod its interface and addresses, and takes them back, whatever dies in between.
 //!
-//! The promise is that nothing leaks (design.md §4). It rests on two rules:
+//! The promise is that nothing leaks. It rests on two rules:
 //! - An attachment has one file, [`ledger`]'s. It is written before anything else is made for the attachment and removed
 //!   after everything is gone, and says whether the attachment is being added, stands, or is being removed.
 //! - Everything made for an attachment can be found from its file: interface and hardware addresses follow from container
@@ -9,7 +9,7 @@
 //! So an agent that was killed anywhere finds at start what it had begun, keeps what stands and undoes the rest
 //! ([`reconcile`]). A plugin that is killed leaves a connection that breaks, and its ADD is undone ([`server`]).
 //!
-//! An ADD, in order (design.md §1, promise 1): file with the leased addresses → interfaces, host side down → endpoint's
+//! An ADD, in order (ARCHITECTURE.md, promise 1): file with the leased addresses → interfaces, host side down → endpoint's
 //! maps → programs → host side up → wait for identity and table → file says "stands" → answer. A DEL, in order
 //! (datapath.md 17): file says "removing" → drop slot → ipcache → maps → interface → file gone, addresses rest.
 //!

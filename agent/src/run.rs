@@ -10,7 +10,7 @@
 //! | `pod-namespace` | one visit of a pod's namespace | by itself |
 //!
 //! The control loop has a thread of its own so that no client and no storm of events makes a policy wait. Ending leaves
-//! the datapath as it is: pods go on, and the next agent takes over (design.md §1, promise 3).
+//! the datapath as it is: pods go on, and the next agent takes over (ARCHITECTURE.md, promise 3).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
 //! Where objects come from and go to: one [`Store`] trait, so that nothing else of the agent knows whether a folder or an
-//! API server is behind it (design.md §8).
+//! API server is behind it.
 //!
 //! A store says what is so now, in [`Batch`]es: a change that was undone before anybody looked is never seen. Writes are
 //! level-triggered too: the last one for an object counts. A store never takes an object back before its first list is

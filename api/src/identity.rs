@@ -1,4 +1,4 @@
-//! Identity numbers: reserved ones as in Cilium, so that Hubble clients print the right names, and their scopes (design.md §5).
+//! Identity numbers: reserved ones as in Cilium, so that Hubble clients print the right names, and their scopes.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Why a packet was dropped: the error type of every stage (design.md §4).
+//! Why a packet was dropped: the error type of every stage.
 //!
 //! Numbers below 1000 are Hubble's, of the same meaning. Numbers from 1000 on are finer reasons of our own, each with
 //! the Hubble number that a stock client shows for it (datapath.md 32).

@@ -64,7 +64,7 @@ pub enum Event {
     /// What the pinned maps held when the agent started, so that what shouldn't be there is taken back after `Synced`.
     Found(Found),
     /// Every first list is complete. Before this, endpoints keep the tables that they were found with, new ones are
-    /// `init`, and nothing is taken back (design.md §8).
+    /// `init`, and nothing is taken back.
     Synced,
     /// Every live node holds the identity that was announced for the endpoint, or 5 s are over (policy.md 17).
     RelabelDone(EndpointId, Identity),

@@ -2,7 +2,7 @@
 //!
 //! [`Engine`] owns all that a node knows about policies, identities and addresses. It computes what should be, compares
 //! it with what it has asked for so far, and returns the difference in the order that keeps every packet judged by a
-//! whole policy set (design.md §4). Readers get [`snapshot`] values.
+//! whole policy set. Readers get [`snapshot`] values.
 //!
 //! Read `policy.rs` first: the comment there is the specification of policy. Neighbours: `sinew_api` has the objects,
 //! `sinew_bpf` the tables' layout and the code that reads them, `agent` hears events and carries changes out.

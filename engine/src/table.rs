@@ -1,4 +1,4 @@
-//! A compiled policy table: a plain value, so that equal tables are one (design.md §6).
+//! A compiled policy table: a plain value, so that equal tables are one.
 //!
 //! Neighbours: `policy/compile.rs` makes tables, `sinew_bpf::policy` reads them.
 

@@ -1,4 +1,4 @@
-//! Policy change is whole (promise 2; issue 3, point 6): thousands of changes of policies and labels under traffic, and no
+//! Policy change is whole (promise 2): thousands of changes of policies and labels under traffic, and no
 //! packet is judged by half a table, nothing forbidden lives on, nothing allowed is disturbed.
 //!
 //! How half a table would show: in both versions of a policy the pair of pods `steady` may talk and the pair `never` may

@@ -1,5 +1,5 @@
 //! CNI as runtimes speak it: every command by libcni's `cnitool`, chains, families, an agent that is away, bad requests,
-//! and what is left after each (issue 3, point 2).
+//! and what is left after each.
 
 #[path = "lab_cni/left.rs"]
 mod left;

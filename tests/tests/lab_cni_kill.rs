@@ -1,4 +1,4 @@
-//! `kill -9` of the plugin or of the agent at every step of an ADD or a DEL leaks nothing (issue 3, point 2).
+//! `kill -9` of the plugin or of the agent at every step of an ADD or a DEL leaks nothing.
 //!
 //! A step is a system call (`sinew_tests::lab::tripwire`): the victim is killed before its first, before its second, and
 //! so on, until a call is over before the step is reached. There is no switch in agent or plugin that makes them stop

@@ -1,5 +1,5 @@
 //! Every path a packet of a pod can take, with TCP, UDP, fragments, echo, and 64 KiB bursts whose every byte is verified
-//! (issue 3, point 4), over both families, both routings, one wire and a router.
+//!, over both families, both routings, one wire and a router.
 
 use std::net::IpAddr;
 use std::time::SystemTime;

@@ -1,4 +1,4 @@
-//! What the commands say is what the kernel does (promise 4; issue 3, points 9 and 10): explanations agree with packets,
+//! What the commands say is what the kernel does (promise 4): explanations agree with packets,
 //! exit codes and misses are as documented; and policy comes before the first packet (promise 1).
 
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
 //! What stays in force and what is said when texts in the folder break, over restarts too; who wins of two files; and what
-//! two nodes on one folder tell each other (issue 3, point 8; policy.md 4, 14, 15, 18).
+//! two nodes on one folder tell each other (policy.md 4, 14, 15, 18).
 
 use std::fs;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Metrics of live agents (issue 4, point 6): the port, the numbers, the series of pods that are gone, and a real
+//! Metrics of live agents: the port, the numbers, the series of pods that are gone, and a real
 //! Prometheus with the boards and alert rules of `docs/observability`.
 
 #[path = "lab_metrics/prometheus.rs"]

@@ -1,4 +1,4 @@
-//! Policies on real packets (issue 3, point 5): each case is a policy, who gets through, and for everybody else the drop
+//! Policies on real packets: each case is a policy, who gets through, and for everybody else the drop
 //! reason and the policy that flows name. Both families, same node and across nodes.
 
 use std::sync::Arc;

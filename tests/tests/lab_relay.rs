@@ -1,5 +1,5 @@
 //! Real agents at their ports with mutual TLS, a relay that finds them by the Peer service of one, and the stock client
-//! before it: nodes that come, go, die and freeze under way (issue 4, points 4 and 5).
+//! before it: nodes that come, go, die and freeze under way.
 
 use std::fs;
 use std::net::IpAddr;

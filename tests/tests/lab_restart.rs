@@ -1,4 +1,4 @@
-//! The agent may die (promise 3; issue 3, point 7): connections lose nothing, new ones between existing pods work, and
+//! The agent may die (promise 3): connections lose nothing, new ones between existing pods work, and
 //! what is denied never gets through, while the agent is dead, starts, or is stopped. `lab_upgrade.rs` replaces it.
 
 #[path = "lab_restart/ground.rs"]
@@ -109,7 +109,7 @@ fn pins_of_another_layout_are_refused_with_what_to_do() -> Result<()> {
     node.start_agent()?;
     let refused = node.wait_ready(Duration::from_secs(5)).expect_err("the agent must refuse");
     let text = format!("{refused:#}");
-    assert!(text.contains("v999") || text.contains("999"), "{text}");
+    assert!(text.contains("maps of layout 999") && text.contains("run `sinew-agent cleanup`"), "{text}");
     // What runs in the kernel goes on.
     assert!(lab.outside().tcp(pod.address(Family::V4), TCP)?.answered());
     Ok(())

@@ -1,5 +1,5 @@
 //! Real containers: Debian's containerd and runc start pods through the Container Runtime Interface, as a kubelet does,
-//! and our plugin connects them (issue 3, point 2).
+//! and our plugin connects them.
 
 #[path = "lab_runtime/containerd.rs"]
 mod containerd;

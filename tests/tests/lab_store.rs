@@ -1,4 +1,4 @@
-//! The folder store as agents live with it (issue 3, point 8), and addresses (point 3): files that change, break and come
+//! The folder store as agents live with it, and addresses: files that change, break and come
 //! back, several documents, JSON, two agents on one folder; pools that run dry, leases that outlive the agent.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Upgrade to changed programs of the same layout (issue 3, point 7; datapath.md 31): links are moved one by one, so for
+//! Upgrade to changed programs of the same layout (datapath.md 31): links are moved one by one, so for
 //! a while old and new programs judge the same connections, on one node and between nodes.
 //!
 //! The agent is killed before each link that it would move. That holds every mixture that an upgrade goes through still

@@ -45,13 +45,14 @@ pub(crate) fn run() -> Result<Tally> {
     tally.check("module documentation", &over_sources(texts::module_documentation));
     tally.check("nothing left to do", &over_sources(texts::left_to_do));
     tally.check("nothing of one machine", &over_sources(texts::machine));
+    tally.check("citations", &over_sources(texts::citations));
     tally.check("links", &over_sources(texts::links));
     tally.check("reasons for skips", &over_sources(texts::skips));
     tally.check("names", &over_sources(names::check));
     tally.check("rooms in the code", &over_sources(rooms::code));
     tally.check("edges between packages", &rooms::edges(&metadata)?);
     tally.check("manifests", &manifests::check(&sources));
-    tally.check("licences", &manifests::licences(&metadata)?);
+    tally.check("licences", &manifests::licences(&metadata, &sources)?);
     Ok(tally)
 }
 

@@ -2,7 +2,7 @@
 //! maps, and carried out by `crate::control`.
 //!
 //! An attachment is kept if its file says that it stands and its interface is there: its programs run, and traffic does
-//! not notice (design.md §1, promise 3). Everything else is undone: ADDs that nobody was told of, DELs that were not
+//! not notice (ARCHITECTURE.md, promise 3). Everything else is undone: ADDs that nobody was told of, DELs that were not
 //! finished, pods whose namespace is gone with its interface, interfaces and map entries that no file claims.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
 //! Brings the loop up over whatever an earlier agent left: nothing, pods whose traffic is flowing, or the remains of a
-//! command that was cut off (design.md §1, promise 3).
+//! command that was cut off (ARCHITECTURE.md, promise 3).
 //!
 //! 1. Forwarding and the overlay's device; the programs' constants name it.
 //! 2. Files: numbers, last valid policies, attachments; the store, which begins its first list.

@@ -40,7 +40,7 @@ impl<S: Store> Control<S> {
         Ok(self.pod_link(&entry))
     }
 
-    /// Maps first, then programs (design.md §1, promise 1).
+    /// Maps first, then programs (ARCHITECTURE.md, promise 1).
     fn attach(&mut self, key: &AttachmentKey, link: &Link) -> Result<EndpointId, Refusal> {
         let entry = self.ledger.entry(key).cloned().ok_or_else(|| Refusal::NotAttached(key.clone()))?;
         let refused = |error: crate::datapath::DatapathError| Refusal::Datapath(error.to_string());

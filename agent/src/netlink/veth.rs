@@ -1,7 +1,7 @@
 //! A pod's pair of interfaces: the host side `snw…` in the node's namespace, the other made in the pod's directly.
 //!
 //! The host side stays down until programs are attached to it: while it is down the pair has no carrier and carries
-//! no packet (design.md §1, promise 1). So [`create`] makes both sides and configures the pod's, and [`open_host_side`]
+//! no packet (ARCHITECTURE.md, promise 1). So [`create`] makes both sides and configures the pod's, and [`open_host_side`]
 //! is called last. Everything on the host side goes with the link, so that [`Netlink::delete_link`] leaves nothing.
 //!
 //! Names and hardware addresses follow from container id and interface name: whoever knows the attachment can find

@@ -1,5 +1,5 @@
 //! The store in a folder: `DIR/**/*.{yaml,yml,json}` are people's objects; under dotted folders agents write what an API
-//! server would hold (design.md §8):
+//! server would hold:
 //!
 //! | path | holds | written by |
 //! | --- | --- | --- |

@@ -1,5 +1,5 @@
 //! `from_overlay`: tcx ingress of the VXLAN device. The VNI is the sender node's claim to an identity, and no more than
-//! that (design.md §5, datapath.md 24):
+//! that (datapath.md 24):
 //!
 //! 1. Unknown, host, init and numbers that mean something on one node only are no claim that a node can make.
 //! 2. The inner source must be known, and the outer source must be its node's. A source of this node is spoofed.

@@ -71,7 +71,7 @@ static RULES: LruPerCpuHashMap<u32, RuleCount, 65_536> = LruPerCpuHashMap::new()
 static DROPS: PerCpuArray<DropCount, { DROP_COUNTERS as usize }> = PerCpuArray::new();
 /// Records by CPU.
 #[btf_map]
-static EVENTS: ArrayOfMaps<RingBuf<EventRecord, RING_BYTES>, 512> = ArrayOfMaps::new();
+static EVENTS: ArrayOfMaps<RingBuf<EventRecord, 1_048_576>, 512> = ArrayOfMaps::new();
 /// Records taken and lost.
 #[btf_map]
 static RINGS: PerCpuArray<RingCount, 1> = PerCpuArray::new();
@@ -92,8 +92,6 @@ static SCRATCH: PerCpuArray<CtEntry, 1> = PerCpuArray::new();
 #[btf_map]
 static FRAME: PerCpuArray<Frame, 1> = PerCpuArray::new();
 
-/// Bytes of a CPU's ring, unless the agent makes it with others.
-const RING_BYTES: usize = 1_048_576;
 /// A reader is woken at once after this many records, else by its own timer.
 const WAKE_EVERY: u64 = 64;
 
@@ -283,7 +281,7 @@ impl Maps for KernelMaps {
 
 /// Whether a quarter of a ring is free: what traces leave to drops, so that a burst of new connections hides none.
 #[inline(always)]
-fn has_spare(ring: &RingBuf<EventRecord, RING_BYTES>) -> bool {
+fn has_spare<const BYTES: usize>(ring: &RingBuf<EventRecord, BYTES>) -> bool {
     let size = ring.query(u64::from(BPF_RB_RING_SIZE));
     ring.query(u64::from(BPF_RB_AVAIL_DATA)) <= size - size / 4
 }

@@ -1,5 +1,5 @@
 //! Nothing overflows: what would not fit into the kernel's tables is refused with the numbers, before one entry is written
-//! (policy.md 14; design.md, promise 7).
+//! (policy.md 14; ARCHITECTURE.md, promise 7).
 //!
 //! A policy that would not fit is refused, the newest one that selects the endpoint first: its last version that fitted goes
 //! on; one without such a version contributes its default denies and deny rules; if these don't fit either, it denies all that

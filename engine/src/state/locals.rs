@@ -212,7 +212,7 @@ impl Engine {
 }
 
 /// The labels of a pod's identity: its own, its namespace's, its service account and cluster, as far as the filter keeps
-/// them (design.md §5).
+/// them.
 pub(super) fn pod_labels(pod: &Pod, namespace: &Namespace, config: &Config) -> Labels {
     let mut labels = Labels::new();
     let mut keep = |key: &str, value: &str| {

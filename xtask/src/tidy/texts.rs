@@ -59,6 +59,20 @@ pub(super) fn machine(source: &Source) -> Vec<String> {
     })
 }
 
+/// What a reader of the repository can't follow: its maker's list of work, and papers that are not in it.
+pub(super) fn citations(source: &Source) -> Vec<String> {
+    let (work, paper) = (["iss", "ue "].concat(), ["design", ".md"].concat());
+    lines_with(source, |line| {
+        let numbered = line
+            .match_indices(&work)
+            .any(|(at, found)| line[at + found.len()..].starts_with(|letter: char| letter.is_ascii_digit()));
+        if numbered {
+            return Some(format!("`{work}` and a number: say what it asks for"));
+        }
+        line.contains(&paper).then(|| format!("`{paper}` is not in the repository"))
+    })
+}
+
 /// Hosts that a text may point a reader at. Nothing is fetched from any of them by name.
 const HOSTS: &[&str] = &[
     "cilium.io",
@@ -171,6 +185,13 @@ mod tests {
         check(links, "a.md", &["https", "://mirror.somewhere.net/x"].concat(), 1);
         check(links, "a.md", "unix:///run/sinew/agent.sock", 0);
         check(machine, "a.md", &["cd /ro", "ot/x"].concat(), 1);
+    }
+
+    #[test]
+    fn only_what_is_here_is_cited() {
+        check(citations, "a.rs", "//! datapath.md 7, and an issue of certificates", 0);
+        check(citations, "a.rs", &["//! as iss", "ue 7 asks"].concat(), 1);
+        check(citations, "a.rs", &["(design", ".md 4)"].concat(), 1);
     }
 
     #[test]
