@@ -397,7 +397,7 @@ fn tombstone_hit<M: Maps, P: Packet>(
     if !t.is_error {
         account::refresh(t, entry, sender);
     }
-    report.stored(entry, sender);
+    report.refused(entry, sender);
     report.entry_flags = entry.flags;
     report.reply_known(entry.initiator != sender);
     Dropped::by_number(entry.reason, FILE, line!())
@@ -415,6 +415,7 @@ fn first_come<M: Maps, P: Packet>(
     report.kind = 0;
     let Some(entry) = t.maps.conntrack(table, key) else { return Err(dropped!(CtInsertFailed)) };
     if entry.verdict != verdict::ALLOW {
+        report.refused(&entry, sender);
         return Err(Dropped::by_number(entry.reason, FILE, line!()));
     }
     report.entry_flags = entry.flags;

@@ -4,7 +4,7 @@ use super::Tracking;
 use crate::abi::conntrack::flag;
 use crate::abi::policy::{direction, verdict};
 use crate::abi::{Address, CtEntry, event};
-use crate::drop::{Dropped, file};
+use crate::drop::{DropReason, Dropped, file};
 use crate::dropped;
 use crate::identity::{self, Lookup};
 use crate::maps::Maps;
@@ -118,6 +118,30 @@ impl Report {
         self.flags |= event::flag::DIRECTION_KNOWN;
         if reply {
             self.flags |= event::flag::REPLY;
+        }
+    }
+
+    /// Takes from a tombstone who refused it and why, so that each packet that meets it is told of as the one that made it.
+    /// What no policy refused (an identity that left, a proxy that is missing) has no judgement to tell of.
+    ///
+    /// Out of line for the verifier's sake: what it branches on is over where it returns.
+    #[inline(never)]
+    pub(super) fn refused(&mut self, entry: &CtEntry, sender: u8) {
+        const DEFAULT_DENY: u16 = DropReason::PolicyDenied as u16;
+        const DENY: u16 = DropReason::DeniedByRule as u16;
+        self.stored(entry, sender);
+        self.flags &= !(event::flag::EGRESS_JUDGED | event::flag::INGRESS_JUDGED);
+        let verdict = match entry.reason {
+            DEFAULT_DENY => verdict::DEFAULT_DENY,
+            DENY => verdict::DENY,
+            _ => return,
+        };
+        if entry.flags & flag::EGRESS_REFUSED != 0 {
+            self.flags |= event::flag::EGRESS_JUDGED;
+            self.verdicts[0] = verdict | verdict << 4;
+        } else {
+            self.flags |= event::flag::INGRESS_JUDGED;
+            self.verdicts[1] = verdict | verdict << 4;
         }
     }
 

@@ -60,6 +60,42 @@ cases! {
             .event(|record| assert_eq!(record.cookies, [0, 90], "the tombstone says who decided"))
     }
 
+    /// 9: every packet that a tombstone drops is told of as the one that made it: the side that refused, its verdict, its
+    /// policies. What no policy refused has none.
+    fn dp09_a_tombstone_tells_who_refused(f) {
+        let t = talk(f, WEB.place, API.place);
+        let sides = event::flag::EGRESS_JUDGED | event::flag::INGRESS_JUDGED | event::flag::DIRECTION_KNOWN
+            | event::flag::REPLY;
+        forbidden(&t)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
+            .event(move |record| {
+                assert_eq!(record.flags & sides,
+                    event::flag::INGRESS_JUDGED | event::flag::DIRECTION_KNOWN | event::flag::REPLY);
+                assert_eq!((record.verdicts[1], record.cookies[1]), (0x00, 90));
+            })
+            .change(|world| {
+                world.open_again(&API, INGRESS);
+                world.deny(&WEB, EGRESS, API.identity, None, 81);
+            })
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::DeniedByRule,
+                &[("rule 81", 1), ("drop 181", 1), ("dropped", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::DeniedByRule, &[("drop 181", 1), ("dropped", 1)])
+            .event(move |record| {
+                assert_eq!(record.flags & sides, event::flag::EGRESS_JUDGED | event::flag::DIRECTION_KNOWN);
+                assert_eq!((record.verdicts[0], record.cookies[0]), (0x22, 81));
+                assert_eq!((record.source_identity, record.destination_identity), (WEB.identity, API.identity));
+            })
+            .change(|world| {
+                world.open_again(&WEB, EGRESS);
+                demand_proxy(world, 7);
+            })
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::ProxyMissing,
+                &[("rule 0", 1), ("rule 91", 1), ("drop 1015", 1), ("dropped", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::ProxyMissing, &[("drop 1015", 1), ("dropped", 1)])
+            .event(move |record| assert_eq!(record.flags & sides, event::flag::DIRECTION_KNOWN))
+    }
+
     /// 9: and with the responder's packet, in the initiator's orientation: its own egress allows everything.
     fn dp09_stale_stamp_from_the_responder(f) {
         let t = talk(f, WEB.place, API.place);
