@@ -8,7 +8,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
     Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, ProgramArray, RingBuf,
 };
-use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_ringbuf_query};
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::TcContext;
 use sinew_bpf::abi::{
@@ -282,8 +282,11 @@ impl Maps for KernelMaps {
 /// Whether a quarter of a ring is free: what traces leave to drops, so that a burst of new connections hides none.
 #[inline(always)]
 fn has_spare<const BYTES: usize>(ring: &RingBuf<EventRecord, BYTES>) -> bool {
-    let size = ring.query(u64::from(BPF_RB_RING_SIZE));
-    ring.query(u64::from(BPF_RB_AVAIL_DATA)) <= size - size / 4
+    let map = core::ptr::from_ref(ring).cast_mut().cast();
+    // SAFETY: the reference is to the map, which is all that the helper asks for.
+    let query = |what: u32| unsafe { bpf_ringbuf_query(map, u64::from(what)) };
+    let size = query(BPF_RB_RING_SIZE);
+    query(BPF_RB_AVAIL_DATA) <= size - size / 4
 }
 
 /// An entry made of a copy of another one, or of zeros, in this CPU's room for one.
