@@ -37,6 +37,9 @@
 //!     given the element to another connection. Creation never overwrites: the entry that came first is used.
 //! 17. A deleted endpoint has the drop slot and a new epoch: its entries are stale, and no sweep is needed.
 //!
+//! From another machine no packet comes as this node, nor past the overlay as somebody who is reached through it
+//! (datapath.md 24): also where a connection stands, whose verdict would hold.
+//!
 //! Neighbours: `policy.rs` answers for one end, `identity.rs` names an end; the hooks build the [`End`]s.
 
 mod account;
@@ -53,7 +56,7 @@ use crate::abi::endpoint::stamp;
 use crate::abi::{CtEntry, CtKey, event};
 use crate::drop::{Dropped, file};
 use crate::dropped;
-use crate::identity::{Lookup, reserved};
+use crate::identity::{self, Lookup, reserved};
 use crate::maps::{CtTable, Maps};
 use crate::packet::Packet;
 use crate::parse::{Parsed, icmp, protocol, tcp};
@@ -128,7 +131,10 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         }
         Some(entry) => {
             let entry: &CtEntry = entry;
-            if t.from_outside && entry.flags & flag::VIA_STACK != 0 {
+            if t.from_outside {
+                from_its_own_side(t, entry, sender)?;
+            }
+            if t.from_outside && !t.is_error && entry.flags & flag::VIA_STACK != 0 {
                 // The host's NAT and its checks see it first, then the hook in front of the pod judges and counts it.
                 report.entry_flags = entry.flags;
                 return Ok(());
@@ -168,7 +174,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 }
                 return Ok(());
             } else {
-                if t.from_outside && entry::stamp_of(entry, sender) & stamp::LOCAL != 0 {
+                if t.from_outside && !t.is_error && entry::stamp_of(entry, sender) & stamp::LOCAL != 0 {
                     return Err(dropped!(SpoofedLocalSource));
                 }
                 sender_initiates = from_initiator;
@@ -275,12 +281,39 @@ fn live<M: Maps, P: Packet>(
     Some(entry)
 }
 
+/// What comes from another machine comes from where its sender is. The node itself is not out there; whoever is
+/// reached through the overlay is not on the bare wire. Of a new connection [`identity::resolve`] sees to that.
+///
+/// An entry says who its ends are, so that of what comes from outside the cluster, or with a claim, nothing is looked up.
+#[inline(always)]
+fn from_its_own_side<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    entry: &CtEntry,
+    sender: u8,
+) -> Result<(), Dropped> {
+    let identity = entry::identity_of(entry, sender);
+    if reserved::is_beyond_the_cluster(identity) {
+        // Of an error the sender is who the quoted packet was for, and the host's NAT may have sent that elsewhere.
+        if identity == reserved::HOST && !t.is_error {
+            return Err(dropped!(SpoofedLocalSource));
+        }
+        return Ok(());
+    }
+    if t.settings.overlay_ifindex != 0
+        && t.sender.lookup as u8 == Lookup::FromWire as u8
+        && t.maps.ipcache(&t.sender.address).is_some_and(|e| identity::is_beyond_the_overlay(t.settings, e))
+    {
+        return Err(dropped!(TunnelSourceMismatch));
+    }
+    Ok(())
+}
+
 /// 9.
 #[inline(always)]
 fn is_current(entry: &CtEntry, sender: u8, from: &End, to: &End) -> bool {
     let (own, other) =
         if sender == 0 { (entry.stamps[0], entry.stamps[1]) } else { (entry.stamps[1], entry.stamps[0]) };
-    let identity = if sender == 0 { entry.identities[0] } else { entry.identities[1] };
+    let identity = entry::identity_of(entry, sender);
     own == from.stamp && other == to.stamp && (from.claimed == 0 || from.claimed == identity)
 }
 

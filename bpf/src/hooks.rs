@@ -20,7 +20,7 @@ use crate::dropped;
 use crate::identity::Lookup;
 use crate::maps::{Maps, Urgency};
 use crate::packet::Packet;
-use crate::parse::{self, Parsed};
+use crate::parse::{self, Fragment, Parsed};
 use crate::reject;
 use crate::settings::Settings;
 
@@ -158,6 +158,18 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         });
     }
 
+    /// Whether a socket of the node's own network namespace sent the packet (datapath.md 28): it came in by no device.
+    ///
+    /// Of an IPv6 fragment that says nothing: where the kernel cuts forwarded datagrams anew, their fragments have no device
+    /// (`ip6_frag_next`, kernel 6.18), but an owner only where the datagram had one. Of other packets the owner is not
+    /// asked, since the node sends some without.
+    #[inline(always)]
+    fn from_socket(&self) -> bool {
+        let parsed = &self.frame.parsed;
+        let whole = parsed.is_v4() || parsed.fragment as u8 == Fragment::Whole as u8;
+        self.packet.from_device() == 0 && (whole || self.packet.has_socket())
+    }
+
     /// An endpoint of this node as an end of a connection. Its word is read here, before its table.
     #[inline(always)]
     fn local_end(&self, endpoint: &EndpointEntry, address: &Address) -> End {
@@ -212,7 +224,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             sender,
             receiver,
             create_flags,
-            from_outside: from_outside && !is_error,
+            from_outside,
             is_error,
         };
         track(&tracking, report)

@@ -1,12 +1,13 @@
 //! Who stands behind an address (policy.md 7, 8; datapath.md 5, 24, 28):
 //!
 //! 1. A pod or a node, by its exact address in the ipcache.
-//! 2. `host` is this node. As a source: only what a socket of the node's own network namespace sent, that is a packet
-//!    from no device with an address that routing calls local. As a destination: an address of the node that is listed,
+//! 2. `host` is this node. As a source: only what a socket of the node's own network namespace sent (the hooks say so),
+//!    with an address that routing calls local. As a destination: an address of the node that is listed,
 //!    or the pods' gateway. Routing is not asked there: it has one answer for "local" and "no route"
 //!    (`BPF_FIB_LKUP_RET_NOT_FWDED`, kernel 6.18), so that on a node without a default route the world would be host.
 //! 3. An address of this node as a source on a packet that came in by a device is not the host: from the stack it is
-//!    world (forwarded or masqueraded traffic), from the wire it is spoofed. So is an address of this node's pods.
+//!    world (forwarded or masqueraded traffic), from the wire it is spoofed. So is an address of this node's pods, and
+//!    on the bare wire that of whoever is reached through the overlay.
 //! 4. An address inside the cluster's ranges that nobody is known to have drops by name; it is never world.
 //! 5. Everything else is world, by family when both families are on.
 //!
@@ -59,8 +60,12 @@ pub enum Lookup {
     Destination,
     /// As the source of a packet from the wire.
     FromWire,
-    /// As the source of a packet from the host's stack.
+    /// As the far end of a connection that an ICMP error from the overlay speaks of.
+    FromOverlay,
+    /// As the source of a packet from the host's stack that somebody else may have sent.
     FromStack,
+    /// As the source of a packet that a socket of this node sent.
+    FromSocket,
 }
 
 /// Writes the identity of an address.
@@ -77,12 +82,12 @@ pub fn resolve<M: Maps, P: Packet>(
         return Err(dropped!(SpoofedLocalSource));
     }
     if let Some(entry) = maps.ipcache(address) {
-        return exact(packet, settings, lookup, address, entry, identity);
+        return exact(settings, lookup, address, entry, identity);
     }
     let is_host = match lookup {
         Lookup::Destination => *address == GATEWAY_V4 || *address == GATEWAY_V6,
-        Lookup::FromStack => packet.from_device() == 0 && is_local(packet, address),
-        Lookup::FromWire | Lookup::Known => false,
+        Lookup::FromSocket => is_local(packet, address),
+        Lookup::FromWire | Lookup::FromOverlay | Lookup::FromStack | Lookup::Known => false,
     };
     if is_host {
         *identity = reserved::HOST;
@@ -102,8 +107,7 @@ pub fn resolve<M: Maps, P: Packet>(
 }
 
 #[inline(always)]
-fn exact<P: Packet>(
-    packet: &P,
+fn exact(
     settings: &Settings,
     lookup: Lookup,
     address: &Address,
@@ -111,15 +115,24 @@ fn exact<P: Packet>(
     identity: &mut u32,
 ) -> Result<(), Dropped> {
     if entry.flags & ipcache::flag::LOCAL_NODE == 0 {
+        if lookup as u8 == Lookup::FromWire as u8 && is_beyond_the_overlay(settings, entry) {
+            return Err(dropped!(TunnelSourceMismatch));
+        }
         *identity = entry.identity;
         return Ok(());
     }
     match lookup {
-        Lookup::FromStack if packet.from_device() != 0 => *identity = world(settings, address),
-        Lookup::FromWire => return Err(dropped!(SpoofedLocalSource)),
+        Lookup::FromStack => *identity = world(settings, address),
+        Lookup::FromWire | Lookup::FromOverlay => return Err(dropped!(SpoofedLocalSource)),
         _ => *identity = reserved::HOST,
     }
     Ok(())
+}
+
+/// Whether somebody's packets come through the overlay, and no other way (datapath.md 24).
+#[inline(always)]
+pub(crate) fn is_beyond_the_overlay(settings: &Settings, entry: &IpcacheEntry) -> bool {
+    settings.overlay_ifindex != 0 && entry.flags & ipcache::flag::TUNNEL != 0
 }
 
 /// Whether routing calls an address this node's own, or has no route to it.

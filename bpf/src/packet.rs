@@ -65,6 +65,11 @@ pub trait Packet {
     /// Interface that the packet came in by, 0 for a socket of this network namespace (datapath.md 28).
     #[allow(clippy::wrong_self_convention, reason = "it is the device that the packet is from")]
     fn from_device(&self) -> u32;
+    /// Whether a socket owns the packet. Not every packet that the node makes has an owner: before kernel 6.13 the resets
+    /// that it sends over IPv6 have none.
+    fn has_socket(&self) -> bool;
+    /// Whether the frame is addressed to the device that got it, and not to another host or to a group.
+    fn for_this_host(&self) -> bool;
     /// Segments of a GSO packet, 0 or 1 for one that is not.
     fn segments(&self) -> u32;
     /// Payload bytes of a GSO segment, 0 for a packet that is not one.

@@ -171,17 +171,16 @@ fn destination(address: &Address) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Whether nobody can have an address that a packet from the wire to a pod says it comes from: loopback, a group, none, or
-/// one of a link, which no router forwards (RFC 1122 §3.2.1.3, RFC 3927 §2.6.2, RFC 4291 §2.5). What is redirected to a pod never meets the checks of the host's stack.
+/// Whether nobody can have an address that a packet from the wire to a pod says it comes from: loopback, a group, none
+/// (RFC 1122 §3.2.1.3), or one of an IPv6 link, which no router forwards (RFC 4291 §2.5.6). What is redirected to a pod never
+/// meets the checks of the host's stack.
+///
+/// Of 169.254.0.0/16 clouds answer from there, beyond the wire: pods ask 169.254.169.254 for metadata.
 #[inline(always)]
 pub(crate) fn is_impossible(address: &Address) -> bool {
     if address.is_v4() {
         let word = u32::from_be(address.v4_word());
-        return word == 0
-            || word >> 24 == 127
-            || word >> 28 == 0xe
-            || word >> 16 == 0xa9fe
-            || word == u32::MAX;
+        return word == 0 || word >> 24 == 127 || word >> 28 == 0xe || word == u32::MAX;
     }
     u32::from_be(address.0[0]) >> 24 == 0xff
         || is_link_local(address)

@@ -66,6 +66,12 @@ pub(super) fn stamp_of(entry: &CtEntry, end: u8) -> u32 {
     if end == 0 { entry.stamps[0] } else { entry.stamps[1] }
 }
 
+/// Who an end was judged to be.
+#[inline(always)]
+pub(super) fn identity_of(entry: &CtEntry, end: u8) -> u32 {
+    if end == 0 { entry.identities[0] } else { entry.identities[1] }
+}
+
 /// Whether the connection's time is up.
 #[inline(always)]
 #[must_use]

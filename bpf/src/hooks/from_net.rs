@@ -31,6 +31,10 @@ pub fn from_net<M: Maps, P: Packet>(
         // The VLAN's device judges it (datapath.md 30).
         return Ok(Action::Stack);
     }
+    if !run.packet.for_this_host() {
+        // The device sees it without being meant: promiscuous, or a switch that floods (datapath.md 30).
+        return Ok(Action::Stack);
+    }
     // A frame that isn't even addressed to a pod is nobody's business here, malformed or not.
     if parse::network(&*run.packet, &mut run.frame.parsed).is_err() {
         return Ok(Action::Stack);

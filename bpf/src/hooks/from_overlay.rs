@@ -46,7 +46,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     let Some(pod) = run.maps.endpoint_by_address(&run.frame.parsed.destination) else {
         return Ok(Action::Stack);
     };
-    from_net::judged(run, pod, Lookup::FromWire, claimed)
+    from_net::judged(run, pod, Lookup::FromOverlay, claimed)
 }
 
 /// 1 and 2.

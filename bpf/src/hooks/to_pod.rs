@@ -50,11 +50,12 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     if run.frame.parsed.destination != *own {
         return Err(dropped!(UnknownDestination));
     }
-    let device = run.packet.from_device();
-    // A socket of the node sent what came from no device, so no pod did; the search for one costs 24 ns.
-    let sender = if device == 0 { None } else { run.maps.endpoint_by_address(&run.frame.parsed.source) };
+    let from_socket = run.from_socket();
+    // What a socket of the node sent no pod did; the search for one costs 24 ns.
+    let sender = if from_socket { None } else { run.maps.endpoint_by_address(&run.frame.parsed.source) };
+    let lookup = if from_socket { Lookup::FromSocket } else { Lookup::FromStack };
     if let Some(sender) = sender
-        && sender.ifindex != device
+        && sender.ifindex != run.packet.from_device()
     {
         // The host's NAT has given it this destination, but nothing gave it a pod's source.
         return Err(dropped!(SpoofedLocalSource));
@@ -62,11 +63,11 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     run.frame.receiver = run.local_end(pod, &run.frame.parsed.destination);
     if run.frame.parsed.is_icmp_error() {
         run.read_quoted()?;
-        run.frame.sender = run.end_of(&run.frame.inner.source, Lookup::FromStack);
+        run.frame.sender = run.end_of(&run.frame.inner.source, lookup);
     } else if let Some(sender) = sender {
         run.frame.sender = run.local_end(sender, &run.frame.parsed.source);
     } else {
-        run.frame.sender = run.other_end(&run.frame.parsed.source, Lookup::FromStack);
+        run.frame.sender = run.other_end(&run.frame.parsed.source, lookup);
     }
     run.track(ct_flag::VIA_STACK, false)?;
     Ok(Action::Stack)
@@ -83,5 +84,5 @@ fn is_gateway_talk<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> bool {
     };
     run.frame.parsed.protocol == protocol::ICMPV6
         && run.frame.parsed.hop_limit == hop_limit
-        && run.packet.from_device() == 0
+        && run.from_socket()
 }

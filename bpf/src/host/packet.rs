@@ -21,6 +21,10 @@ pub struct HostPacket {
     pub interface: u32,
     /// Interface that it came in by, 0 for a local socket.
     pub from_device: u32,
+    /// Whether no socket owns it.
+    pub orphan: bool,
+    /// Whether its frame is addressed to another host, or to a group.
+    pub for_others: bool,
     /// Segments of a GSO packet.
     pub segments: u32,
     /// Payload bytes of a segment.
@@ -72,6 +76,14 @@ impl Packet for HostPacket {
 
     fn from_device(&self) -> u32 {
         self.from_device
+    }
+
+    fn has_socket(&self) -> bool {
+        !self.orphan
+    }
+
+    fn for_this_host(&self) -> bool {
+        !self.for_others
     }
 
     fn segments(&self) -> u32 {

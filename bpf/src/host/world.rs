@@ -251,6 +251,13 @@ impl Sent {
         self
     }
 
+    /// Without a socket that owns it.
+    #[must_use]
+    pub fn orphan(mut self) -> Self {
+        self.packet.orphan = true;
+        self
+    }
+
     /// With the overlay's mark.
     #[must_use]
     pub fn marked(mut self) -> Self {

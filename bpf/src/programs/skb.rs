@@ -141,6 +141,18 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
+    fn has_socket(&self) -> bool {
+        // SAFETY: the kernel passes a valid context; the pointer is compared with null and not followed.
+        !unsafe { (*self.raw).__bindgen_anon_2.sk }.is_null()
+    }
+
+    #[inline(always)]
+    fn for_this_host(&self) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).pkt_type == PACKET_HOST }
+    }
+
+    #[inline(always)]
     fn segments(&self) -> u32 {
         // SAFETY: the kernel passes a valid context.
         unsafe { (*self.raw).gso_segs }

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
 use sinew_bpf::abi::Address;
-use sinew_bpf::host::world::{API, Family, NODE, OVERLAY, ROUTER, UNDERLAY, WEB, World};
+use sinew_bpf::host::world::{API, Family, NODE, OVERLAY, ROUTER, UNDERLAY, UNDERLAY_MAC, WEB, World};
 use sinew_bpf::packet::Route;
 
 /// The namespace that this thread has entered. It goes with the thread.
@@ -32,7 +32,8 @@ impl Namespace {
             [("web", WEB.ifindex), ("api", API.ifindex), ("wire", UNDERLAY), ("vxlan", OVERLAY)]
         {
             writeln!(lines, "link add {name} index {index} type veth peer name {name}-end")?;
-            writeln!(lines, "link set {name} up\nlink set {name}-end up")?;
+            let mac = mac_of(index).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+            writeln!(lines, "link set {name} address {mac}\nlink set {name} up\nlink set {name}-end up")?;
         }
         writeln!(lines, "addr add {}/32 dev wire\naddr add {}/128 dev wire nodad", NODE.v4, NODE.v6)?;
         // On the wire by routes, so that the prefix brings no broadcast or anycast address of its own.
@@ -84,6 +85,15 @@ impl Namespace {
             }
         }
         if lines.is_empty() { Ok(()) } else { ip(&lines) }
+    }
+}
+
+/// The MAC of a device: frames to another one are not for this node.
+pub(crate) fn mac_of(index: u32) -> [u8; 6] {
+    match index {
+        index if index == WEB.ifindex => WEB.host_mac,
+        index if index == API.ifindex => API.host_mac,
+        _ => UNDERLAY_MAC,
     }
 }
 

@@ -178,12 +178,28 @@ cases! {
         Case::new(World::open()).packet(sent, Expected::Stack, &[])
     }
 
-    /// 21: so that a packet from the wire with the node's own address meets the checks of the host's stack.
-    fn dp21_a_spoofed_answer_of_the_node_takes_no_short_cut(f) {
+    /// 24: from the wire the node's own address is spoofed, also where a pod talks with the node: the host's stack would
+    /// let it pass over IPv6, and in front of the pod it would be an answer of the node's.
+    fn dp24_a_spoofed_answer_of_the_node(f) {
         let t = talk(f, WEB.place, NODE);
+        let counts: Counts = &[("drop 1012", 1), ("dropped", 1)];
         Case::new(World::open())
             .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, NEW_OUT)
-            .packet(Sent::from_net(t.udp_back()), Expected::Stack, &[])
+            .packet(Sent::from_net(t.udp_back()), DropReason::SpoofedLocalSource, counts)
+            .packet(Sent::to_pod(&WEB, 0, t.udp_back()), Expected::Stack, &[("flags", 1), ("packets", 1)])
+    }
+
+    /// 30: a frame that is for another host, or for a group, is none of the node's, whatever address is inside: a switch
+    /// floods what it has not learnt, and a device may be promiscuous.
+    fn dp30_a_frame_for_others(f) {
+        let mut case = Case::new(World::open());
+        for mac in [[0x0c, 0, 0, 0, 2, 9], [0xff; 6], [0x33, 0x33, 0, 0, 0, 1]] {
+            let mut sent = Sent::from_net(talk(f, REMOTE, API.place).udp());
+            sent.packet.bytes[..6].copy_from_slice(&mac);
+            sent.packet.for_others = true;
+            case = case.packet(sent, Expected::Stack, &[]);
+        }
+        case.packet(Sent::from_net(talk(f, REMOTE, API.place).udp()), Expected::Pod(&API), NEW_OUT)
     }
 
     /// 21: an endpoint whose traffic is shaped on the host's side gets it through the stack, and counts it once.

@@ -168,6 +168,36 @@ cases! {
             .event(destination_is(world_of(f)))
     }
 
+    /// 28: and its answers, which come over the wire from a link-local address, reach the pod.
+    fn dp28_metadata_answers(f) {
+        let t = talk(f, WEB.place, METADATA);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, NEW_OUT)
+            .packet(Sent::from_net(t.udp_back()), Expected::Stack, &[])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.udp_back()), Expected::Stack, &[("flags", 1), ("packets", 1)])
+    }
+
+    /// 28: an IPv6 fragment of forwarded traffic that the kernel cut anew has no device, and is not the node's for that; a
+    /// pod it may say to come from is not known by its device either. The node's own fragments have a socket.
+    fn dp28_fragments_of_nobody(f) host only "a test run of the kernel gives every packet a socket" {
+        let part = |place, id| talk(f, place, API.place).udp().part(0, true, id);
+        let new: Counts = &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1), ("fragments", 1)];
+        let case = Case::new(World::open());
+        let case = match f {
+            Family::V4 => case.packet(Sent::to_pod(&API, 0, part(NODE, 1)).orphan(), Expected::Stack, new)
+                .event(source_is(1)),
+            Family::V6 => case.packet(Sent::to_pod(&API, 0, part(NODE, 1)).orphan(), Expected::Stack, new)
+                .event(source_is(10))
+                .packet(Sent::to_pod(&API, 0, part(WEB.place, 2)).orphan(), DropReason::SpoofedLocalSource,
+                    &[("drop 1012", 1), ("dropped", 1), ("fragments", 1)]),
+        };
+        let other = |packet| Sent::to_pod(&API, 0, packet);
+        case.packet(other(talk(f, NODE, API.place).ports(2, 80).udp().part(0, true, 3)), Expected::Stack, new)
+            .event(source_is(1))
+            .packet(other(talk(f, NODE, API.place).ports(3, 80).udp()).orphan(), Expected::Stack, NEW_OUT)
+            .event(source_is(1))
+    }
+
     /// Policy 7: other nodes are remote-node, and not exempt from policy.
     fn dp28_other_nodes(f) {
         let mut world = World::open();

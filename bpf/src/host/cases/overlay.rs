@@ -1,7 +1,7 @@
 //! The overlay: datapath.md 24. A node's claim to an identity is a claim, and no more.
 
 use super::cases;
-use super::talk::{SYN_ACK, talk};
+use super::talk::{SYN_ACK, talk, unreachable};
 use crate::abi::event;
 use crate::drop::DropReason;
 use crate::host::world::{
@@ -107,6 +107,35 @@ cases! {
         case
     }
 
+    /// 24: whoever is reached through the overlay comes through it: on the bare wire anybody could say to be him, of a new
+    /// connection, of one that stands, and in an error about it.
+    fn dp24_past_the_overlay(f) {
+        let counts: Counts = &[("drop 1011", 1), ("dropped", 1)];
+        let t = talk(f, WEB.place, REMOTE);
+        Case::new(World::overlay())
+            .packet(Sent::from_net(talk(f, REMOTE, API.place).out(tcp::SYN)), DropReason::TunnelSourceMismatch, counts)
+            .packet(Sent::from_net(talk(f, OTHER_NODE, API.place).udp()), DropReason::TunnelSourceMismatch, counts)
+            .packet(Sent::from_pod(&WEB, t.udp()), tunnel(WEB.identity), NEW_OUT)
+            .packet(Sent::from_net(t.udp_back()), DropReason::TunnelSourceMismatch, counts)
+            .packet(Sent::from_net(unreachable(ROUTER.ip(f), WEB.place.ip(f), &t.udp())),
+                DropReason::TunnelSourceMismatch, counts)
+            // Who is not behind the overlay is as without one.
+            .packet(Sent::from_net(talk(f, WORLD, API.place).udp()), Expected::Stack, &[])
+    }
+
+    /// 24: and through the overlay it comes, an error too, also where its connection is judged again.
+    fn dp24_answers_out_of_the_tunnel(f) host only "a test run of the kernel has no tunnel key" {
+        let t = talk(f, WEB.place, REMOTE);
+        let error = unreachable(REMOTE.ip(f), WEB.place.ip(f), &t.udp());
+        Case::new(World::overlay())
+            .packet(Sent::from_pod(&WEB, t.udp()), tunnel(WEB.identity), NEW_OUT)
+            .packet(Sent::from_overlay(outer(), REMOTE_IDENTITY, t.udp_back()), Expected::Pod(&WEB),
+                &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_overlay(outer(), REMOTE_IDENTITY, error.clone()), Expected::Pod(&WEB), &[])
+            .change(|world| world.raise_generation())
+            .packet(Sent::from_overlay(outer(), REMOTE_IDENTITY, error), Expected::Pod(&WEB), &[("rule 0", 1)])
+    }
+
     /// 24: what has no tunnel key did not come through a tunnel; ARP has no business in one.
     fn dp24_without_a_key(f) {
         let mut sent = Sent::from_overlay(outer(), REMOTE_IDENTITY, talk(f, REMOTE, API.place).udp());
@@ -138,6 +167,15 @@ cases! {
                 &[("drop 170", 1), ("dropped", 1)])
             .packet(Sent::to_overlay(0, talk(f, NODE, WORLD).udp()), DropReason::NoTunnelEndpoint,
                 &[("drop 160", 1), ("dropped", 1)])
+    }
+
+    /// 24, 28: an IPv6 fragment without device and socket is not the host's.
+    fn dp24_fragments_of_nobody(f) host only "a test run of the kernel gives every packet a socket" {
+        let part = talk(f, NODE, REMOTE).udp().part(0, true, 9);
+        let vni = if f == Family::V4 { 6 } else { 10 };
+        Case::new(World::overlay())
+            .packet(Sent::to_overlay(0, part.clone()).orphan(), Expected::HostTunnel(outer().into(), vni), &[])
+            .packet(Sent::to_overlay(0, part), Expected::HostTunnel(outer().into(), 6), &[])
     }
 
     /// 24: no pod sends to the tunnel port of a node, whatever policy says: of this one, listed or not, and of others.
