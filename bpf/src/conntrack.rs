@@ -34,7 +34,8 @@
 //! 15. Where both ends are local both are judged at once. An end that nobody here enforces is stamped with the
 //!     generation, which is never an epoch, so that the hook of its endpoint judges it when it has one.
 //! 16. Through a looked-up entry only counters, times and flags are written; the rest by key, since the table may have
-//!     given the element to another connection. Creation never overwrites: the entry that came first is used.
+//!     given the element to another connection; what is written from a copy of it is compared with the key first, and a
+//!     connection that has gone meanwhile is not written. Creation never overwrites: the entry that came first is used.
 //! 17. A deleted endpoint has the drop slot and a new epoch: its entries are stale, and no sweep is needed.
 //!
 //! From another machine no packet comes as this node, nor past the overlay as somebody who is reached through it
@@ -246,6 +247,10 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         }
         return first_come(t, target, &key, sender, report);
     }
+    let fill = |entry: &mut CtEntry| {
+        fill(entry);
+        true
+    };
     if t.maps.conntrack_write(target, &key, None, fill) { Ok(()) } else { Err(dropped!(CtInsertFailed)) }
 }
 
@@ -390,6 +395,7 @@ fn rejudged<M: Maps, P: Packet>(
         | if denied != 0 { report.egress_refused() } else { 0 }
         | if audited { flag::AUDIT } else { 0 };
     let packets = if denied == 0 { account::packets(t) } else { 0 };
+    let mut still = true;
     let kind = &mut report.kind;
     let written = t.is_error
         || t.maps.conntrack_write(table, key, Some(entry), |copy| {
@@ -401,12 +407,14 @@ fn rejudged<M: Maps, P: Packet>(
             copy.flags = flags;
             // In the copy: what is added to the element that it replaces would be lost.
             *kind = account::again(t.parsed, copy, sender, t.now, packets);
+            still = is_still(t, table, key, entry);
+            still
         });
     report.flags |= event::flag::REJUDGED;
     report.entry_flags = flags;
     report.reply_known(entry.initiator != sender);
     judged?;
-    if !written {
+    if !written && still {
         return Err(dropped!(CtInsertFailed));
     }
     if !t.is_error {
@@ -463,10 +471,24 @@ fn is_answered(entry: &CtEntry, sender: u8) -> bool {
     other.flags.get() & half_flag::SEEN != 0
 }
 
+/// 16: whether an element that was looked up is this connection's yet. Asked behind a copy of it, so that what the copy has
+/// of initiator, identities and counters is no other connection's.
+#[inline(always)]
+fn is_still<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    table: CtTable,
+    key: &CtKey,
+    entry: &CtEntry,
+) -> bool {
+    t.maps.conntrack(table, key).is_some_and(|found| core::ptr::eq(&raw const *found, entry))
+}
+
 /// Moves an open connection to its table. If that has no room it stays where it is.
 #[inline(always)]
 fn promote<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, key: &CtKey, entry: &CtEntry) {
-    if t.maps.conntrack_write(CtTable::Tcp, key, Some(entry), |_| {}) {
+    if t.maps
+        .conntrack_write(CtTable::Tcp, key, Some(entry), |_| is_still(t, CtTable::TcpOpening, key, entry))
+    {
         t.maps.conntrack_delete(CtTable::TcpOpening, key);
     }
 }

@@ -132,7 +132,10 @@ impl Maps for HostMaps {
 
     fn conntrack_create(&self, table: CtTable, key: &CtKey, fill: impl FnOnce(&mut CtEntry)) -> bool {
         !self.connections.borrow().contains_key(&(table, *key))
-            && self.conntrack_write(table, key, None, fill)
+            && self.conntrack_write(table, key, None, |entry| {
+                fill(entry);
+                true
+            })
     }
 
     fn conntrack_write(
@@ -140,10 +143,12 @@ impl Maps for HostMaps {
         table: CtTable,
         key: &CtKey,
         from: Option<&CtEntry>,
-        fill: impl FnOnce(&mut CtEntry),
+        fill: impl FnOnce(&mut CtEntry) -> bool,
     ) -> bool {
         let mut entry = from.cloned().unwrap_or_default();
-        fill(&mut entry);
+        if !fill(&mut entry) {
+            return false;
+        }
         self.connections.borrow_mut().insert((table, *key), Rc::new(entry));
         true
     }

@@ -221,13 +221,14 @@ pub trait Maps {
     fn conntrack(&self, table: CtTable, key: &CtKey) -> Option<Self::Conntrack>;
     /// Creates a connection unless its key is there; whether it could. `fill` gets a zeroed entry.
     fn conntrack_create(&self, table: CtTable, key: &CtKey, fill: impl FnOnce(&mut CtEntry)) -> bool;
-    /// Writes a connection by key, new or not, from what `fill` makes of a copy of `from`, zeroed without one.
+    /// Writes a connection by key, new or not, from what `fill` makes of a copy of `from`, zeroed without one; nothing
+    /// where `fill` says no. Whether it could.
     fn conntrack_write(
         &self,
         table: CtTable,
         key: &CtKey,
         from: Option<&CtEntry>,
-        fill: impl FnOnce(&mut CtEntry),
+        fill: impl FnOnce(&mut CtEntry) -> bool,
     ) -> bool;
     /// Removes a connection.
     fn conntrack_delete(&self, table: CtTable, key: &CtKey);

@@ -9,17 +9,25 @@ use crate::abi::{Address, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry,
 use crate::deliver::Action;
 use crate::drop::DropReason;
 use crate::hooks::{Frame, from_pod::from_pod};
-use crate::host::world::{API, Family, Sent, WEB, World};
+use crate::host::world::{API, Family, Pod, Sent, WEB, World};
 use crate::host::{Build, HostMaps, Transport};
 use crate::maps::{FragmentKey, FragmentPorts, Urgency};
 
-/// Maps in which the first lookup of a connection comes too early to see it.
-struct TooEarly {
+/// Maps in which another CPU does something before a lookup of a connection, by the number of the lookup; the answer is
+/// whether the lookup sees anything.
+struct Racing {
     maps: HostMaps,
-    looked: Cell<bool>,
+    looked: Cell<u32>,
+    before: fn(&HostMaps, u32) -> bool,
 }
 
-impl Maps for TooEarly {
+impl Racing {
+    fn new(maps: HostMaps, before: fn(&HostMaps, u32) -> bool) -> Self {
+        Self { maps, looked: Cell::new(0), before }
+    }
+}
+
+impl Maps for Racing {
     type Conntrack = Rc<CtEntry>;
 
     fn word(&self, index: u32) -> StateWord {
@@ -55,7 +63,8 @@ impl Maps for TooEarly {
     }
 
     fn conntrack(&self, table: CtTable, key: &CtKey) -> Option<Rc<CtEntry>> {
-        if self.looked.replace(true) { self.maps.conntrack(table, key) } else { None }
+        self.looked.set(self.looked.get() + 1);
+        if (self.before)(&self.maps, self.looked.get()) { self.maps.conntrack(table, key) } else { None }
     }
 
     fn conntrack_create(&self, table: CtTable, key: &CtKey, fill: impl FnOnce(&mut CtEntry)) -> bool {
@@ -67,7 +76,7 @@ impl Maps for TooEarly {
         table: CtTable,
         key: &CtKey,
         from: Option<&CtEntry>,
-        fill: impl FnOnce(&mut CtEntry),
+        fill: impl FnOnce(&mut CtEntry) -> bool,
     ) -> bool {
         self.maps.conntrack_write(table, key, from, fill)
     }
@@ -120,7 +129,7 @@ fn second(family: Family, change: impl Fn(&mut CtEntry)) -> (Result<Action, Drop
         *entry = Rc::new(changed);
     }
     world.maps.take_events();
-    let maps = TooEarly { maps: world.maps.clone(), looked: Cell::new(false) };
+    let maps = Racing::new(world.maps.clone(), |_, look| look > 1);
     let (mut packet, mut frame) = (sent.packet.clone(), Frame::default());
     let now = world.now + 1000;
     let result = from_pod(&maps, &mut packet, &world.settings, now, &mut frame);
@@ -157,6 +166,54 @@ fn dp16_the_tombstone_that_came_first_holds() {
         assert_eq!(result.unwrap_err().reason(), Some(DropReason::DeniedByRule));
         assert_eq!(entry.verdict, verdict::DENY);
         assert_eq!(events, 1, "the drop");
+    }
+}
+
+/// A packet of a connection that other packets opened; before the lookup with a number the connection is evicted.
+fn evicted(opening: &[Sent], last: &Sent, rejudged: bool, before: fn(&HostMaps, u32) -> bool) -> usize {
+    let mut world = World::open();
+    for sent in opening {
+        assert!(world.send(sent).0.is_ok());
+    }
+    if rejudged {
+        world.raise_epoch(&API);
+    }
+    let maps = Racing::new(world.maps.clone(), before);
+    let (mut packet, mut frame) = (last.packet.clone(), Frame::default());
+    let result = from_pod(&maps, &mut packet, &world.settings, world.now, &mut frame);
+    assert!(result.is_ok(), "policy allows it: {result:?}");
+    maps.maps.connections.borrow().len()
+}
+
+/// The table may give an element to another connection between the lookup and the copy: what is not under its key any more
+/// is not written back under it.
+#[test]
+fn dp16_a_connection_that_has_gone_is_not_written() {
+    for family in Family::BOTH {
+        let build = |from: &Pod, to: &Pod, transport| {
+            Sent::from_pod(from, Build::new(from.place.ip(family), to.place.ip(family), transport))
+        };
+        let udp = build(&WEB, &API, Transport::Udp { source: 40_000, destination: 53 });
+        let gone = |maps: &HostMaps, look: u32| {
+            if look == 2 {
+                maps.connections.borrow_mut().clear();
+            }
+            true
+        };
+        assert_eq!(evicted(&[udp.clone()], &udp, true, |_, _| true), 1, "judged again it stays");
+        assert_eq!(evicted(&[udp.clone()], &udp, true, gone), 0, "judged again");
+        let tcp = |flags| Transport::Tcp { source: 40_000, destination: 80, flags };
+        let answer = Transport::Tcp { source: 80, destination: 40_000, flags: tcp::SYN | tcp::ACK };
+        let opening = [build(&WEB, &API, tcp(tcp::SYN)), build(&API, &WEB, answer)];
+        let third = build(&WEB, &API, tcp(tcp::ACK));
+        let gone = |maps: &HostMaps, look: u32| {
+            if look == 3 {
+                maps.connections.borrow_mut().clear();
+            }
+            true
+        };
+        assert_eq!(evicted(&opening, &third, false, |_, _| true), 1, "it moves to its table");
+        assert_eq!(evicted(&opening, &third, false, gone), 0, "on its way to its table");
     }
 }
 

@@ -176,6 +176,10 @@ impl Maps for KernelMaps {
 
     #[inline(always)]
     fn conntrack_create(&self, table: CtTable, key: &CtKey, fill: impl FnOnce(&mut CtEntry)) -> bool {
+        let fill = |entry: &mut CtEntry| {
+            fill(entry);
+            true
+        };
         prepare(None, fill).is_some_and(|entry| create(table, key, entry))
     }
 
@@ -185,7 +189,7 @@ impl Maps for KernelMaps {
         table: CtTable,
         key: &CtKey,
         from: Option<&CtEntry>,
-        fill: impl FnOnce(&mut CtEntry),
+        fill: impl FnOnce(&mut CtEntry) -> bool,
     ) -> bool {
         prepare(from, fill).is_some_and(|entry| create(table, key, entry) || overwrite(table, key, entry))
     }
@@ -289,9 +293,9 @@ fn has_spare<const BYTES: usize>(ring: &RingBuf<EventRecord, BYTES>) -> bool {
     query(BPF_RB_AVAIL_DATA) <= size - size / 4
 }
 
-/// An entry made of a copy of another one, or of zeros, in this CPU's room for one.
+/// An entry made of a copy of another one, or of zeros, in this CPU's room for one; none where `fill` says no.
 #[inline(always)]
-fn prepare(from: Option<&CtEntry>, fill: impl FnOnce(&mut CtEntry)) -> Option<&'static CtEntry> {
+fn prepare(from: Option<&CtEntry>, fill: impl FnOnce(&mut CtEntry) -> bool) -> Option<&'static CtEntry> {
     let room = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the element is this CPU's own, and a program is not interrupted by one that writes it.
     let room = unsafe { &mut *room };
@@ -299,8 +303,7 @@ fn prepare(from: Option<&CtEntry>, fill: impl FnOnce(&mut CtEntry)) -> Option<&'
         Some(entry) => *room = entry.clone(),
         None => *room = CtEntry::default(),
     }
-    fill(room);
-    Some(room)
+    if fill(room) { Some(room) } else { None }
 }
 
 /// Puts an entry under a key that has none, and counts it.
