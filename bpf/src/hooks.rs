@@ -143,7 +143,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             record.tcp_flags = parsed.tcp_flags;
             record.ip_version = ip_version(parsed);
             record.reason = reason;
-            record.line = place;
+            record.place = place;
             record.source_identity = report.identities[0];
             record.destination_identity = report.identities[1];
             record.cookies = report.cookies;

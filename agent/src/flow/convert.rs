@@ -119,8 +119,8 @@ fn tell_drop(flow: &mut Flow, seen: &Seen) {
     let number = DropReason::from_number(record.reason).map_or(0, DropReason::hubble);
     flow.event_type = Some(CiliumEventType { r#type: DROP, sub_type: i32::from(number) });
     flow.file = Some(FileInfo {
-        name: file::NAMES.get(usize::from(record.line >> 12)).copied().unwrap_or_default().to_owned(),
-        line: u32::from(record.line & 0xfff),
+        name: file::NAMES.get(usize::from(record.place >> 12)).copied().unwrap_or_default().to_owned(),
+        line: u32::from(record.place & 0xfff),
     });
     flow.traffic_direction = direction(record, false).into();
     if let Some(judged) = Judged::all(record).find(Judged::denies) {
@@ -136,12 +136,8 @@ fn tell_trace(flow: &mut Flow, record: &EventRecord) {
     let audited = Judged::all(record).any(|judged| judged.audits());
     flow.verdict = if audited { Verdict::Audit } else { Verdict::Forwarded }.into();
     let point = match record.point {
-        event::point::TO_HOST => TraceObservationPoint::ToHost,
         event::point::TO_STACK => TraceObservationPoint::ToStack,
         event::point::TO_OVERLAY => TraceObservationPoint::ToOverlay,
-        event::point::FROM_ENDPOINT => TraceObservationPoint::FromEndpoint,
-        event::point::FROM_OVERLAY => TraceObservationPoint::FromOverlay,
-        event::point::FROM_NETWORK => TraceObservationPoint::FromNetwork,
         event::point::TO_NETWORK => TraceObservationPoint::ToNetwork,
         _ => TraceObservationPoint::ToEndpoint,
     };
@@ -247,8 +243,8 @@ pub fn raw(record: &EventRecord, clock: Clock) -> MonitorEvent {
         sinew_reason: if record.reason >= 1000 { u32::from(record.reason) } else { 0 },
         rule_cookie: cookie,
         interface_index: record.ifindex,
-        line: u32::from(record.line & 0xfff),
-        file: file::NAMES.get(usize::from(record.line >> 12)).copied().unwrap_or_default().to_owned(),
+        line: u32::from(record.place & 0xfff),
+        file: file::NAMES.get(usize::from(record.place >> 12)).copied().unwrap_or_default().to_owned(),
         packet_bytes: record.length,
         text: layers::summary(record),
         trace_reason: if dropped { 0 } else { trace.trace_reason },

@@ -100,12 +100,6 @@ impl Counter {
                 .fetch_add(value, core::sync::atomic::Ordering::Relaxed);
         }
     }
-
-    /// Sets bits of it; of two racing writers one may be lost, which costs one more event.
-    #[inline(always)]
-    pub fn set_bits(&self, bits: u64) {
-        self.set(self.get() | bits);
-    }
 }
 
 impl Clone for Counter {

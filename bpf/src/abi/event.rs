@@ -20,18 +20,10 @@ pub mod kind {
 pub mod point {
     /// Delivered to an endpoint of this node.
     pub const TO_ENDPOINT: u8 = 0;
-    /// Handed to the host as its own.
-    pub const TO_HOST: u8 = 2;
     /// Handed to the host's stack.
     pub const TO_STACK: u8 = 3;
     /// Sent into the overlay.
     pub const TO_OVERLAY: u8 = 4;
-    /// Got from an endpoint.
-    pub const FROM_ENDPOINT: u8 = 5;
-    /// Got from the overlay.
-    pub const FROM_OVERLAY: u8 = 9;
-    /// Got from the wire.
-    pub const FROM_NETWORK: u8 = 10;
     /// Sent to the wire.
     pub const TO_NETWORK: u8 = 11;
 }
@@ -96,8 +88,9 @@ pub struct EventRecord {
     pub matches: [u8; 2],
     /// The endpoint whose hook made the record, 0 for none.
     pub endpoint: u16,
-    /// Line of the drop in the source file that `file` numbers, 0 where there is none.
-    pub line: u16,
+    /// Of a drop: where it was decided ([`Dropped::place`](crate::drop::Dropped::place)), the number of the file in the high 4
+    /// bits and the line in the low 12.
+    pub place: u16,
     /// Interface of the hook.
     pub ifindex: u32,
     /// Bytes of the packet from the link header on.

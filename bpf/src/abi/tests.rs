@@ -49,7 +49,7 @@ fn layout() -> String {
         EventRecord {
             time, sequence, kind, point, flags, protocol, source, destination, source_port, destination_port, tcp_flags,
             ip_version, reason, source_identity, destination_identity, cookies, shadow_cookies, verdicts, matches,
-            endpoint, line, ifindex, length, revision, macs,
+            endpoint, place, ifindex, length, revision, macs,
         }
         FragmentKey { source, destination, id, ifindex, protocol }
         FragmentPorts { source, destination, icmp_type, icmp_code, reserved }
@@ -82,17 +82,6 @@ fn the_layout_is_that_of_its_version() {
         "layout changed: bump VERSION in bpf/src/abi.rs and describe the migration in docs/upgrades.md, \
          then bpf/src/abi/layout.txt is:\n{found}"
     );
-}
-
-/// A moved field, another size, another number: each makes another text.
-#[test]
-fn a_change_of_one_field_is_seen() {
-    let found = layout();
-    for (what, with) in [("tunnel@8", "tunnel@12"), ("CtEntry 192", "CtEntry 200"), ("DENY = 2", "DENY = 3")]
-    {
-        assert!(found.contains(what), "{what} is in the layout");
-        assert_ne!(found.replacen(what, with, 1), COMMITTED);
-    }
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn denied(reason: DropReason, verdict: u8, cookie: u32) -> EventRecord {
         verdicts: [verdict::ALLOW | verdict::ALLOW << 4, verdict | verdict << 4],
         cookies: [0, cookie],
         matches: [0, 0],
-        line: 2 << 12 | 77,
+        place: 2 << 12 | 77,
         ..new_connection()
     }
 }
