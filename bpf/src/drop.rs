@@ -64,10 +64,6 @@ reasons! {
     InvalidExtensionHeader = 156, 156, "invalid IPv6 extension header";
     /// The overlay has no endpoint for the destination.
     NoTunnelEndpoint = 160, 160, "no tunnel endpoint";
-    /// Not an Ethernet frame with a unicast destination that we handle.
-    UnsupportedL2 = 166, 166, "unsupported L2 protocol";
-    /// The kernel knows no route.
-    FibFailed = 169, 169, "FIB lookup failed";
     /// A pod sends to the tunnel port of a node.
     EncapProhibited = 170, 170, "encapsulation traffic is prohibited";
     /// The identity is not one that the node's tables know.
@@ -118,39 +114,54 @@ reasons! {
     ImpossibleSource = 1014, 132, "impossible source address";
     /// The proxy that the policy demands does not have the connection (datapath.md 11).
     ProxyMissing = 1015, 205, "policy demands a proxy that the connection does not have";
+    /// The kernel refused what a program had decided: to set a tunnel key, or its own working memory.
+    ProgramFailed = 1016, 141, "the kernel refused what a program asked of it";
+    /// An IPv4 option says where the packet goes: its destination is a stopover.
+    SourceRoute = 1017, 134, "IPv4 source route, or options that can't be followed";
 }
 
-/// Source files that drop packets, numbered for [`EventRecord`](crate::abi::EventRecord) and flow files.
-pub mod file {
-    /// File names by number.
-    pub const NAMES: [&str; 9] = [
-        "",
-        "parse.rs",
-        "source.rs",
-        "identity.rs",
-        "policy.rs",
-        "conntrack.rs",
-        "deliver.rs",
-        "overlay.rs",
-        "hooks.rs",
-    ];
-    /// `parse.rs`
-    pub const PARSE: u8 = 1;
-    /// `source.rs`
-    pub const SOURCE: u8 = 2;
-    /// `identity.rs`
-    pub const IDENTITY: u8 = 3;
-    /// `policy.rs`
-    pub const POLICY: u8 = 4;
-    /// `conntrack.rs`
-    pub const CONNTRACK: u8 = 5;
-    /// `deliver.rs`
-    pub const DELIVER: u8 = 6;
-    /// `overlay.rs`
-    pub const OVERLAY: u8 = 7;
-    /// `hooks.rs` and the hooks themselves
-    pub const HOOKS: u8 = 8;
+/// Declares the source files that drop packets once: a constant for each, and its path below `src`. A file keeps its place:
+/// records that were written before name it by number.
+macro_rules! files {
+    ($($name:ident, $path:literal;)*) => {
+        /// Source files that drop packets, numbered for [`EventRecord`](crate::abi::EventRecord) and flow files.
+        pub mod file {
+            #[allow(non_camel_case_types, clippy::upper_case_acronyms, reason = "the constants' names")]
+            #[allow(dead_code, reason = "the first number is no file's")]
+            #[repr(u8)]
+            enum Number { NONE, $($name,)* }
+
+            /// File names by number.
+            pub const NAMES: &[&str] = &["", $($path,)*];
+            $(
+                #[doc = concat!("`", $path, "`")]
+                pub const $name: u8 = Number::$name as u8;
+            )*
+            #[cfg(test)]
+            pub(super) const CONSTANTS: &[&str] = &["", $(stringify!($name),)*];
+        }
+    };
 }
+
+files! {
+    PARSE, "parse.rs";
+    SOURCE, "source.rs";
+    IDENTITY, "identity.rs";
+    POLICY, "policy.rs";
+    CONNTRACK, "conntrack.rs";
+    DELIVER, "deliver.rs";
+    JUDGE, "conntrack/judge.rs";
+    HOOKS, "hooks.rs";
+    FROM_POD, "hooks/from_pod.rs";
+    TO_POD, "hooks/to_pod.rs";
+    FROM_NET, "hooks/from_net.rs";
+    TO_NET, "hooks/to_net.rs";
+    FROM_OVERLAY, "hooks/from_overlay.rs";
+    TO_OVERLAY, "hooks/to_overlay.rs";
+}
+
+/// A place has 4 bits for its file.
+const _: () = assert!(file::NAMES.len() <= 16);
 
 /// A drop with the place in the source that decided it, in one word: reason in the low half, then file and line.
 ///
@@ -230,9 +241,22 @@ mod tests {
     #[test]
     fn numbers_survive_the_word() {
         for reason in DropReason::ALL {
-            let word = Dropped::new(*reason, file::OVERLAY, 4095);
+            let word = Dropped::new(*reason, 7, 4095);
             assert_eq!(word.reason(), Some(*reason));
             assert_eq!(word.place(), 0x7fff);
+        }
+    }
+
+    /// What a record says is looked for in that file: each that drops packets names itself.
+    #[test]
+    fn every_file_names_itself() {
+        let src = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for (number, (name, constant)) in file::NAMES.iter().zip(file::CONSTANTS).enumerate().skip(1) {
+            let text =
+                std::fs::read_to_string(src.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let own = std::format!("const FILE: u8 = file::{constant};");
+            assert!(text.contains(&own), "{name} ({number}) has no `{own}`");
+            assert!(text.contains("dropped!("), "{name} drops nothing");
         }
     }
 

@@ -40,8 +40,8 @@ macro_rules! program {
             let settings = settings();
             // SAFETY: the helper has no preconditions. Coarse time, 15 ns cheaper, serves lifetimes only.
             let now = unsafe { bpf_ktime_get_coarse_ns() };
-            let Some(frame) = maps::frame() else { return act::SHOT };
             let mut skb = Skb::new(ctx.skb.skb, settings);
+            let Some(frame) = maps::frame() else { return act::failed(&skb) };
             let result = $hook(&KernelMaps, &mut skb, settings, now, frame);
             act::act(&skb, settings, result)
         }

@@ -12,6 +12,9 @@
 //! 7. Multicast, broadcast and link-local destinations drop, each with its own reason; the pod's gateways are excepted.
 //!    A loopback destination is link-local too: with `route_localnet` the stack would take it for the node's own.
 //!
+//! 8. IPv4 source routes drop, as IPv6 routing headers that are not done do: the packet's destination is not where it is
+//!    going, so policy would be asked about a stopover (RFC 7126 §4.3, §4.4).
+//!
 //! Neighbours: `from_pod.rs` calls it first.
 
 use crate::abi::{Address, EndpointEntry};
@@ -27,6 +30,13 @@ const FILE: u8 = file::SOURCE;
 pub const GATEWAY_V4: Address = Address::v4(u32::from_ne_bytes([169, 254, 1, 1]));
 /// Gateway of every pod, IPv6: fe80::1.
 pub const GATEWAY_V6: Address = Address([0xfe80_0000u32.to_be(), 0, 0, 1u32.to_be()]);
+
+/// Where the options of an IPv4 header begin.
+const OPTIONS_AT: usize = LINK_BYTES + 20;
+/// Where the last of them may stand: a header has at most 60 bytes (RFC 791 §3.1).
+const LAST_OPTION_AT: usize = LINK_BYTES + 59;
+/// Options of one packet that are followed, those that only pad counted.
+const MAX_OPTIONS: usize = 8;
 
 /// `::1`
 const LOOPBACK_V6: Address = Address([0, 0, 0, 1u32.to_be()]);
@@ -105,6 +115,42 @@ pub fn fragment(parsed: &Parsed, pod: &EndpointEntry) -> Result<(), Dropped> {
         return Err(dropped!(InvalidSourceIp));
     }
     Ok(())
+}
+
+/// Options of an IPv4 header.
+#[inline(always)]
+pub fn options<P: Packet>(packet: &P, parsed: &Parsed) -> Result<(), Dropped> {
+    if !parsed.is_v4() || usize::from(parsed.transport_at) <= OPTIONS_AT {
+        return Ok(());
+    }
+    if is_source_routed(packet, parsed.transport_at) { Err(dropped!(SourceRoute)) } else { Ok(()) }
+}
+
+/// Whether there is a source route among options, or what can't be followed up to their end.
+#[inline(never)]
+fn is_source_routed<P: Packet>(packet: &P, end: u16) -> bool {
+    const END: u8 = 0;
+    const NO_OPERATION: u8 = 1;
+    const LOOSE: u8 = 131;
+    const STRICT: u8 = 137;
+    let (mut at, end) = (OPTIONS_AT, usize::from(end));
+    for _ in 0..MAX_OPTIONS {
+        if at >= end {
+            return false;
+        }
+        if at > LAST_OPTION_AT {
+            return true;
+        }
+        let Some([kind, length]) = packet.load::<[u8; 2]>(at) else { return true };
+        match kind {
+            END => return false,
+            LOOSE | STRICT => return true,
+            NO_OPERATION => at += 1,
+            _ if length < 2 => return true,
+            _ => at += usize::from(length),
+        }
+    }
+    at < end
 }
 
 /// IGMP has no ports, so it is met before the transport header is asked for them.

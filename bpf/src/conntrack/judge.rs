@@ -12,7 +12,7 @@ use crate::packet::Packet;
 use crate::parse::{icmp, protocol};
 use crate::policy::{self, Answer, Question};
 
-const FILE: u8 = file::CONNTRACK;
+const FILE: u8 = file::JUDGE;
 
 /// One end of a connection, as it is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::parse::{self, ether_type};
 use crate::settings::Settings;
 use crate::source::is_impossible;
 
-const FILE: u8 = file::HOOKS;
+const FILE: u8 = file::FROM_NET;
 
 /// Judges a packet from the wire.
 #[inline(always)]

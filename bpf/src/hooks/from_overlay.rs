@@ -16,7 +16,7 @@ use crate::packet::{Packet, TunnelKey};
 use crate::parse::{self, ether_type};
 use crate::settings::Settings;
 
-const FILE: u8 = file::HOOKS;
+const FILE: u8 = file::FROM_OVERLAY;
 
 /// Judges a packet from the overlay.
 #[inline(always)]

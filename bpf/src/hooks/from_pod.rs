@@ -16,7 +16,7 @@ use crate::reject;
 use crate::settings::Settings;
 use crate::source::{self, Admitted};
 
-const FILE: u8 = file::HOOKS;
+const FILE: u8 = file::FROM_POD;
 
 /// Judges a packet from a pod.
 #[inline(always)]
@@ -65,6 +65,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     if source::network(&*run.packet, &run.frame.parsed, pod)? as u8 == Admitted::Host as u8 {
         return Ok(Action::Stack);
     }
+    source::options(&*run.packet, &run.frame.parsed)?;
     source::group_membership(&run.frame.parsed)?;
     source::fragment(&run.frame.parsed, pod)?;
     parse::transport(run.maps, &*run.packet, &mut run.frame.parsed)?;

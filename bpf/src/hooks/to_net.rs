@@ -10,7 +10,7 @@ use crate::packet::Packet;
 use crate::parse::{self, Fragment, ether_type, protocol};
 use crate::settings::Settings;
 
-const FILE: u8 = file::HOOKS;
+const FILE: u8 = file::TO_NET;
 
 /// Looks at a packet that leaves the node.
 #[inline(always)]

@@ -13,7 +13,7 @@ use crate::packet::Packet;
 use crate::parse::{self, ether_type};
 use crate::settings::Settings;
 
-const FILE: u8 = file::HOOKS;
+const FILE: u8 = file::TO_OVERLAY;
 
 /// Finds the tunnel of a packet from the host. `None` where the packet has one already.
 #[inline(always)]

@@ -13,7 +13,7 @@ use crate::packet::Packet;
 use crate::parse::{self, ether_type, icmp, protocol};
 use crate::settings::Settings;
 
-const FILE: u8 = file::HOOKS;
+const FILE: u8 = file::TO_POD;
 
 /// Judges a packet to a pod.
 #[inline(always)]

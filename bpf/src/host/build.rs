@@ -84,6 +84,8 @@ pub struct Build {
     pub hop_limit: u8,
     /// IPv6 extension headers: number and content from the second byte on, in multiples of 8 less one.
     pub extensions: Vec<(u8, Vec<u8>)>,
+    /// Options of the IPv4 header, in multiples of 4 bytes.
+    pub options: Vec<u8>,
     /// Which part of a datagram it is, `None` for a whole one.
     pub part: Option<Part>,
     /// The transport header; a later part has none, only the payload.
@@ -104,6 +106,7 @@ impl Build {
             destination,
             hop_limit: 64,
             extensions: Vec::new(),
+            options: Vec::new(),
             part: None,
             transport,
             payload: Vec::new(),
@@ -141,6 +144,12 @@ impl Build {
         self
     }
 
+    /// With options in its IPv4 header.
+    #[must_use]
+    pub fn options(self, options: impl Into<Vec<u8>>) -> Self {
+        Self { options: options.into(), ..self }
+    }
+
     /// Whether it is IPv4.
     #[must_use]
     pub fn is_v4(&self) -> bool {
@@ -169,13 +178,15 @@ impl Build {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
                 let part = self.part.unwrap_or(Part { offset: 0, more: false, id: 0x1234 });
-                let mut header = vec![0x45, 0];
-                header.extend((20 + transport.len() as u16).to_be_bytes());
+                let options = self.options.len();
+                let mut header = vec![0x45 + (options / 4) as u8, 0];
+                header.extend(((20 + options + transport.len()) as u16).to_be_bytes());
                 header.extend((part.id as u16).to_be_bytes());
                 header.extend((part.offset | u16::from(part.more) << 13).to_be_bytes());
                 header.extend([self.hop_limit, self.number(), 0, 0]);
                 header.extend(source.octets());
                 header.extend(destination.octets());
+                header.extend(&self.options);
                 let sum = checksum(&[&header]);
                 header[10..12].copy_from_slice(&sum.to_be_bytes());
                 header.extend(transport);

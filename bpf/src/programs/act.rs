@@ -6,7 +6,9 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_set_tunnel_key};
 use sinew_bpf::abi::Address;
 use sinew_bpf::deliver::Action;
-use sinew_bpf::drop::Dropped;
+use sinew_bpf::drop::{DropReason, Dropped};
+use sinew_bpf::maps::Maps;
+use sinew_bpf::packet::Packet;
 use sinew_bpf::settings::Settings;
 
 use super::maps;
@@ -15,7 +17,7 @@ use super::skb::{AF_INET, AF_INET6, Skb};
 /// The next program of the device decides; without one the packet goes on.
 const NEXT: i32 = tcx_action_base::TCX_NEXT;
 /// The packet is dropped.
-pub(super) const SHOT: i32 = TC_ACT_SHOT as i32;
+const SHOT: i32 = TC_ACT_SHOT as i32;
 
 /// Carries an action out; returns the program's verdict.
 #[inline(always)]
@@ -32,6 +34,13 @@ pub(super) fn act(skb: &Skb<'_>, settings: &Settings, result: Result<Action, Dro
         Ok(Action::Forward { ifindex, next_hop }) => forward(ifindex, &next_hop),
         Ok(Action::Overlay { remote, vni }) => overlay(skb, settings, &remote, vni),
     }
+}
+
+/// Drops a packet for what no stage could foresee, and counts it: every drop has a reason.
+#[inline(always)]
+pub(super) fn failed(skb: &Skb<'_>) -> i32 {
+    maps::KernelMaps.count_drop(DropReason::ProgramFailed as u16, skb.length());
+    SHOT
 }
 
 #[inline(never)]
@@ -70,7 +79,7 @@ fn overlay(skb: &Skb<'_>, settings: &Settings, remote: &Address, vni: u32) -> i3
     let set =
         unsafe { bpf_skb_set_tunnel_key(skb.raw(), &mut key, size_of::<bpf_tunnel_key>() as u32, flags) };
     if set != 0 {
-        return SHOT;
+        return failed(skb);
     }
     skb.set_mark(settings.mark);
     if skb.ifindex() == settings.overlay_ifindex {

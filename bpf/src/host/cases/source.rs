@@ -307,6 +307,30 @@ cases! {
         send(case, t.udp().extension(43, routing), Expected::Pod(&API), &[("packets", 1)])
     }
 
+    /// 26: of IPv4 source routes drop, loose and strict, wherever they stand; so do options that can't be followed up to
+    /// their end. Others pass.
+    fn dp26_source_routes(_f) {
+        let t = talk(Family::V4, WEB.place, API.place);
+        let [a, b, c, d] = REMOTE.v4.octets();
+        let mut case = Case::new(World::open());
+        for kind in [131, 137] {
+            let route = [kind, 7, 4, a, b, c, d, 0];
+            case = send(case, t.udp().options(route), DropReason::SourceRoute, drops!("1017"));
+            let behind = [&[1, 7, 7, 4, 0, 0, 0, 0][..], &route].concat();
+            case = send(case, t.udp().options(behind), DropReason::SourceRoute, drops!("1017"));
+        }
+        for endless in [vec![7, 1, 0, 0], vec![7, 0, 0, 0], vec![1; 12]] {
+            case = send(case, t.udp().options(endless), DropReason::SourceRoute, drops!("1017"));
+        }
+        // Record route (7), the router alert (148, RFC 2113), padding; what stands behind the end is no option.
+        case = send(case, t.udp().options([148, 4, 0, 0]), Expected::Pod(&API),
+            &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)]);
+        for options in [vec![7, 7, 4, 0, 0, 0, 0, 1], vec![1; 8], vec![0, 131, 3, 4]] {
+            case = send(case, t.udp().options(options), Expected::Pod(&API), &[("packets", 1)]);
+        }
+        case
+    }
+
     /// A frame that ends before its headers do drops, wherever it is cut.
     fn dp26_truncated(f) {
         let bytes = talk(f, WEB.place, API.place).out(tcp::SYN).macs(WEB.host_mac, WEB.mac).bytes();
