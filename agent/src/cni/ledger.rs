@@ -101,11 +101,11 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what an earlier run left. A file that can't be read names no attachment: it is removed and its interface,
-    /// which nobody claims then, is swept.
+    /// Reads what an earlier run left. A file that holds no attachment is removed, and its interface, which nobody claims
+    /// then, is swept.
     ///
     /// # Errors
-    /// [`Refusal::Ledger`] if the folder can't be made or listed.
+    /// [`Refusal::Ledger`] if the folder can't be made or listed, or a file can't be read.
     pub fn open(state_dir: &Path, pools: &[IpNet], last_id: u16, now: Duration) -> Result<Self, Refusal> {
         let mut ledger = Self {
             state_dir: state_dir.into(),
@@ -119,9 +119,9 @@ impl Ledger {
         fs::create_dir_all(&folder).map_err(unusable)?;
         for file in fs::read_dir(&folder).map_err(unusable)? {
             let path = file.map_err(unusable)?.path();
-            ledger.read_entry(&path);
+            ledger.read_entry(&path)?;
         }
-        for (address, since) in read_resting(&state_dir.join(RESTING)) {
+        for (address, since) in read_resting(&state_dir.join(RESTING))? {
             // A time in the future, after the clock was set back, counts as now.
             let released = Duration::from_millis(since).min(now);
             let of_pool = ledger.pools.iter_mut().filter(|pool| pool.range().contains(&address));
@@ -217,12 +217,13 @@ impl Ledger {
         Ok(())
     }
 
-    fn read_entry(&mut self, path: &Path) {
+    fn read_entry(&mut self, path: &Path) -> Result<(), Refusal> {
         if path.extension().is_none_or(|extension| extension != "json") {
             discard(path);
-            return;
+            return Ok(());
         }
-        let text = fs::read(path).unwrap_or_default();
+        // A file that can't be read now may be a running pod's: only what was read and means nothing is dropped.
+        let text = fs::read(path).map_err(|source| Refusal::Ledger { path: path.into(), source })?;
         match serde_json::from_slice::<Entry>(&text) {
             Ok(entry) => {
                 let owner = entry.key().to_string();
@@ -242,6 +243,7 @@ impl Ledger {
                 discard(path);
             }
         }
+        Ok(())
     }
 
     fn lease(&mut self, key: &AttachmentKey, now: Duration) -> Result<Vec<IpAddr>, Refusal> {
@@ -297,12 +299,16 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn read_resting(path: &Path) -> BTreeMap<IpAddr, u64> {
-    let Ok(text) = fs::read(path) else { return BTreeMap::new() };
-    serde_json::from_slice(&text).unwrap_or_else(|error| {
+fn read_resting(path: &Path) -> Result<BTreeMap<IpAddr, u64>, Refusal> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(source) => return Err(Refusal::Ledger { path: path.into(), source }),
+    };
+    Ok(serde_json::from_slice(&text).unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), %error, "the list of resting addresses is unreadable and begins anew");
         BTreeMap::new()
-    })
+    }))
 }
 
 fn discard(path: &Path) {

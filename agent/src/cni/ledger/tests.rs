@@ -63,6 +63,21 @@ fn an_unreadable_file_is_dropped_and_others_are_kept() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_is_kept_and_ends_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let pools: [IpNet; 1] = ["10.1.0.0/24".parse().unwrap()];
+    for name in [format!("{FOLDER}/c1:eth0.json"), RESTING.to_owned()] {
+        // Reading a folder fails for root too, with EISDIR.
+        let path = folder.path().join(name);
+        fs::create_dir_all(&path).unwrap();
+        let error = Ledger::open(folder.path(), &pools, 16, START).unwrap_err();
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(path.is_dir());
+        fs::remove_dir(&path).unwrap();
+    }
+}
+
+#[test]
 fn numbers_end_at_the_last_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
