@@ -1,9 +1,13 @@
-//! Is the running kernel one that the programs were tested on?
+//! What the agent needs of the running kernel: a release that the programs were tested on, and enough descriptors.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::utsname::uname;
 
 /// The oldest kernel that is tested (Debian 13's).
 const MINIMUM: (u32, u32) = (6, 12);
+
+/// Descriptors that a node with a table in each of its 8191 slots holds, and 1024 for everything else.
+const OPEN_FILES: u64 = 9216;
 
 /// A kernel that is too old, or of which that can't be told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +36,18 @@ pub fn check() -> Result<String, KernelError> {
     Ok(release)
 }
 
+/// Raises the soft limit of open descriptors to the hard one, and the hard one too if it is lower than what a full node
+/// takes. A lower limit shows only when the tables reach it.
+pub fn raise_open_files() {
+    let outcome = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let hard = hard.max(OPEN_FILES);
+        if soft >= hard { Ok(()) } else { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) }
+    });
+    if let Err(error) = outcome {
+        tracing::warn!(%error, wanted = OPEN_FILES, "the limit of open descriptors cannot be raised");
+    }
+}
+
 fn check_release(release: &str) -> Result<(), KernelError> {
     let mut numbers = release.split(|character: char| !character.is_ascii_digit()).map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
@@ -44,6 +60,15 @@ fn check_release(release: &str) -> Result<(), KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_node_may_open_its_tables() {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, soft.min(256), hard).unwrap();
+        raise_open_files();
+        let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        assert!(soft >= hard.min(OPEN_FILES), "{soft}");
+    }
 
     #[test]
     fn releases() {

@@ -58,6 +58,7 @@ const QUEUE_LOOK: Duration = Duration::from_secs(10);
 /// What keeps the agent from coming up or going on.
 pub fn run(config: Config, object: &[u8]) -> anyhow::Result<()> {
     let kernel = kernel::check()?;
+    kernel::raise_open_files();
     let path = config.place.run_dir.join(SOCKET);
     wait_for_predecessor(&path)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
