@@ -1,12 +1,13 @@
 //! The per-CPU event rings: one producer each, so that CPUs don't share a lock (a shared ring falls from 11 to 3
 //! million records a second with the second producer).
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::Poll;
 
-use aya::maps::{ArrayOfMaps, Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf};
 use sinew_bpf::abi::EventRecord;
 use sinew_bpf::maps::{DropRecords, RingCount};
 use tokio::io::Interest;
@@ -18,6 +19,9 @@ use super::connections::monotonic_nanoseconds;
 use super::merge::Merge;
 use super::pins::typed;
 
+/// Bytes of the ring of a CPU that is not online: it may be any minute, and machines that can take many CPUs would pay
+/// for whole rings that nobody fills. The next start gives it a whole one.
+const SPARE_BYTES: u32 = 65_536;
 /// `BPF_MAP_TYPE_RINGBUF`.
 const RING_TYPE: u32 = 27;
 
@@ -30,23 +34,42 @@ pub struct EventRings {
 }
 
 impl EventRings {
-    /// Opens the rings, and makes those that are missing.
+    /// Opens the rings, and makes those that are missing or of another size.
     pub(super) fn open(map: Map, counts: Map, drops: Map, bytes: u32) -> Result<Self, DatapathError> {
         let mut outer: ArrayOfMaps<MapData, MapData> = typed(map, "EVENTS")?;
-        let cpus = aya::util::online_cpus()
-            .map_err(|(path, error)| DatapathError::kernel(format!("reading {path}"), error))?;
+        let unreadable = |(path, error)| DatapathError::kernel(format!("reading {path}"), error);
+        let online: BTreeSet<u32> = aya::util::online_cpus().map_err(unreadable)?.into_iter().collect();
+        let possible = u32::try_from(aya::util::nr_cpus().map_err(unreadable)?).unwrap_or(u32::MAX);
         let mut rings = Vec::new();
-        for cpu in cpus {
-            let ring = match outer.get(&cpu, 0) {
-                Ok(ring) => ring,
-                Err(_) => {
-                    let template = aya_obj::Map::new_from_params(RING_TYPE, 0, 0, bytes, 0);
-                    let ring = MapData::create(template, "sinew_events", None).map_err(|e| {
-                        DatapathError::kernel(format!("making the event ring of CPU {cpu}"), e)
-                    })?;
-                    outer.set(cpu, &ring, 0).map_err(|e| {
-                        DatapathError::kernel(format!("setting the event ring of CPU {cpu}"), e)
-                    })?;
+        for cpu in 0..possible.min(outer.len()) {
+            let wanted = ring_bytes(bytes, online.contains(&cpu));
+            let refused = |what: &str, e: MapError| {
+                DatapathError::kernel(format!("{what} the event ring of CPU {cpu}"), e)
+            };
+            let present = match outer.get(&cpu, 0) {
+                Ok(ring) => Some(ring),
+                Err(MapError::KeyNotFound) => None,
+                Err(error) => return Err(refused("opening", error)),
+            };
+            let found = match &present {
+                Some(ring) => ring.info().map_err(|e| refused("asking about", e))?.max_entries(),
+                None => 0,
+            };
+            let ring = match present {
+                Some(ring) if found == wanted => ring,
+                present => {
+                    if present.is_some() && online.contains(&cpu) {
+                        tracing::info!(
+                            cpu,
+                            found,
+                            wanted,
+                            "an event ring of another size is replaced; records that nobody had read are lost"
+                        );
+                    }
+                    let template = aya_obj::Map::new_from_params(RING_TYPE, 0, 0, wanted, 0);
+                    let ring =
+                        MapData::create(template, "sinew_events", None).map_err(|e| refused("making", e))?;
+                    outer.set(cpu, &ring, 0).map_err(|e| refused("setting", e))?;
                     ring
                 }
             };
@@ -118,6 +141,10 @@ impl EventRings {
     }
 }
 
+fn ring_bytes(bytes: u32, online: bool) -> u32 {
+    if online { bytes } else { bytes.min(SPARE_BYTES) }
+}
+
 /// The rings' wake-ups.
 pub struct Bells(Vec<AsyncFd<OwnedFd>>);
 
@@ -136,5 +163,17 @@ impl Bells {
             rung
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_that_is_not_online_has_a_small_ring() {
+        assert_eq!(ring_bytes(1_048_576, true), 1_048_576);
+        assert_eq!(ring_bytes(1_048_576, false), SPARE_BYTES);
+        assert_eq!(ring_bytes(4096, false), 4096, "never a larger one than was asked for");
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{ArrayOfMaps, Map, MapData};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use sinew_bpf::abi::{PolicyEntry, PolicyKey, StateWord};
 use sinew_engine::{PolicyTable, TableKey};
 
@@ -55,7 +55,7 @@ impl Tables {
             by_table: HashMap::new(),
             idle: Vec::new(),
             retired: Vec::new(),
-            next_new: 1,
+            next_new: SLOTS,
         };
         let mut users: BTreeMap<u32, u32> = BTreeMap::new();
         for index in 1..WORDS as u32 {
@@ -65,9 +65,14 @@ impl Tables {
             }
         }
         for slot in 1..SLOTS {
-            let Ok(trie) = tables.outer.get(&slot, 0) else {
-                tables.next_new = slot;
-                break;
+            let trie = match tables.outer.get(&slot, 0) {
+                Ok(trie) => trie,
+                Err(MapError::KeyNotFound) => {
+                    tables.next_new = slot;
+                    break;
+                }
+                // To take this for the first slot without a map would replace the map of a live slot.
+                Err(error) => return Err(DatapathError::kernel(format!("opening slot {slot}"), error)),
             };
             let table = Arc::new(read(&trie)?);
             let filled = Slot { trie, table: Arc::clone(&table), endpoints: 0 };
