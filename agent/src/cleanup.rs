@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use crate::cni::{ledger, server as cni_server};
 use crate::config::{Place, StoreArgument};
 use crate::control::{NUMBERS, POLICIES};
+use crate::datapath::folder_of_node;
 use crate::netlink::node::OVERLAY_LINK;
 use crate::netlink::{Netlink, ROUTE_PROTOCOL};
 use crate::plugin::queue;
@@ -34,7 +35,7 @@ pub fn cleanup(place: &Place) -> anyhow::Result<Vec<String>> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;
     let mut swept = Swept::default();
     runtime.block_on(remove_links(&mut swept));
-    swept.folder("programs and maps", &place.bpf_root.join(&place.node_name));
+    swept.folder("programs and maps", &folder_of_node(&place.bpf_root, &place.node_name));
     for name in [ledger::FOLDER, queue::FOLDER, POLICIES] {
         swept.folder("state", &place.state_dir.join(name));
     }

@@ -27,7 +27,7 @@ mod tables;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{HashMap, MapData};
 use sinew_api::identity::Identity;
@@ -55,12 +55,18 @@ pub const LAST_ENDPOINT: u16 = (words::WORDS - 1) as u16;
 /// What a node's programs are loaded with.
 #[derive(Clone, Debug)]
 pub struct DatapathConfig {
-    /// Where this node's pins go: `<bpf root>/<node name>`.
+    /// Where this node's pins go: [`folder_of_node`].
     pub folder: PathBuf,
     /// Constants of the programs.
     pub settings: Settings,
     /// Bytes of each CPU's event ring, a power of two and a multiple of the page size.
     pub ring_bytes: u32,
+}
+
+/// Where a node's pins go: `<bpf root>/<node name>`, with `%2e` for the name's dots, which bpffs refuses.
+#[must_use]
+pub fn folder_of_node(bpf_root: &Path, node: &str) -> PathBuf {
+    bpf_root.join(pins::without_dots(node))
 }
 
 /// What went wrong between the agent and the kernel.
@@ -134,6 +140,8 @@ pub struct Datapath {
     /// Endpoints whose identity was rewritten since the last grace period. A program that had read the old entry may
     /// have stamped a connection with the new epoch; one more epoch after the grace period makes that stale.
     unconfirmed: BTreeSet<EndpointId>,
+    /// Whether no program of an earlier load is attached anywhere.
+    alone: bool,
 }
 
 impl Datapath {
@@ -186,6 +194,7 @@ impl Datapath {
             events: Some(events),
             entries,
             unconfirmed: BTreeSet::new(),
+            alone: false,
         })
     }
 
@@ -195,7 +204,7 @@ impl Datapath {
     ///
     /// The interface is gone, or the kernel refuses.
     pub fn attach_underlay(&mut self, ifindex: u32) -> Result<(), DatapathError> {
-        self.links.attach(ifindex, "from_net", "to_net")
+        self.attach(ifindex, "from_net", "to_net")
     }
 
     /// Attaches `from_overlay` and `to_overlay` to the VXLAN device.
@@ -204,7 +213,7 @@ impl Datapath {
     ///
     /// As for [`Self::attach_underlay`].
     pub fn attach_overlay(&mut self, ifindex: u32) -> Result<(), DatapathError> {
-        self.links.attach(ifindex, "from_overlay", "to_overlay")
+        self.attach(ifindex, "from_overlay", "to_overlay")
     }
 
     /// Attaches `from_pod` and `to_pod` to the host side of a pod's pair. The endpoint's maps come first: a pod whose
@@ -214,12 +223,31 @@ impl Datapath {
     ///
     /// As for [`Self::attach_underlay`].
     pub fn attach_pod(&mut self, ifindex: u32) -> Result<(), DatapathError> {
-        self.links.attach(ifindex, "from_pod", "to_pod")
+        self.attach(ifindex, "from_pod", "to_pod")
+    }
+
+    fn attach(&mut self, ifindex: u32, ingress: &str, egress: &str) -> Result<(), DatapathError> {
+        self.links.attach(ifindex, ingress, egress)?;
+        self.forget_earlier_programs();
+        Ok(())
+    }
+
+    /// Once no link runs a program of an earlier load, what only those had can go.
+    fn forget_earlier_programs(&mut self) {
+        if self.alone || !self.links.all_moved() {
+            return;
+        }
+        match self.pins.forget_earlier_programs() {
+            Ok(()) => self.alone = true,
+            Err(error) => tracing::warn!(%error, "what earlier programs had stays behind for now"),
+        }
     }
 
     /// Removes pinned links whose interface is gone; returns their names.
     pub fn sweep_links(&mut self) -> Vec<String> {
-        self.links.sweep()
+        let swept = self.links.sweep();
+        self.forget_earlier_programs();
+        swept
     }
 
     /// The endpoints that are pinned, for reconciliation at start.
@@ -229,8 +257,11 @@ impl Datapath {
     }
 
     /// What an earlier agent left in the maps by address and identity, for the engine to compare with.
-    #[must_use]
-    pub fn found(&self) -> Found {
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to read on.
+    pub fn found(&self) -> Result<Found, DatapathError> {
         self.addresses.found()
     }
 
@@ -261,13 +292,16 @@ impl Datapath {
     ///
     /// The kernel refuses for another reason than that the entry is gone.
     pub fn endpoint_delete(&mut self, id: EndpointId) -> Result<(), DatapathError> {
-        let Some(entry) = self.entries.remove(&id) else { return Ok(()) };
+        let Some(entry) = self.entries.get(&id).copied() else { return Ok(()) };
         for address in [entry.v4, entry.v6] {
             if !address.is_none() {
                 abi::absent_is_fine(self.endpoints.remove(&Abi(address)), "removing an endpoint's address")?;
             }
         }
-        abi::absent_is_fine(self.interfaces.remove(&entry.ifindex), "removing an endpoint's interface")
+        abi::absent_is_fine(self.interfaces.remove(&entry.ifindex), "removing an endpoint's interface")?;
+        // Last: a removal that the kernel refused is tried again.
+        self.entries.remove(&id);
+        Ok(())
     }
 
     /// What an endpoint's word says now.
@@ -407,8 +441,11 @@ impl Datapath {
     }
 
     /// Judgements by rule cookie.
-    #[must_use]
-    pub fn rule_hits(&self) -> BTreeMap<u32, RuleHits> {
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to read on.
+    pub fn rule_hits(&self) -> Result<BTreeMap<u32, RuleHits>, DatapathError> {
         self.counters.rules()
     }
 
@@ -416,5 +453,17 @@ impl Datapath {
     #[must_use]
     pub fn drops(&self) -> Vec<DropTotal> {
         self.counters.drops().into_iter().filter(|total| total.packets > 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_folder_has_no_dot() {
+        let root = Path::new("/sys/fs/bpf/sinew");
+        assert_eq!(folder_of_node(root, "n1"), root.join("n1"), "as earlier agents named it");
+        assert_eq!(folder_of_node(root, "n1.example.org"), root.join("n1%2eexample%2eorg"));
     }
 }

@@ -34,7 +34,9 @@ use crate::cni::ledger::Ledger;
 use crate::cni::reconcile::{self, Plan};
 use crate::cni::step::Step;
 use crate::config::{Config, DenyResponse, StoreArgument};
-use crate::datapath::{Datapath, DatapathConfig, DatapathError, EventRings, LAST_ENDPOINT, Readings};
+use crate::datapath::{
+    Datapath, DatapathConfig, DatapathError, EventRings, LAST_ENDPOINT, Readings, folder_of_node,
+};
 use crate::metrics::Counted;
 use crate::netlink::node::{self, OVERLAY_LINK};
 use crate::netlink::watch::LinkWatch;
@@ -191,7 +193,7 @@ impl Control<FolderStore> {
         let mut events = vec![
             Event::NodeAddresses(self.addresses.clone()),
             Event::NodeApplied(super::nodes::without_status(&self.own)),
-            Event::Found(self.datapath.found()),
+            Event::Found(self.datapath.found()?),
         ];
         events.extend(policies.into_iter().map(Event::PolicyRestored));
         for (entry, link) in &plan.keep {
@@ -287,7 +289,7 @@ fn datapath_config(config: &Config, overlay: Option<&Link>) -> DatapathConfig {
         _ => (Identity::WORLD, Identity::WORLD),
     };
     DatapathConfig {
-        folder: config.place.bpf_root.join(&config.place.node_name),
+        folder: folder_of_node(&config.place.bpf_root, &config.place.node_name),
         settings: Settings {
             world_v4: world_v4.0,
             world_v6: world_v6.0,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{HashMap, MapData, MapError};
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_bpf::abi::{Address, IpcacheEntry};
@@ -75,19 +75,25 @@ impl Addresses {
         absent_is_fine(self.known.remove(&identity), "making an identity unknown")
     }
 
-    /// What is in these maps.
-    pub(super) fn found(&self) -> Found {
-        Found {
-            addresses: self.ipcache.keys().flatten().map(|Abi(address)| address.into()).collect(),
-            ranges: self.ranges.keys().flatten().filter_map(|key| prefix(&key)).collect(),
-            classes: self
-                .classes
-                .iter()
-                .flatten()
-                .filter_map(|(key, class)| Some((prefix(&key)?, Identity(class))))
-                .collect(),
-            known: self.known.keys().flatten().map(Identity).collect(),
+    /// What is in these maps: all of it, since what is left out stays for ever.
+    pub(super) fn found(&self) -> Result<Found, DatapathError> {
+        let refused = |e: MapError| DatapathError::kernel("reading what addresses resolve to", e);
+        let mut found = Found::default();
+        for address in self.ipcache.keys() {
+            let Abi(address) = address.map_err(refused)?;
+            found.addresses.push(address.into());
         }
+        for key in self.ranges.keys() {
+            found.ranges.extend(prefix(&key.map_err(refused)?));
+        }
+        for row in self.classes.iter() {
+            let (key, class) = row.map_err(refused)?;
+            found.classes.extend(prefix(&key).map(|prefix| (prefix, Identity(class))));
+        }
+        for identity in self.known.keys() {
+            found.known.push(Identity(identity.map_err(refused)?));
+        }
+        Ok(found)
     }
 
     /// Name, kind and entries of these maps.

@@ -64,10 +64,12 @@ impl Counters {
         Ok(Self { rules: typed(take("RULES")?, "RULES")?, drops: typed(take("DROPS")?, "DROPS")? })
     }
 
-    /// Judgements by cookie.
-    pub(super) fn rules(&self) -> BTreeMap<u32, RuleHits> {
+    /// Judgements by cookie: all of them, since a sum that falls is taken for a counter that began anew.
+    pub(super) fn rules(&self) -> Result<BTreeMap<u32, RuleHits>, DatapathError> {
         let mut hits: BTreeMap<u32, RuleHits> = BTreeMap::new();
-        for (cookie, counts) in self.rules.iter().flatten() {
+        for row in self.rules.iter() {
+            let (cookie, counts) =
+                row.map_err(|e| DatapathError::kernel("reading the rules' counters", e))?;
             let total = hits.entry(cookie).or_default();
             for Abi(count) in counts.iter() {
                 total.packets += count.packets;
@@ -75,7 +77,7 @@ impl Counters {
                 total.last = total.last.max(count.last);
             }
         }
-        hits
+        Ok(hits)
     }
 
     /// Drops by reason, those that never happened too.

@@ -4,9 +4,10 @@
 //! part of the path, and another version is refused by name (datapath.md 31).
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Map, MapData, MapInfo, ProgramArray};
+use aya::maps::{Map, MapData, MapError, MapInfo, ProgramArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use sinew_bpf::abi::VERSION;
@@ -16,6 +17,9 @@ use super::DatapathError;
 use super::abi::Abi;
 use super::counters::{Counted, MapFill};
 
+/// The array that leads to [`ANSWER`]. Both programs of a tail call use the frame of their own load, so each load has an
+/// array of its own, pinned with a number: programs of an earlier load go on with theirs until no link runs them.
+const NEXT: &str = "NEXT";
 /// Maps that outlive the agent, with the sizes of their keys and values in bytes.
 const PINNED: &[(&str, u32, u32)] = &[
     ("WORDS", 4, 8),
@@ -36,7 +40,6 @@ const PINNED: &[(&str, u32, u32)] = &[
     ("EVENTS", 4, 4),
     ("DROP_RECORDS", 4, 16),
     ("RINGS", 4, 16),
-    ("NEXT", 4, 4),
     ("ANSWERS", 4, 32),
 ];
 
@@ -57,14 +60,20 @@ impl Pins {
     /// Makes the folders, unless another layout is there.
     pub(super) fn open(folder: &Path) -> Result<Self, DatapathError> {
         let own = format!("v{VERSION}");
-        if let Ok(entries) = fs::read_dir(folder) {
-            for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
-                if name.starts_with('v') && name != own {
-                    return Err(DatapathError::OtherLayout {
-                        folder: folder.to_owned(),
-                        found: name[1..].to_owned(),
-                        ours: VERSION,
-                    });
+        let unreadable = |e| DatapathError::kernel(format!("listing {}", folder.display()), e);
+        match fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(error)),
+            Ok(entries) => {
+                for entry in entries {
+                    let name = entry.map_err(unreadable)?.file_name().to_string_lossy().into_owned();
+                    if name.starts_with('v') && name != own {
+                        return Err(DatapathError::OtherLayout {
+                            folder: folder.to_owned(),
+                            found: name[1..].to_owned(),
+                            ours: VERSION,
+                        });
+                    }
                 }
             }
         }
@@ -88,7 +97,7 @@ impl Pins {
         loader.override_global("SETTINGS", &settings, true);
         for (name, key_bytes, value_bytes) in PINNED {
             let path = self.maps.join(name);
-            self.check(&path, *key_bytes, *value_bytes)?;
+            check(&path, *key_bytes, *value_bytes)?;
             loader.map_pin_path(name, path);
         }
         let mut loaded = loader
@@ -99,29 +108,39 @@ impl Pins {
                 .load()
                 .map_err(|e| DatapathError::kernel(format!("loading program {name}"), e))?;
         }
-        let mut next: ProgramArray<_> = typed(self.take(&mut loaded, "NEXT")?, "NEXT")?;
+        let mut next: ProgramArray<_> = typed(self.take(&mut loaded, NEXT)?, NEXT)?;
         let answer = program(&mut loaded, ANSWER)?
             .fd()
             .map_err(|e| DatapathError::kernel("asking for program answer", e))?;
         next.set(0, answer, 0).map_err(|e| DatapathError::kernel("setting program answer", e))?;
+        // Without a pin the kernel would empty the array when this process ends.
+        let own = next_name(self.next_pins()?.last().map_or(0, |(number, _)| number + 1));
+        next.pin(self.maps.join(&own)).map_err(|e| DatapathError::kernel(format!("pinning {own}"), e))?;
         Ok(loaded)
     }
 
-    fn check(&self, path: &Path, key_bytes: u32, value_bytes: u32) -> Result<(), DatapathError> {
-        let Ok(map) = MapData::from_pin(path) else { return Ok(()) };
-        let found =
-            map.info().map_err(|e| DatapathError::kernel(format!("asking about {}", path.display()), e))?;
-        if (found.key_size(), found.value_size()) != (key_bytes, value_bytes) {
-            return Err(DatapathError::OtherMap {
-                path: path.to_owned(),
-                detail: format!(
-                    "keys and values of {} and {} bytes instead of {key_bytes} and {value_bytes}",
-                    found.key_size(),
-                    found.value_size()
-                ),
-            });
+    /// Removes the arrays of programs that are attached nowhere any more.
+    pub(super) fn forget_earlier_programs(&self) -> Result<(), DatapathError> {
+        let mut pinned = self.next_pins()?;
+        pinned.pop();
+        for (_, name) in pinned {
+            fs::remove_file(self.maps.join(&name))
+                .map_err(|e| DatapathError::kernel(format!("removing {name}"), e))?;
         }
         Ok(())
+    }
+
+    /// The pinned arrays of programs reached by tail call, by the numbers of the loads that made them.
+    fn next_pins(&self) -> Result<Vec<(u32, String)>, DatapathError> {
+        let attempt = || format!("listing {}", self.maps.display());
+        let mut pinned = Vec::new();
+        for entry in fs::read_dir(&self.maps).map_err(|e| DatapathError::kernel(attempt(), e))? {
+            let name = entry.map_err(|e| DatapathError::kernel(attempt(), e))?.file_name();
+            let name = name.to_string_lossy().into_owned();
+            pinned.extend(load_of(&name).map(|number| (number, name)));
+        }
+        pinned.sort_unstable();
+        Ok(pinned)
     }
 
     /// What the kernel says of a pinned map, beside its entries.
@@ -155,6 +174,45 @@ impl Pins {
     }
 }
 
+/// A name that bpffs takes, which refuses dots. Nothing that is named here holds a percent sign of its own: neither
+/// names of Kubernetes nor the kernel's of interfaces, which replaces it.
+pub(super) fn without_dots(name: &str) -> String {
+    name.replace('.', "%2e")
+}
+
+fn next_name(load: u32) -> String {
+    format!("{NEXT}-{load}")
+}
+
+fn load_of(pin_name: &str) -> Option<u32> {
+    match pin_name.strip_prefix(NEXT)? {
+        "" => Some(0),
+        numbered => numbered.strip_prefix('-')?.parse().ok(),
+    }
+}
+
+fn check(path: &Path, key_bytes: u32, value_bytes: u32) -> Result<(), DatapathError> {
+    let map = match MapData::from_pin(path) {
+        Ok(map) => map,
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => return Ok(()),
+        // aya takes one that it can't open for one that is missing, and pins an empty map over the node's state.
+        Err(error) => return Err(DatapathError::kernel(format!("opening {}", path.display()), error)),
+    };
+    let found =
+        map.info().map_err(|e| DatapathError::kernel(format!("asking about {}", path.display()), e))?;
+    if (found.key_size(), found.value_size()) != (key_bytes, value_bytes) {
+        return Err(DatapathError::OtherMap {
+            path: path.to_owned(),
+            detail: format!(
+                "keys and values of {} and {} bytes instead of {key_bytes} and {value_bytes}",
+                found.key_size(),
+                found.value_size()
+            ),
+        });
+    }
+    Ok(())
+}
+
 /// Where maps come from: the loaded object, or their pins.
 pub(super) type Take<'a> = &'a mut dyn FnMut(&'static str) -> Result<Map, DatapathError>;
 
@@ -179,4 +237,40 @@ pub(super) fn program<'a>(
         })?
         .try_into()
         .map_err(|e| DatapathError::kernel(format!("looking at program {name}"), e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrays_of_loads_are_told_by_their_numbers() {
+        assert_eq!(load_of("NEXT"), Some(0), "the name before each load had an array of its own");
+        assert_eq!(load_of(&next_name(17)), Some(17));
+        for other in ["NEXTS", "NEXT-", "NEXT-x", "POLICY"] {
+            assert_eq!(load_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_not_taken_for_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        check(&folder.path().join("absent"), 4, 8).unwrap();
+        // A file that is no map: the kernel answers EINVAL or EPERM, by whether it is on bpffs.
+        let path = folder.path().join("present");
+        fs::write(&path, b"").unwrap();
+        let error = check(&path, 4, 8).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("opening {}", path.display())), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node");
+        fs::write(&path, b"").unwrap();
+        assert!(Pins::open(&path).unwrap_err().to_string().starts_with("listing"));
+        let other = folder.path().join("other");
+        fs::create_dir_all(other.join(format!("v{}", VERSION + 1))).unwrap();
+        assert!(matches!(Pins::open(&other), Err(DatapathError::OtherLayout { .. })));
+    }
 }

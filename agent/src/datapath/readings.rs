@@ -103,7 +103,11 @@ impl Readings {
         Reading {
             fill: fill.iter().filter_map(|counted| self.pins.fill(counted)).collect(),
             drops: self.counters.drops(),
-            rules: self.counters.rules(),
+            // None for once, rather than less than before.
+            rules: self.counters.rules().unwrap_or_else(|error| {
+                tracing::warn!(%error, "a scrape goes without the rules' counters");
+                BTreeMap::new()
+            }),
             rings: self.rings(),
             suppressed: self.suppressed(),
             answers: self.answers(),

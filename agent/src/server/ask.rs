@@ -15,7 +15,7 @@ pub enum Ask {
     /// Fill of every map.
     Maps(oneshot::Sender<Vec<MapFill>>),
     /// Judgements by cookie.
-    RuleHits(oneshot::Sender<BTreeMap<u32, RuleHits>>),
+    RuleHits(oneshot::Sender<Result<BTreeMap<u32, RuleHits>, DatapathError>>),
     /// The endpoints' words.
     Words(oneshot::Sender<BTreeMap<EndpointId, StateWord>>),
     /// Connections.

@@ -27,7 +27,7 @@ impl AgentService {
         &self,
         request: &ListPoliciesRequest,
     ) -> Result<ListPoliciesResponse, Status> {
-        let hits = self.ask(Ask::RuleHits).await?;
+        let hits = self.ask(Ask::RuleHits).await?.map_err(|error| Status::internal(error.to_string()))?;
         let view = self.view();
         let selects = |policy: &PolicyView| {
             request.endpoint.is_empty()
@@ -55,7 +55,7 @@ impl AgentService {
 
     /// One, by a name that is as long as it needs to be.
     pub(super) async fn policy(&self, name: &str) -> Result<GetPolicyResponse, Status> {
-        let hits = self.ask(Ask::RuleHits).await?;
+        let hits = self.ask(Ask::RuleHits).await?.map_err(|error| Status::internal(error.to_string()))?;
         let view = self.view();
         let (full, policy) = find(&view, name)?;
         Ok(GetPolicyResponse { policy: Some(answer(&view, full, policy, &hits)) })

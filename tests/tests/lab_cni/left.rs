@@ -40,6 +40,8 @@ impl Left {
         files.retain(|file| file.contains("cni") || file.contains("attachment"));
         let mut pins = BTreeSet::new();
         collect(&directories.bpf_root, &mut pins);
+        // One for each load of the programs, whatever is attached.
+        pins.retain(|pin| !pin.contains("/NEXT-"));
         Ok(Self {
             interfaces: host_interfaces(node.netns())?,
             files,
