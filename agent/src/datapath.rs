@@ -44,7 +44,6 @@ pub use readings::{AnswerTotal, Reading, Readings, RingTotal};
 
 use abi::Abi;
 use addresses::Addresses;
-use counters::{Counted, count};
 use links::Links;
 use tables::Tables;
 use words::Words;
@@ -116,6 +115,26 @@ pub enum DatapathError {
         /// What the kernel, or aya, said.
         reason: String,
     },
+}
+
+/// How far changes were carried out. Carrying them out again is safe.
+#[derive(Debug)]
+pub struct Applied {
+    /// How many were.
+    pub count: usize,
+    /// Why the next one was not.
+    pub failure: Option<DatapathError>,
+}
+
+impl Applied {
+    /// An error, unless all of them were.
+    ///
+    /// # Errors
+    ///
+    /// The first change that failed.
+    pub fn all(self) -> Result<(), DatapathError> {
+        self.failure.map_or(Ok(()), Err)
+    }
 }
 
 impl DatapathError {
@@ -316,41 +335,46 @@ impl Datapath {
         self.tables.table(self.word(id).slot())
     }
 
-    /// Carries changes out in their order. Those that write objects or files are the control loop's, and passed over.
-    ///
-    /// # Errors
-    ///
-    /// The first change that failed; those before it are written. Applying the batch again is safe.
-    pub fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
+    /// Carries changes out in their order, up to the first that fails. Those that write objects or files are the control
+    /// loop's, and passed over.
+    pub fn apply(&mut self, changes: &[Change]) -> Applied {
+        let mut applied = Applied { count: 0, failure: None };
         for change in changes {
-            match change {
-                Change::EndpointClosed(id) => self.close(*id),
-                Change::Endpoint { endpoint, identity, table } => {
-                    self.enforce(*endpoint, *identity, table)?
-                }
-                Change::Grace => self.settle(),
-                Change::ClassSet(prefix, class) => self.addresses.class_set(*prefix, class.0)?,
-                Change::ClassDelete(prefix) => self.addresses.class_delete(*prefix)?,
-                Change::KnownAdd(identity) => self.addresses.known_add(identity.0)?,
-                Change::KnownDelete(identity) => self.addresses.known_delete(identity.0)?,
-                Change::IpcacheSet(address, entry) => self.addresses.set(*address, *entry)?,
-                Change::IpcacheDelete(address) => self.addresses.delete(*address)?,
-                Change::RangeSet(prefix, entry) => self.addresses.range_set(*prefix, *entry)?,
-                Change::RangeDelete(prefix) => self.addresses.range_delete(*prefix)?,
-                Change::Generation => self.words.raise_generation(),
-                Change::Revision(revision) => {
-                    self.settle();
-                    self.words.set_revision(*revision);
-                }
-                Change::Remember(_)
-                | Change::PolicyValid(_)
-                | Change::PolicyGone(_)
-                | Change::AllocateIdentity(_)
-                | Change::Announce { .. } => {}
+            if let Err(error) = self.carry_out(change) {
+                applied.failure = Some(error);
+                break;
             }
+            applied.count += 1;
         }
         if !self.unconfirmed.is_empty() {
             self.settle();
+        }
+        applied
+    }
+
+    fn carry_out(&mut self, change: &Change) -> Result<(), DatapathError> {
+        match change {
+            Change::EndpointClosed(id) => self.close(*id),
+            Change::Endpoint { endpoint, identity, table } => self.enforce(*endpoint, *identity, table)?,
+            Change::Grace => self.settle(),
+            Change::ClassSet(prefix, class) => self.addresses.class_set(*prefix, class.0)?,
+            Change::ClassDelete(prefix) => self.addresses.class_delete(*prefix)?,
+            Change::KnownAdd(identity) => self.addresses.known_add(identity.0)?,
+            Change::KnownDelete(identity) => self.addresses.known_delete(identity.0)?,
+            Change::IpcacheSet(address, entry) => self.addresses.set(*address, *entry)?,
+            Change::IpcacheDelete(address) => self.addresses.delete(*address)?,
+            Change::RangeSet(prefix, entry) => self.addresses.range_set(*prefix, *entry)?,
+            Change::RangeDelete(prefix) => self.addresses.range_delete(*prefix)?,
+            Change::Generation => self.words.raise_generation(),
+            Change::Revision(revision) => {
+                self.settle();
+                self.words.set_revision(*revision);
+            }
+            Change::Remember(_)
+            | Change::PolicyValid(_)
+            | Change::PolicyGone(_)
+            | Change::AllocateIdentity(_)
+            | Change::Announce { .. } => {}
         }
         Ok(())
     }
@@ -406,20 +430,6 @@ impl Datapath {
     /// The kernel refuses to open a map again.
     pub fn readings(&self) -> Result<Readings, DatapathError> {
         Readings::open(self.pins.clone())
-    }
-
-    /// Entries and capacity of every table.
-    #[must_use]
-    pub fn map_fill(&self) -> Vec<MapFill> {
-        let mut fill = vec![
-            Counted::new("ENDPOINTS", "hash", count(self.endpoints.keys())),
-            Counted::new("INTERFACES", "hash", count(self.interfaces.keys())),
-            Counted::new("POLICY", "array-of-maps", self.tables.in_use()),
-            self.counters.fill(),
-        ];
-        fill.extend(self.addresses.fill());
-        fill.extend(self.connections.fill());
-        fill.iter().filter_map(|counted| self.pins.fill(counted)).collect()
     }
 
     /// The tracked connections, expired ones left out.

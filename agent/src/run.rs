@@ -17,7 +17,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
@@ -93,7 +93,8 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let metrics = config.metrics.clone();
     let flows = config.flows;
     let started = control::start(config, object, kernel).await?;
-    let Started { control, steps, asks, view, constants, rings, readings, counted, netlink } = started;
+    let Started { control, steps, asks, view, constants, rings, readings, scraped, counted, netlink } =
+        started;
     tracing::info!(node = constants.node, store = constants.store, "the agent is up");
 
     let sources = Sources {
@@ -101,13 +102,13 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
         constants: Arc::new(constants),
         view: view.clone(),
         asks,
+        readings: Arc::new(Mutex::new(readings)),
         records: broadcast::Sender::new(RAW_BATCHES),
     };
     let (counting, scraper) = Counting::new(metrics.hubble).unzip();
     if let Some(address) = metrics.address {
         let (constants, journal) = (Arc::clone(&sources.constants), Arc::clone(&sources.journal));
-        let node =
-            NodeMetrics::new(constants, view.clone(), journal, Arc::clone(&counted), readings, scraper);
+        let node = NodeMetrics::new(constants, view.clone(), journal, Arc::clone(&counted), scraped, scraper);
         serve_metrics_beside(address, node)?;
     }
     let mut serving = serve_beside(sources, rings, counting, socket, port)?;

@@ -18,7 +18,7 @@ mod wait;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sinew_api::proto::FILE_DESCRIPTOR_SET;
 use sinew_api::proto::agent::agent_server::{Agent, AgentServer};
@@ -41,6 +41,7 @@ pub(crate) use endpoints::state as endpoint_state;
 pub(crate) use policies::state as policy_state;
 pub(crate) use status::{conditions, is_alive};
 
+use crate::datapath::Readings;
 use crate::flow::{Journal, RecordBatch};
 use crate::view::{Constants, View};
 
@@ -53,6 +54,8 @@ pub struct Sources {
     pub view: watch::Receiver<Arc<View>>,
     /// To the control loop.
     pub asks: mpsc::Sender<Ask>,
+    /// How full the kernel's tables are.
+    pub readings: Arc<Mutex<Readings>>,
     /// Flows.
     pub journal: Arc<Journal>,
     /// Records as they come from the rings.

@@ -15,10 +15,10 @@ use sinew_api::labels::Labels;
 use sinew_engine::{Change, EndpointId};
 
 use super::files::NodeFiles;
-use crate::datapath::DatapathError;
+use crate::datapath::Applied;
 
-/// Writes changes into the kernel: `Datapath::apply`, or a test's list.
-pub(super) type Apply<'a> = &'a mut dyn FnMut(&[Change]) -> Result<(), DatapathError>;
+/// Writes changes into the kernel and says how many it did before one failed: `Datapath::apply`, or a test's list.
+pub(super) type Apply<'a> = &'a mut dyn FnMut(&[Change]) -> Applied;
 
 /// What waits, and what went wrong.
 #[derive(Debug, Default)]
@@ -73,19 +73,14 @@ impl Backlog {
     pub(super) fn run(&mut self, apply: Apply<'_>, files: &mut NodeFiles) -> Done {
         let mut done = Done::default();
         let mut failure = None;
-        while let Some(run) = self.next_run() {
-            // The whole run at once: the datapath waits for one grace period at its end.
-            let whole: Vec<Change> = self.queue.iter().take(run).cloned().collect();
-            if run > 0 && apply(&whole).is_ok() {
-                self.queue.drain(..run).for_each(|change| note(&change, &mut self.passed_over, &mut done));
-                continue;
-            }
-            match self.step(apply, files, &mut done) {
-                Ok(()) => {}
-                Err(Stuck(message)) => {
-                    failure = Some(message);
-                    break;
-                }
+        while !self.queue.is_empty() {
+            let outcome = match self.kernels_at_head() {
+                0 => self.step(files, &mut done),
+                run => self.write(run, apply, &mut done),
+            };
+            if let Err(Stuck(message)) = outcome {
+                failure = Some(message);
+                break;
             }
         }
         if failure.is_none() {
@@ -103,34 +98,44 @@ impl Backlog {
         done
     }
 
-    /// How many changes at the head are the kernel's alone; 0 if the first is not; none if nothing waits.
-    fn next_run(&self) -> Option<usize> {
-        (!self.queue.is_empty()).then(|| self.queue.iter().take_while(|change| is_kernels(change)).count())
+    /// How many changes at the head are the kernel's alone.
+    fn kernels_at_head(&self) -> usize {
+        self.queue.iter().take_while(|change| is_kernels(change)).count()
     }
 
-    /// Does the first change by itself.
-    fn step(&mut self, apply: Apply<'_>, files: &mut NodeFiles, done: &mut Done) -> Result<(), Stuck> {
+    /// Writes a run of the kernel's changes, the whole of it at once: the datapath waits for one grace period at its end.
+    /// What was done before one failed is not done again.
+    fn write(&mut self, mut run: usize, apply: Apply<'_>, done: &mut Done) -> Result<(), Stuck> {
+        while run > 0 {
+            let Applied { count, failure } = apply(&self.queue.make_contiguous()[..run]);
+            let count = count.min(run);
+            self.queue.drain(..count).for_each(|change| note(&change, &mut self.passed_over, done));
+            run -= count;
+            let Some(error) = failure else { return Ok(()) };
+            let Some(change) = self.queue.pop_front() else { return Ok(()) };
+            let Some(key) = key(&change) else {
+                self.queue.push_front(change);
+                return Err(Stuck(error.to_string()));
+            };
+            tracing::warn!(message = %error, "a change is passed over and tried again");
+            self.passed_over.insert(key, change);
+            run = run.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// Does the first change, which is not the kernel's, by itself.
+    fn step(&mut self, files: &mut NodeFiles, done: &mut Done) -> Result<(), Stuck> {
         let Some(change) = self.queue.front() else { return Ok(()) };
         let outcome = match change {
-            Change::Remember(record) => files.remember(record).map_err(|error| error.to_string()),
-            Change::PolicyValid(policy) => files.keep_policy(policy).map_err(|error| error.to_string()),
-            Change::PolicyGone(name) => files.forget_policy(name).map_err(|error| error.to_string()),
-            Change::AllocateIdentity(_) | Change::Announce { .. } => Ok(()),
-            _ => apply(std::slice::from_ref(change)).map_err(|error| error.to_string()),
+            Change::Remember(record) => files.remember(record),
+            Change::PolicyValid(policy) => files.keep_policy(policy),
+            Change::PolicyGone(name) => files.forget_policy(name),
+            _ => Ok(()),
         };
-        match (outcome, self.queue.pop_front()) {
-            (Ok(()), Some(change)) => note(&change, &mut self.passed_over, done),
-            (Err(message), Some(change)) => match key(&change) {
-                Some(key) => {
-                    tracing::warn!(message, "a change is passed over and tried again");
-                    self.passed_over.insert(key, change);
-                }
-                None => {
-                    self.queue.push_front(change);
-                    return Err(Stuck(message));
-                }
-            },
-            (_, None) => {}
+        outcome.map_err(|error| Stuck(error.to_string()))?;
+        if let Some(change) = self.queue.pop_front() {
+            note(&change, &mut self.passed_over, done);
         }
         Ok(())
     }
@@ -138,9 +143,9 @@ impl Backlog {
     fn retry_passed_over(&mut self, apply: Apply<'_>, done: &mut Done) -> Option<String> {
         let mut failure = None;
         for (key, change) in std::mem::take(&mut self.passed_over) {
-            match apply(&[change.clone(), Change::Generation]) {
-                Ok(()) => note(&change, &mut self.passed_over, done),
-                Err(error) => {
+            match apply(&[change.clone(), Change::Generation]).failure {
+                None => note(&change, &mut self.passed_over, done),
+                Some(error) => {
                     failure = Some(error.to_string());
                     self.passed_over.insert(key, change);
                 }
@@ -209,6 +214,7 @@ mod tests {
     use sinew_engine::{Cause, Record};
 
     use super::*;
+    use crate::datapath::DatapathError;
 
     /// A kernel that refuses some changes and lists the others.
     struct Kernel {
@@ -217,14 +223,11 @@ mod tests {
     }
 
     impl Kernel {
-        fn apply(&mut self, changes: &[Change]) -> Result<(), DatapathError> {
-            for change in changes {
-                if self.refuses.contains(change) {
-                    return Err(DatapathError::NoSlot { capacity: 1 });
-                }
-                self.done.push(change.clone());
-            }
-            Ok(())
+        fn apply(&mut self, changes: &[Change]) -> Applied {
+            let count = changes.iter().take_while(|change| !self.refuses.contains(change)).count();
+            self.done.extend_from_slice(&changes[..count]);
+            let failure = (count < changes.len()).then_some(DatapathError::NoSlot { capacity: 1 });
+            Applied { count, failure }
         }
     }
 
@@ -258,6 +261,25 @@ mod tests {
         let done = run(&mut backlog, &mut kernel);
         assert_eq!((done.revision, done.known), (Some(7), vec![Identity(300)]));
         assert!(backlog.is_settled() && backlog.failure().is_none());
+    }
+
+    #[test]
+    fn what_was_done_before_a_failure_is_done_once() {
+        let closed = |id| Change::EndpointClosed(EndpointId(id));
+        let mut kernel = Kernel { refuses: vec![address(1), closed(50)], done: Vec::new() };
+        let mut backlog = Backlog::default();
+        let mut changes: Vec<Change> = (1..=60).map(closed).collect();
+        changes.insert(10, address(1));
+        backlog.push(changes);
+        for _ in 0..3 {
+            run(&mut backlog, &mut kernel);
+        }
+        assert_eq!(kernel.done, (1..50).map(closed).collect::<Vec<_>>());
+        assert_eq!(backlog.waiting(), 12);
+        kernel.refuses.clear();
+        run(&mut backlog, &mut kernel);
+        assert!(backlog.is_settled());
+        assert_eq!(kernel.done.iter().filter(|change| **change == closed(50)).count(), 1);
     }
 
     #[test]
@@ -301,7 +323,7 @@ mod tests {
             &mut |changes| {
                 assert_eq!(changes.len(), 1);
                 seen = NodeFiles::open(folder.path()).unwrap().1.numbers;
-                Ok(())
+                Applied { count: 1, failure: None }
             },
             &mut files,
         );

@@ -96,6 +96,8 @@ pub struct Started {
     pub rings: Option<EventRings>,
     /// The datapath's counters, for metrics.
     pub readings: Readings,
+    /// The same, for metrics.
+    pub scraped: Readings,
     /// What the loop counts.
     pub counted: Arc<Counted>,
     /// The node's netlink connection.
@@ -138,7 +140,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
     let (view, view_receiver) = watch::channel(Arc::new(empty_view()));
     let constants = constants(&config, mtu, kernel);
     let counted = Arc::new(Counted::default());
-    let readings = datapath.readings()?;
+    let (readings, scraped) = (datapath.readings()?, datapath.readings()?);
     let mut control = Control {
         store,
         netlink: Arc::clone(&netlink),
@@ -179,7 +181,18 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
         config,
     };
     control.take_over(policies).await?;
-    Ok(Started { control, steps, asks, view: view_receiver, constants, rings, readings, counted, netlink })
+    Ok(Started {
+        control,
+        steps,
+        asks,
+        view: view_receiver,
+        constants,
+        rings,
+        readings,
+        scraped,
+        counted,
+        netlink,
+    })
 }
 
 impl Control<FolderStore> {
@@ -226,7 +239,7 @@ impl Control<FolderStore> {
     /// Takes back what nobody was told of, in the order of a DEL.
     async fn undo(&mut self, plan: &Plan) -> Result<(), StartError> {
         for id in &plan.endpoints {
-            self.datapath.apply(&[Change::EndpointClosed(*id), Change::Grace])?;
+            self.datapath.apply(&[Change::EndpointClosed(*id), Change::Grace]).all()?;
             self.datapath.endpoint_delete(*id)?;
         }
         for name in &plan.links {

@@ -1,6 +1,6 @@
-//! Counters and fill for metrics, read beside the owner of the datapath.
+//! Counters and fill for metrics and for people, read beside the owner of the datapath.
 //!
-//! A scrape must not hold up the control loop, and a walk over a full connection table takes as long as a policy change
+//! Neither a scrape nor `sinew status` may hold up the control loop, and a walk over a full connection table takes as long as a policy change
 //! to a hundred endpoints; so these are handles of their own on the pinned maps, for another thread. They only read.
 //! Neighbours: `counters.rs`, `connections.rs` and `addresses.rs` read one map each, for both.
 
@@ -91,17 +91,8 @@ impl Readings {
     /// Reads everything. Walks the keys of every table: some 300 ns an entry.
     #[must_use]
     pub fn read(&self) -> Reading {
-        let mut fill = vec![
-            Counted::new("ENDPOINTS", "hash", count(self.endpoints.keys())),
-            Counted::new("INTERFACES", "hash", count(self.interfaces.keys())),
-            Counted::new("POLICY", "array-of-maps", self.slots_in_use()),
-            Counted::new("FRAGMENTS", "lru-hash", count(self.fragments.keys())),
-            self.counters.fill(),
-        ];
-        fill.extend(self.addresses.fill());
-        fill.extend(self.connections.fill());
         Reading {
-            fill: fill.iter().filter_map(|counted| self.pins.fill(counted)).collect(),
+            fill: self.fill(),
             drops: self.counters.drops(),
             // None for once, rather than less than before.
             rules: self.counters.rules().unwrap_or_else(|error| {
@@ -112,6 +103,21 @@ impl Readings {
             suppressed: self.suppressed(),
             answers: self.answers(),
         }
+    }
+
+    /// Entries and capacity of every table. Most of the time that reading everything takes.
+    #[must_use]
+    pub fn fill(&self) -> Vec<MapFill> {
+        let mut fill = vec![
+            Counted::new("ENDPOINTS", "hash", count(self.endpoints.keys())),
+            Counted::new("INTERFACES", "hash", count(self.interfaces.keys())),
+            Counted::new("POLICY", "array-of-maps", self.slots_in_use()),
+            Counted::new("FRAGMENTS", "lru-hash", count(self.fragments.keys())),
+            self.counters.fill(),
+        ];
+        fill.extend(self.addresses.fill());
+        fill.extend(self.connections.fill());
+        fill.iter().filter_map(|counted| self.pins.fill(counted)).collect()
     }
 
     /// Slots that a word names, the one that drops left out.

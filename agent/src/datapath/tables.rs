@@ -94,11 +94,6 @@ impl Tables {
         self.live.get(&slot).map(|slot| &*slot.table)
     }
 
-    /// Slots that endpoints are in.
-    pub(super) fn in_use(&self) -> u64 {
-        self.live.len() as u64
-    }
-
     /// A slot that holds this table, for one more endpoint.
     pub(super) fn take(&mut self, table: &Arc<PolicyTable>) -> Result<u32, DatapathError> {
         if let Some(slot) = self.by_table.get(table).copied()

@@ -7,13 +7,11 @@ use sinew_engine::explain::{Explanation, Query, Unknown};
 use sinew_engine::{EndpointId, Engine};
 use tokio::sync::oneshot;
 
-use crate::datapath::{Connection, ConnectionFilter, Datapath, DatapathError, MapFill, RuleHits};
+use crate::datapath::{Connection, ConnectionFilter, Datapath, DatapathError, RuleHits};
 
 /// A question, with where the answer goes.
 #[derive(Debug)]
 pub enum Ask {
-    /// Fill of every map.
-    Maps(oneshot::Sender<Vec<MapFill>>),
     /// Judgements by cookie.
     RuleHits(oneshot::Sender<Result<BTreeMap<u32, RuleHits>, DatapathError>>),
     /// The endpoints' words.
@@ -32,7 +30,6 @@ impl Ask {
     /// Answers it. Whoever has gone away meanwhile gets no answer.
     pub fn answer(self, engine: &Engine, datapath: &mut Datapath) {
         match self {
-            Self::Maps(reply) => drop(reply.send(datapath.map_fill())),
             Self::RuleHits(reply) => drop(reply.send(datapath.rule_hits())),
             Self::Words(reply) => {
                 let words = datapath.endpoints().keys().map(|id| (*id, datapath.word(*id))).collect();
