@@ -65,8 +65,8 @@ pub enum StoreWrite {
 pub struct ObjectStatus {
     /// Which object.
     pub name: ObjectName,
-    /// One word: `enforced`, `audited`, `refused`, `pending`, or a pod's phase.
-    pub state: String,
+    /// Where it stands.
+    pub state: ObjectState,
     /// One sentence, where the word needs it.
     pub message: String,
     /// Generation of the object in the store.
@@ -79,6 +79,35 @@ pub struct ObjectStatus {
     pub warnings: Vec<Problem>,
     /// Addresses of a pod.
     pub addresses: Vec<std::net::IpAddr>,
+}
+
+/// Where an object stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectState {
+    /// In force.
+    Enforced,
+    /// In force as a shadow.
+    Audited,
+    /// Refused, whole or in its newest version.
+    Refused,
+    /// Not looked at yet.
+    Pending,
+    /// A pod that is attached.
+    Running,
+}
+
+impl ObjectState {
+    /// The word that stands in the status; a pod's is its phase.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Enforced => "enforced",
+            Self::Audited => "audited",
+            Self::Refused => "refused",
+            Self::Pending => "pending",
+            Self::Running => "Running",
+        }
+    }
 }
 
 /// Reads and writes objects.

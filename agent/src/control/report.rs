@@ -11,7 +11,7 @@ use sinew_api::object::{Endpoint, ObjectKind, ObjectName, Origin, PolicyName, Pr
 use sinew_engine::EndpointId;
 use sinew_engine::snapshot::{EndpointView, PolicyState, PolicyView, Snapshot};
 
-use crate::store::{ObjectStatus, StoreWrite};
+use crate::store::{ObjectState, ObjectStatus, StoreWrite};
 
 /// What was said last.
 #[derive(Debug, Default)]
@@ -59,7 +59,8 @@ impl Told {
         for (name, status) in &statuses {
             let before = self.statuses.get(name);
             if before != Some(status) {
-                if status.state == "refused" && before.is_none_or(|before| before.state != "refused") {
+                let refused = |status: &ObjectStatus| status.state == ObjectState::Refused;
+                if refused(status) && !before.is_some_and(refused) {
                     let problem = status.problems.first().map(ToString::to_string).unwrap_or_default();
                     tracing::warn!(object = %name, problem, "an object is refused");
                 }
@@ -136,15 +137,16 @@ pub(super) fn statuses(snapshot: &Snapshot, refused: &[Refused]) -> BTreeMap<Obj
                 namespace: pod.namespace.clone(),
                 name: pod.name.clone(),
             };
-            let mut status = empty(name.clone(), "Running");
+            let mut status = empty(name.clone(), ObjectState::Running);
             status.addresses = view.created.addresses.clone();
             statuses.insert(name, status);
         }
     }
     for document in refused {
         let Some(name) = &document.name else { continue };
-        let status = statuses.entry(name.clone()).or_insert_with(|| empty(name.clone(), "refused"));
-        if status.state != "refused" {
+        let status =
+            statuses.entry(name.clone()).or_insert_with(|| empty(name.clone(), ObjectState::Refused));
+        if status.state != ObjectState::Refused {
             // Another document of this name is in force: a duplicate, or the last good version of this one.
             status.message = "a document of this name is refused".into();
         }
@@ -155,10 +157,10 @@ pub(super) fn statuses(snapshot: &Snapshot, refused: &[Refused]) -> BTreeMap<Obj
 
 fn policy_status(name: ObjectName, view: &PolicyView) -> ObjectStatus {
     let state = match view.state {
-        PolicyState::Enforced => "enforced",
-        PolicyState::Audited => "audited",
-        PolicyState::Refused => "refused",
-        PolicyState::Pending => "pending",
+        PolicyState::Enforced => ObjectState::Enforced,
+        PolicyState::Audited => ObjectState::Audited,
+        PolicyState::Refused => ObjectState::Refused,
+        PolicyState::Pending => ObjectState::Pending,
     };
     let (generation, running) = (view.policy.generation, view.running.generation);
     let message = match view.state {
@@ -178,10 +180,10 @@ fn policy_status(name: ObjectName, view: &PolicyView) -> ObjectStatus {
     }
 }
 
-fn empty(name: ObjectName, state: &str) -> ObjectStatus {
+fn empty(name: ObjectName, state: ObjectState) -> ObjectStatus {
     ObjectStatus {
         name,
-        state: state.to_owned(),
+        state,
         message: String::new(),
         generation: 0,
         running_generation: 0,
@@ -230,7 +232,7 @@ mod tests {
     fn only_the_difference_is_written() {
         let mut told = Told::default();
         let name = ObjectName { kind: ObjectKind::Pod, namespace: "n".into(), name: "p".into() };
-        let status = empty(name.clone(), "Running");
+        let status = empty(name.clone(), ObjectState::Running);
         let one = BTreeMap::from([(name.clone(), status.clone())]);
         assert_eq!(told.difference(BTreeMap::new(), one.clone()), [StoreWrite::Status(status)]);
         assert_eq!(told.difference(BTreeMap::new(), one), []);

@@ -15,13 +15,14 @@
 //! it.
 //!
 //! Neighbours: [`files`] reads, [`index`] decides what is in force, [`watch`] hears changes, [`mod@write`] and [`identities`]
-//! write, [`sweep`] looks at everything, [`task`] is the thread's loop.
+//! write, [`wanted`] has what could not be written yet, [`sweep`] looks at everything, [`task`] is the thread's loop.
 
 mod files;
 mod identities;
 mod index;
 mod sweep;
 mod task;
+mod wanted;
 mod watch;
 mod write;
 

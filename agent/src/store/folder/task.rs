@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
 use super::files::{self, Fingerprint, Reading};
 use super::index::Index;
 use super::sweep::Sweeps;
+use super::wanted::Wanted;
 use super::watch::{Hints, Watch, Watching};
 use super::write::Folders;
 use super::{FolderConfig, identities};
@@ -29,6 +30,9 @@ use crate::store::{Batch, StoreChange, StoreWrite};
 const FULL_LOOK: Duration = Duration::from_secs(10);
 /// The same where watching fails.
 const FULL_LOOK_UNWATCHED: Duration = Duration::from_secs(1);
+
+/// Time between two tries of what could not be written.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the thread begins with.
 pub(super) struct Task {
@@ -57,6 +61,9 @@ pub(super) struct Running {
     /// Whether the kernel has ended the watch.
     pub(super) deaf: bool,
     pub(super) pending: Batch,
+    /// What could not be written, and when it is tried again.
+    wanted: Wanted,
+    retry_at: Option<Instant>,
     pub(super) trouble: Troubles,
 }
 
@@ -87,6 +94,7 @@ enum Step {
     Write(StoreWrite),
     Hints(io::Result<()>),
     Ripe,
+    Retry,
     FullLook,
     Slice,
     /// The agent has let go of the store.
@@ -133,6 +141,8 @@ impl Task {
             hints: Hints::default(),
             deaf: false,
             pending: Batch::default(),
+            wanted: Wanted::default(),
+            retry_at: None,
             trouble: Troubles::default(),
         };
         running.sweeps.want();
@@ -165,6 +175,7 @@ impl Running {
                     self.trouble.watching =
                         Some(format!("inotify: {error}; files are looked at every second"));
                 }
+                Step::Retry => self.retry(),
                 Step::FullLook if self.sweeps.is_under_way() => {}
                 Step::FullLook => self.sweeps.want(),
                 Step::Slice => self.slice(),
@@ -173,6 +184,7 @@ impl Running {
                     while let Ok(write) = self.writes.try_recv() {
                         self.write(write);
                     }
+                    self.retry();
                     return;
                 }
             }
@@ -195,7 +207,8 @@ impl Running {
             },
             write = self.writes.recv() => write.map_or(Step::End, Step::Write),
             outcome = self.watch.wait(&mut self.hints), if !self.deaf => Step::Hints(outcome),
-            () = ripen(ripe_at) => Step::Ripe,
+            () = wait_until(ripe_at) => Step::Ripe,
+            () = wait_until(self.retry_at) => Step::Retry,
             _ = full_look.tick() => Step::FullLook,
             // Events are heard while a task yields.
             () = yield_now(), if self.sweeps.is_under_way() => Step::Slice,
@@ -325,49 +338,65 @@ impl Running {
         }
     }
 
+    /// Does a write, or keeps it for later.
     fn write(&mut self, write: StoreWrite) {
-        let outcome = match write {
-            StoreWrite::Look(number) => {
-                self.sweeps.want_look(number);
-                return;
-            }
-            StoreWrite::Node(node) => self.folders.write_node(&node),
-            StoreWrite::Endpoint(endpoint) => self.folders.write_endpoint(&endpoint),
-            StoreWrite::EndpointGone(name) => self.folders.remove_endpoint(&name),
-            StoreWrite::Status(status) => self.folders.write_status(&status),
-            StoreWrite::StatusGone(name) => self.folders.remove_status(&name),
-            StoreWrite::ReleaseIdentity(identity) => {
-                let outcome = identities::release(&self.root, identity);
-                self.look_at(&identities::path(identity));
-                outcome
-            }
-            StoreWrite::Unreadable(problems) => self.folders.write_unreadable(&problems),
-            StoreWrite::AllocateIdentity(labels) => {
-                match identities::allocate(&self.folders, &self.numbers, &labels) {
-                    Ok(allocated) => {
-                        // Read at once, so that a release right after it is noticed.
-                        self.look_at(&identities::path(allocated.identity));
-                        let change = StoreChange::Set(Box::new(Object::Identity(allocated)));
-                        self.note_identity(&change);
-                        self.put(change);
-                        Ok(())
-                    }
-                    Err(error) => Err(io::Error::other(error)),
+        match self.try_write(&write) {
+            Ok(()) => self.wanted.done(&write),
+            Err(error) => {
+                if self.wanted.failed(write, error.to_string()) {
+                    tracing::warn!(%error, "the store cannot be written");
                 }
             }
-        };
-        match outcome {
-            Ok(()) => self.trouble.writing = None,
-            Err(error) => {
-                tracing::warn!(%error, "the store cannot be written");
-                self.trouble.writing = Some(format!("cannot write: {error}"));
+        }
+        if self.wanted.is_empty() {
+            self.retry_at = None;
+        } else {
+            self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
+        }
+        self.trouble.writing = self.wanted.trouble();
+    }
+
+    /// Tries again what could not be written.
+    fn retry(&mut self) {
+        self.retry_at = None;
+        for write in self.wanted.writes() {
+            self.write(write);
+        }
+    }
+
+    fn try_write(&mut self, write: &StoreWrite) -> io::Result<()> {
+        match write {
+            StoreWrite::Look(number) => {
+                self.sweeps.want_look(*number);
+                Ok(())
+            }
+            StoreWrite::Node(node) => self.folders.write_node(node),
+            StoreWrite::Endpoint(endpoint) => self.folders.write_endpoint(endpoint),
+            StoreWrite::EndpointGone(name) => self.folders.remove_endpoint(name),
+            StoreWrite::Status(status) => self.folders.write_status(status),
+            StoreWrite::StatusGone(name) => self.folders.remove_status(name),
+            StoreWrite::ReleaseIdentity(identity) => {
+                let outcome = identities::release(&self.root, *identity);
+                self.look_at(&identities::path(*identity));
+                outcome
+            }
+            StoreWrite::Unreadable(problems) => self.folders.write_unreadable(problems),
+            StoreWrite::AllocateIdentity(labels) => {
+                let allocated = identities::allocate(&self.folders, &self.numbers, labels);
+                let allocated = allocated.map_err(io::Error::other)?;
+                // Read at once, so that a release right after it is noticed.
+                self.look_at(&identities::path(allocated.identity));
+                let change = StoreChange::Set(Box::new(Object::Identity(allocated)));
+                self.note_identity(&change);
+                self.put(change);
+                Ok(())
             }
         }
     }
 }
 
-/// Waits until a file is ripe; for ever if none is ripening.
-async fn ripen(at: Option<Instant>) {
+/// Waits until then; for ever without a time.
+async fn wait_until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at.into()).await,
         None => std::future::pending().await,

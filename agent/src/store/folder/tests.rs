@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sinew_api::object::{Node, NodeStatus, ObjectKind, ObjectName, Origin, Routing};
 
 use super::*;
-use crate::store::{ObjectStatus, StoreChange};
+use crate::store::{ObjectState, ObjectStatus, StoreChange};
 
 struct Folder {
     folder: tempfile::TempDir,
@@ -259,8 +259,8 @@ async fn statuses_of_two_nodes_stand_side_by_side() {
         store.write(StoreWrite::Node(node(node_name))).await;
         let status = ObjectStatus {
             name: name.clone(),
-            state: format!("state-of-{node_name}"),
-            message: String::new(),
+            state: ObjectState::Enforced,
+            message: format!("state-of-{node_name}"),
             generation: 7,
             running_generation: 7,
             problems: Vec::new(),
@@ -317,4 +317,38 @@ async fn what_a_killed_agent_was_writing_is_removed_and_other_nodes_files_stay()
     for path in others {
         assert!(place(path).exists(), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_write_that_fails_is_told_of_and_done_later() {
+    let mut folder = Folder::open();
+    assert!(folder.batch().await.synced);
+    let status = |kind, name: &str| {
+        let name = ObjectName { kind, namespace: String::new(), name: name.into() };
+        StoreWrite::Status(ObjectStatus {
+            name,
+            state: ObjectState::Refused,
+            message: String::new(),
+            generation: 0,
+            running_generation: 0,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            addresses: Vec::new(),
+        })
+    };
+    // A file where a folder is to be made: no status of a namespace can be written.
+    folder.write(".status/Namespace", "");
+    folder.store.write(status(ObjectKind::Namespace, "one")).await;
+    let trouble = folder.batch().await.trouble.unwrap();
+    assert!(trouble.starts_with("cannot write: "), "{trouble}");
+    // Another write that works does not hide it.
+    folder.store.write(status(ObjectKind::Node, "b")).await;
+    folder.store.write(StoreWrite::Look(1)).await;
+    let batch = folder.batch().await;
+    assert_eq!((batch.looked, batch.trouble), (Some(1), None));
+    assert!(folder.folder.path().join(".status/SinewNode/b.yaml").exists());
+
+    fs::remove_file(folder.folder.path().join(".status/Namespace")).unwrap();
+    assert_eq!(folder.batch().await.trouble.as_deref(), Some(""), "nothing is wrong any more");
+    assert!(folder.folder.path().join(".status/Namespace/one.yaml").exists());
 }

@@ -252,7 +252,7 @@ fn status_text(name: &ObjectName, nodes: &Map<String, Value>) -> String {
 }
 
 fn node_part(status: &ObjectStatus) -> Value {
-    let mut part = Map::from_iter([("state".to_owned(), json!(status.state))]);
+    let mut part = Map::from_iter([("state".to_owned(), json!(status.state.word()))]);
     if !status.message.is_empty() {
         part.insert("message".into(), json!(status.message));
     }
