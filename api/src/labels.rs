@@ -70,12 +70,11 @@ impl Labels {
     }
 
     /// The labels of a pod's identity: what the filter keeps of its own and of its namespace's, and always its namespace
-    /// and cluster. Keys that only we may give are not taken from the pod.
+    /// and cluster. Keys that only we may give are not taken from the pod: whoever may label a pod must not choose its
+    /// namespace's labels (CVE-2023-39347 of Cilium).
     #[must_use]
     pub fn of_pod(pod: &Pod, namespace: &Namespace, cluster: &str, filter: &LabelFilter) -> Self {
-        let own =
-            pod.labels.iter().filter(|(key, _)| !key.starts_with("io.cilium.k8s.") && *key != NAMESPACE);
-        let own = own.filter(|(key, _)| filter.keeps("k8s", key));
+        let own = pod.labels.iter().filter(|(key, _)| !is_ours(key) && filter.keeps("k8s", key));
         let of_namespace: Vec<(String, &String)> = namespace
             .labels
             .iter()
@@ -91,10 +90,11 @@ impl Labels {
         labels.into_iter().map(|(key, value)| (LabelKey { source: "k8s", key }, value)).collect()
     }
 
-    /// The labels of an endpoint without a pod: those of its CNI configuration. Without any it is `unmanaged` (policy.md 8).
+    /// The labels of an endpoint without a pod: those of its CNI configuration, without the keys that only we may give,
+    /// since a selector's plain key is of any source. Without any it is `unmanaged` (policy.md 8).
     #[must_use]
     pub fn of_cni(given: &BTreeMap<String, String>, filter: &LabelFilter) -> Self {
-        let kept = given.iter().filter(|(key, _)| filter.keeps("cni", key));
+        let kept = given.iter().filter(|(key, _)| !is_ours(key) && filter.keeps("cni", key));
         kept.map(|(key, value)| (LabelKey { source: "cni", key }, value.as_str())).collect()
     }
 
@@ -143,6 +143,11 @@ impl Labels {
             (label, (ends.source - start) as usize, (ends.key - start) as usize)
         })
     }
+}
+
+/// Whether only we may give a label of this key: by its beginning, so that no spelling of what follows passes.
+fn is_ours(key: &str) -> bool {
+    key.starts_with("io.cilium.k8s.") || key.starts_with(NAMESPACE)
 }
 
 /// Sorted; of several values for one source and key the last one stays.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use sinew_api::labels::LabelFilter;
 use sinew_api::object::Routing;
 
 /// Settings of the engine.
@@ -18,7 +19,8 @@ pub struct Config {
     pub v6: bool,
     /// Ranges of all pods of the cluster.
     pub cluster_cidrs: Vec<IpNet>,
-    /// Addresses of the API server (entity `kube-apiserver`), unless they are this node's own.
+    /// Addresses of the API server (entity `kube-apiserver`). One of this node's own stays the host's, and one of a pod the
+    /// pod's.
     pub kube_apiserver: Vec<IpAddr>,
     /// How other nodes' pods are reached.
     pub routing: Routing,
@@ -50,113 +52,5 @@ impl Config {
             class_capacity: 65_536,
             revision: 0,
         }
-    }
-}
-
-/// Which labels of a pod are part of its identity: all, except what a pattern excludes. Where patterns disagree, the
-/// longest one that matches decides, as in Cilium.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelFilter {
-    include: Vec<String>,
-    exclude: Vec<String>,
-}
-
-impl Default for LabelFilter {
-    /// Cilium's default: what tools put on pods for their own use makes no identities.
-    fn default() -> Self {
-        Self::new([
-            "io.kubernetes.pod.namespace",
-            "io.cilium.k8s.namespace.labels.",
-            "app.kubernetes.io",
-            "io.cilium.k8s.policy.cluster",
-            "io.cilium.k8s.policy.serviceaccount",
-            "!io.kubernetes",
-            "!kubernetes.io",
-            "!statefulset.kubernetes.io/pod-name",
-            "!apps.kubernetes.io/pod-index",
-            "!batch.kubernetes.io/job-completion-index",
-            "!batch.kubernetes.io/controller-uid",
-            "!*.beta.kubernetes.io",
-            "!k8s.io",
-            "!pod-template-generation",
-            "!pod-template-hash",
-            "!controller-revision-hash",
-            "!controller-uid",
-            "!annotation.",
-            "!etcd_node",
-            "!topology.kubernetes.io",
-        ])
-    }
-}
-
-impl LabelFilter {
-    /// A filter of patterns. One stands for every key that begins with it, or, with `*` in front, for every key that
-    /// contains it; `!` before it excludes those keys.
-    #[must_use]
-    pub fn new<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut filter = Self { include: Vec::new(), exclude: Vec::new() };
-        for pattern in patterns {
-            match pattern.strip_prefix('!') {
-                Some(pattern) => filter.exclude.push(pattern.to_owned()),
-                None => filter.include.push(pattern.to_owned()),
-            }
-        }
-        filter
-    }
-
-    /// Whether a label with this key is part of identities.
-    #[must_use]
-    pub fn keeps(&self, key: &str) -> bool {
-        let longest = |patterns: &[String]| {
-            patterns.iter().filter(|pattern| matches(pattern, key)).map(String::len).max().unwrap_or(0)
-        };
-        let excluded = longest(&self.exclude);
-        excluded == 0 || longest(&self.include) > excluded
-    }
-}
-
-fn matches(pattern: &str, key: &str) -> bool {
-    match pattern.strip_prefix('*') {
-        Some(part) => key.contains(part),
-        None => key.starts_with(pattern),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_default_keeps_what_people_select_by() {
-        let filter = LabelFilter::default();
-        for key in [
-            "app",
-            "app.kubernetes.io/name",
-            "io.kubernetes.pod.namespace",
-            "io.cilium.k8s.policy.cluster",
-            "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name",
-            "team.example.org/tier",
-        ] {
-            assert!(filter.keeps(key), "{key}");
-        }
-        for key in [
-            "pod-template-hash",
-            "controller-revision-hash",
-            "statefulset.kubernetes.io/pod-name",
-            "batch.kubernetes.io/controller-uid",
-            "io.kubernetes.container.name",
-            "failure-domain.beta.kubernetes.io/zone",
-            "topology.kubernetes.io/zone",
-        ] {
-            assert!(!filter.keeps(key), "{key}");
-        }
-    }
-
-    #[test]
-    fn the_longest_pattern_decides() {
-        let filter = LabelFilter::new(["!team", "team.example.org/owner"]);
-        assert!(filter.keeps("team.example.org/owner"));
-        assert!(!filter.keeps("team.example.org/cost"));
-        assert!(filter.keeps("app"));
     }
 }

@@ -20,7 +20,7 @@ mod table;
 mod validate;
 
 pub use change::{Change, EndpointId};
-pub use config::{Config, LabelFilter};
+pub use config::Config;
 pub use event::{Event, Found, LocalEndpoint};
 pub use numbers::{Cause, Class, Direction, Place, Record};
 pub use state::Engine;

@@ -33,7 +33,7 @@ const DEFAULTS: [&str; 21] = [
 ];
 
 /// Decides which labels make an identity.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelFilter {
     patterns: Vec<Pattern>,
     /// Whether a pattern to keep was added to the defaults.
@@ -47,6 +47,15 @@ struct Pattern {
     leaves_out: bool,
     regex: Regex,
 }
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |it: &Self| (it.leaves_out, it.source.clone(), it.regex.as_str().to_owned());
+        parts(self) == parts(other)
+    }
+}
+
+impl Eq for Pattern {}
 
 /// A pattern that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

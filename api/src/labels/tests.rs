@@ -52,7 +52,8 @@ fn labels_that_differ_from_pod_to_pod_are_left_out() {
 fn a_pod_cannot_give_itself_the_labels_of_another_namespace() {
     let forged = "io.kubernetes.pod.namespace: kube-system, io.cilium.k8s.namespace.labels.team: b, \
                   io.cilium.k8s.namespace.labels.admin: \"true\", io.cilium.k8s.policy.cluster: other, \
-                  io.cilium.k8s.policy.serviceaccount: root";
+                  io.cilium.k8s.policy.serviceaccount: root, io.cilium.k8s.policy.name: p, \
+                  io.kubernetes.pod.namespaces: kube-system";
     assert_eq!(of(forged), of(""));
 }
 
@@ -90,6 +91,25 @@ fn labels_of_the_cni_configuration_have_their_own_source() {
         ("pod-template-hash".to_owned(), "x".to_owned()),
     ]);
     assert_eq!(Labels::of_cni(&given, &LabelFilter::default()).to_strings(), ["cni:app=vm"]);
+}
+
+#[test]
+fn the_cni_configuration_cannot_name_a_namespace() {
+    let forged = [
+        "io.kubernetes.pod.namespace",
+        "io.kubernetes.pod.namespace=kube-system",
+        "io.cilium.k8s.namespace.labels.team",
+        "io.cilium.k8s.policy.cluster",
+        "io.cilium.k8s.policy.serviceaccount",
+    ];
+    let given = forged.map(|key| (key.to_owned(), "kube-system".to_owned())).into();
+    assert_eq!(Labels::of_cni(&given, &LabelFilter::default()), Labels::new());
+    // A source is no part of a key: this is a label of source `cni` with an odd name.
+    let given = BTreeMap::from([("reserved:host".to_owned(), String::new())]);
+    let odd = Labels::of_cni(&given, &LabelFilter::default());
+    assert_eq!(odd.get("reserved", "host"), None);
+    let read: Labels = serde_json::from_str(&serde_json::to_string(&odd).unwrap()).unwrap();
+    assert_eq!(read, odd);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use sinew_bpf::abi::IpcacheEntry;
 
 use super::Engine;
 use super::claims::Claimant;
-use super::locals::{Local, named_ports, pod_labels};
+use super::locals::{Local, named_ports};
 use super::order::Written;
 use crate::change::EndpointId;
 use crate::event::{Event, LocalEndpoint};
@@ -304,12 +304,6 @@ impl Engine {
     pub(crate) fn pods_on_host(&self) -> Vec<(String, Labels)> {
         let pods = self.facts.pods.values().filter(|pod| pod.host_network);
         pods.map(|pod| (format!("{}/{}", pod.namespace, pod.name), self.labels_of_pod(pod))).collect()
-    }
-
-    fn labels_of_pod(&self, pod: &Pod) -> Labels {
-        let bare = sinew_api::object::Namespace::bare(&pod.namespace);
-        let namespace = self.facts.namespaces.get(&pod.namespace).unwrap_or(&bare);
-        pod_labels(pod, namespace, &self.config)
     }
 
     /// A pod that has no endpoint that we know of: one of the host network, or one that is about to start.

@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sinew_api::identity::Identity;
-use sinew_api::labels::{CLUSTER, Labels, NAMESPACE, NAMESPACE_LABELS_PREFIX, SERVICE_ACCOUNT};
+use sinew_api::labels::Labels;
 use sinew_api::object::{NamedPort, Namespace, Pod};
 use sinew_bpf::abi::IpcacheEntry;
 
 use super::Engine;
 use super::claims::Claimant;
 use crate::change::{Change, EndpointId};
-use crate::config::Config;
 use crate::event::LocalEndpoint;
 use crate::policy::compile::{NamedPorts, Subject};
 
@@ -121,15 +120,7 @@ impl Engine {
     /// The labels that an endpoint should have.
     fn labels_of(&self, local: &Local) -> Arc<Labels> {
         if let Some(pod) = &local.pod {
-            let bare;
-            let namespace = match self.facts.namespaces.get(&pod.namespace) {
-                Some(namespace) => namespace,
-                None => {
-                    bare = Namespace::bare(&pod.namespace);
-                    &bare
-                }
-            };
-            return Arc::new(pod_labels(pod, namespace, &self.config));
+            return Arc::new(self.labels_of_pod(pod));
         }
         // Found at start, and its pod is gone already: it keeps what it had.
         if local.created.found == Some(local.identity) {
@@ -138,14 +129,21 @@ impl Engine {
         if !local.created.pod_name.is_empty() {
             return Arc::clone(&local.labels);
         }
-        if local.created.labels.is_empty() {
-            return Arc::new(Labels::reserved("unmanaged"));
-        }
-        let mut labels = Labels::new();
-        for (key, value) in &local.created.labels {
-            labels.insert("cni", key, value);
-        }
-        Arc::new(labels)
+        let labels = Labels::of_cni(&local.created.labels, &self.config.labels);
+        Arc::new(if labels.is_empty() { Labels::reserved("unmanaged") } else { labels })
+    }
+
+    /// The labels of a pod's identity (design.md §5).
+    pub(super) fn labels_of_pod(&self, pod: &Pod) -> Labels {
+        let bare;
+        let namespace = match self.facts.namespaces.get(&pod.namespace) {
+            Some(namespace) => namespace,
+            None => {
+                bare = Namespace::bare(&pod.namespace);
+                &bare
+            }
+        };
+        Labels::of_pod(pod, namespace, &self.config.cluster, &self.config.labels)
     }
 
     /// Takes an endpoint towards a label set: at once from `init`, else by announcing it first.
@@ -209,28 +207,6 @@ impl Engine {
         self.join_subjects(id, &after);
         self.dirty.locals.insert(id);
     }
-}
-
-/// The labels of a pod's identity: its own, its namespace's, its service account and cluster, as far as the filter keeps
-/// them.
-pub(super) fn pod_labels(pod: &Pod, namespace: &Namespace, config: &Config) -> Labels {
-    let mut labels = Labels::new();
-    let mut keep = |key: &str, value: &str| {
-        if config.labels.keeps(key) {
-            labels.insert("k8s", key, value);
-        }
-    };
-    for (key, value) in &pod.labels {
-        keep(key, value);
-    }
-    for (key, value) in &namespace.labels {
-        keep(&format!("{NAMESPACE_LABELS_PREFIX}{key}"), value);
-    }
-    // Last, so that no label of a pod can claim another namespace.
-    keep(NAMESPACE, &pod.namespace);
-    keep(CLUSTER, &config.cluster);
-    keep(SERVICE_ACCOUNT, &pod.service_account);
-    labels
 }
 
 /// Ports by name and protocol.

@@ -8,6 +8,9 @@ use sinew_api::policy::Protocol;
 
 use crate::random::NAMESPACES;
 
+/// Labels that a pod may carry and that say nothing of it: only its namespace object may say them.
+pub(crate) const FORGED: [&str; 2] = ["io.cilium.k8s.namespace.labels.env", "io.kubernetes.pod.namespace"];
+
 /// Namespace and name of a pod.
 pub(crate) fn pod_name(number: u8) -> (String, String) {
     (NAMESPACES[usize::from(number / 4)].to_owned(), format!("pod-{number}"))
@@ -45,6 +48,11 @@ pub(crate) fn pod_object(number: u8, labels: u8, ports: u8, over: bool) -> Pod {
     }
     if let Some(tier) = [None, Some("x"), Some("y")][usize::from(labels / 4 % 3)] {
         object.labels.insert("tier".to_owned(), tier.to_owned());
+    }
+    match labels / 12 % 4 {
+        1 => drop(object.labels.insert(FORGED[0].to_owned(), "prod".to_owned())),
+        2 => drop(object.labels.insert(FORGED[1].to_owned(), NAMESPACES[0].to_owned())),
+        _ => {}
     }
     let port = |name: &str, protocol, port| NamedPort { name: name.to_owned(), protocol, port };
     object.ports = match ports % 4 {

@@ -17,7 +17,7 @@ use sinew_api::policy::{CidrGroup, PeerMatch, Peers, Policy, Protocol};
 use sinew_engine::explain::{self, Party, Query};
 use sinew_engine::{Config, Direction, EndpointId, Engine, Event, Found, LocalEndpoint};
 
-use crate::cast::{addresses, node_object, pod_name, pod_object};
+use crate::cast::{FORGED, addresses, node_object, pod_name, pod_object};
 use crate::kernel::Kernel;
 use crate::naive::{self, Cluster, End, Enforcer, Label, Traffic, Verdict};
 use crate::node::Node;
@@ -275,13 +275,14 @@ impl Model {
                 None if !local.created.pod_name.is_empty() || local.created.found.is_some() => {
                     local.labels.clone()
                 }
-                None if local.created.labels.is_empty() => Labels::reserved("unmanaged"),
                 None => {
                     let mut labels = Labels::new();
                     for (key, value) in &local.created.labels {
-                        labels.insert("cni", key, value);
+                        if !FORGED.contains(&key.as_str()) {
+                            labels.insert("cni", key, value);
+                        }
                     }
-                    labels
+                    if labels == Labels::new() { Labels::reserved("unmanaged") } else { labels }
                 }
             };
             let nobody = ["init", "unmanaged"].iter().any(|name| local.labels == Labels::reserved(name));
@@ -295,7 +296,9 @@ impl Model {
     fn pod_labels(&self, pod: &Pod) -> Labels {
         let mut labels = Labels::new();
         for (key, value) in &pod.labels {
-            labels.insert("k8s", key, value);
+            if !FORGED.contains(&key.as_str()) {
+                labels.insert("k8s", key, value);
+            }
         }
         let bare = Namespace::bare(&pod.namespace);
         let namespace = self.namespaces.get(&pod.namespace).unwrap_or(&bare);

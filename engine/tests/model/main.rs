@@ -5,6 +5,7 @@ mod cast;
 mod events;
 mod explained;
 mod foot_guns;
+mod forged;
 mod full;
 mod kernel;
 mod naive;
