@@ -159,9 +159,9 @@ fn peer(field: &Field<'_>, namespace: &str, report: &mut Report) -> Option<PeerM
     if let Some(selector) = namespaces {
         let keys = Keys::Plain(labels::NAMESPACE_LABELS_PREFIX);
         requirements.extend(selectors::read(&selector, keys, report)?.unscoped().requirements);
-        if requirements.is_empty() {
-            requirements.push(namespace_exists());
-        }
+        // It selects namespaces, so what is in none never matches: the world and nodes have no label that `NotIn` and
+        // `DoesNotExist` could miss.
+        requirements.push(namespace_exists());
     }
     if let Some(selector) = pods {
         requirements.extend(selectors::read(&selector, Keys::Plain(""), report)?.unscoped().requirements);

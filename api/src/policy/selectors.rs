@@ -41,16 +41,24 @@ impl Written {
         self.iter().any(|requirement| requirement.source == "reserved" && requirement.key == "init")
     }
 
-    fn of_kubernetes(&self) -> impl Iterator<Item = &Requirement> {
-        self.iter().filter(|requirement| matches!(requirement.source.as_str(), "k8s" | "any"))
+    /// The requirements on the namespace's name. No label but a pod's own has this key, so a plain key means it too.
+    fn on_namespace(&self) -> impl Iterator<Item = &Requirement> {
+        self.iter().filter(|requirement| is_on_namespace(requirement))
     }
 
-    fn names_namespace(&self) -> bool {
-        self.of_kubernetes().any(|requirement| requirement.key == labels::NAMESPACE)
+    /// The requirements on the namespace's labels.
+    fn on_namespace_labels(&self) -> impl Iterator<Item = &Requirement> {
+        self.iter().filter(|requirement| {
+            is_of_kubernetes(requirement) && requirement.key.starts_with(labels::NAMESPACE_LABELS_PREFIX)
+        })
     }
 
-    fn names_namespace_labels(&self) -> bool {
-        self.of_kubernetes().any(|requirement| requirement.key.starts_with(labels::NAMESPACE_LABELS_PREFIX))
+    /// Whether only what has a namespace can match, or whether it is wanted that only what has none does.
+    fn decides_whether_namespaced(&self) -> bool {
+        let demands =
+            |requirement: &Requirement| matches!(requirement.operator, Operator::In(_) | Operator::Exists);
+        self.on_namespace().any(|it| demands(it) || it.operator == Operator::DoesNotExist)
+            || self.on_namespace_labels().any(demands)
     }
 
     /// The selector without any scope.
@@ -69,35 +77,52 @@ impl Written {
         if self.names_reserved() {
             field.warn(report, "selects nothing: endpoints with reserved labels are in no namespace; use a clusterwide policy");
         }
-        self.labels.retain(|requirement| {
-            let own = requirement.source == "k8s" && requirement.key == labels::NAMESPACE;
-            if own && requirement.operator != Operator::In(vec![namespace.to_owned()]) {
-                field.warn(
-                    report,
-                    format!("names another namespace; the policy selects in its own, {namespace:?}"),
-                );
-            }
-            !own
-        });
+        let is_own = |requirement: &Requirement| match &requirement.operator {
+            Operator::In(names) => names.iter().any(|name| name == namespace),
+            Operator::NotIn(names) => names.iter().all(|name| name != namespace),
+            Operator::Exists => true,
+            Operator::DoesNotExist => false,
+        };
+        if self.on_namespace().any(|requirement| !is_own(requirement)) {
+            field.warn(
+                report,
+                format!("names another namespace; the policy selects in its own, {namespace:?}"),
+            );
+        }
+        self.labels.retain(|requirement| !is_on_namespace(requirement));
         self.labels.push(namespace_is(namespace));
         self.unscoped()
     }
 
     /// The scope of a peer: the policy's namespace, unless the selector names one or is reserved; for a clusterwide
-    /// policy, any namespace, but one, unless the policy is for endpoints without labels (`subject_is_init`).
+    /// policy, any namespace, but one, unless the policy is for endpoints without labels (`subject_is_init`). A selector
+    /// that only says which namespace it is not means pods of the others, and neither the world nor nodes, which have
+    /// none; that Cilium let it mean them is a bug of Cilium (its issue 46949).
     pub(super) fn of_peer(mut self, namespace: &str, subject_is_init: bool) -> Selector {
-        if self.names_reserved() || self.names_namespace() {
+        if self.names_reserved() {
             return self.unscoped();
         }
-        if namespace.is_empty() {
-            if !subject_is_init {
+        let names_one = self.on_namespace().next().is_some();
+        let names_labels = self.on_namespace_labels().next().is_some();
+        if !names_one && !names_labels && !namespace.is_empty() {
+            self.labels.push(namespace_is(namespace));
+        } else if names_one || !namespace.is_empty() {
+            if !self.decides_whether_namespaced() {
                 self.expressions.push(namespace_exists());
             }
-        } else if !self.names_namespace_labels() {
-            self.labels.push(namespace_is(namespace));
+        } else if !subject_is_init {
+            self.expressions.push(namespace_exists());
         }
         self.unscoped()
     }
+}
+
+fn is_of_kubernetes(requirement: &Requirement) -> bool {
+    matches!(requirement.source.as_str(), "k8s" | "any")
+}
+
+fn is_on_namespace(requirement: &Requirement) -> bool {
+    is_of_kubernetes(requirement) && requirement.key == labels::NAMESPACE
 }
 
 /// `k8s:io.kubernetes.pod.namespace` is this one.

@@ -127,6 +127,16 @@ fn an_empty_selector_is_every_pod_in_reach() {
     assert_eq!(peer("{podSelector: {}}"), "allow spec.ingress[0] from ns=default on all");
     assert_eq!(peer("{namespaceSelector: {}}"), "allow spec.ingress[0] from ns on all");
     assert_eq!(peer("{namespaceSelector: {}, podSelector: {}}"), "allow spec.ingress[0] from ns on all");
+    for not in ["{key: team, operator: NotIn, values: [a]}", "{key: team, operator: DoesNotExist}"] {
+        let selector = format!("{{matchExpressions: [{not}]}}");
+        for (peer, scope) in [
+            (peer(&format!("{{namespaceSelector: {selector}}}")), "ns"),
+            (peer(&format!("{{podSelector: {selector}}}")), "ns=default"),
+        ] {
+            let selector = peer.split(" from ").last().and_then(|it| it.strip_suffix(" on all")).unwrap();
+            assert!(selector.split(" & ").any(|it| it == scope), "{peer}");
+        }
+    }
 }
 
 #[test]

@@ -52,6 +52,25 @@ fn a_peer_that_names_a_namespace_is_there() {
 }
 
 #[test]
+fn a_peer_that_is_not_in_some_namespace_is_in_another() {
+    for kind in ["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"] {
+        let peer = |key: &str, operator: &str| {
+            subject_and_peer(kind, "", &format!("matchExpressions: [{{key: \"{key}\", {operator}}}]")).1
+        };
+        let (name, label) = ("io.kubernetes.pod.namespace", "io.cilium.k8s.namespace.labels.team");
+        let not = "operator: NotIn, values: [x]";
+        for key in [name.to_owned(), format!("k8s:{name}"), label.to_owned(), format!("k8s:{label}")] {
+            assert!(peer(&key, not).split(" & ").any(|it| it == "ns"), "{kind} {key}: {}", peer(&key, not));
+        }
+        let none = peer(label, "operator: DoesNotExist");
+        assert!(none.split(" & ").any(|it| it == "ns"), "{kind}: {none}");
+        // Who asks for what has no namespace gets it.
+        assert!(!peer(name, "operator: DoesNotExist").contains(" & "), "{kind}");
+        assert!(!peer(name, "operator: In, values: [x]").contains(" & "), "{kind}");
+    }
+}
+
+#[test]
 fn a_reserved_peer_is_in_no_namespace() {
     assert_eq!(namespaced_peer("\"reserved:host\": \"\""), "reserved:host");
     assert_eq!(namespaced_peer("reserved.host: \"\""), "reserved:host");
@@ -116,6 +135,9 @@ fn a_subject_that_cannot_be_as_written_is_warned_of() {
         ]
     );
     assert_eq!(warnings("\"k8s:io.kubernetes.pod.namespace\": default"), [""; 0]);
+    // A plain key is of any source, that one too.
+    assert!(warnings("io.kubernetes.pod.namespace: other")[0].contains("names another namespace"));
+    assert_eq!(warnings("io.kubernetes.pod.namespace: default"), [""; 0]);
     assert!(
         warnings("\"reserved:init\": \"\"")[0].starts_with("warning spec.endpointSelector: selects nothing")
     );

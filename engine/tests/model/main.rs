@@ -9,6 +9,7 @@ mod forged;
 mod full;
 mod kernel;
 mod naive;
+mod negative;
 mod node;
 mod random;
 mod recipes;

@@ -580,7 +580,7 @@ fn objects(file: &str) -> Vec<Object> {
 }
 
 /// A node with pods. Labels `?` stand for a pod whose object nobody has seen, `@name` for a service account.
-fn cast(pods: &[(&str, &str)]) -> Node {
+pub(crate) fn cast(pods: &[(&str, &str)]) -> Node {
     let mut node = Node::new();
     for (name, label) in [
         ("prod", "purpose: production"),
@@ -650,7 +650,7 @@ fn full(name: &str) -> String {
     }
 }
 
-fn outcome(node: &Node, asked: &str) -> String {
+pub(crate) fn outcome(node: &Node, asked: &str) -> String {
     let words: Vec<&str> = asked.split(' ').collect();
     let [from, to, port] = words.as_slice() else { panic!("{asked}") };
     let (port, protocol) = port.split_once('/').unwrap_or((port, "TCP"));
