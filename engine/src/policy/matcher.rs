@@ -333,7 +333,7 @@ impl Matchers {
     }
 
     /// policy.md 6. World is every number that world traffic can have; the families' own numbers exist only where both
-    /// families are on, and with one family 2 stands for it.
+    /// families are on, and with one family 2 stands for it. An API server on a node is both (`state/facts.rs`).
     pub(crate) fn entity_holds(&self, entity: Entity, number: Identity, labels: &Labels) -> bool {
         match entity {
             Entity::All => true,
@@ -354,9 +354,9 @@ impl Matchers {
             Entity::Init => number == Identity::INIT,
             Entity::Ingress => number == Identity::INGRESS,
             Entity::Unmanaged => number == Identity::UNMANAGED,
-            Entity::RemoteNode => number == Identity::REMOTE_NODE,
+            Entity::RemoteNode => labels.get("reserved", "remote-node").is_some(),
             Entity::Health => number == Identity::HEALTH,
-            Entity::KubeApiserver => number == Identity::KUBE_APISERVER,
+            Entity::KubeApiserver => labels.get("reserved", "kube-apiserver").is_some(),
         }
     }
 }

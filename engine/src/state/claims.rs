@@ -18,12 +18,12 @@ pub(super) enum Claimant {
     OwnNode,
     /// An endpoint of this node.
     Local(EndpointId),
-    /// The configuration.
-    KubeApiserver,
     /// Another node.
     Node(Arc<str>),
     /// An endpoint object of another node.
     Remote(Arc<str>),
+    /// The configuration, which knows no way to the address: whoever stands there does.
+    KubeApiserver,
 }
 
 /// All claims. Two sets of pairs, and no set for each address: that would be a kilobyte for each pod of the cluster.

@@ -215,17 +215,20 @@ impl Engine {
             return;
         }
         let (node_id, tunnel, flags) = self.way_to(name);
-        let entry = IpcacheEntry {
-            identity: Identity::REMOTE_NODE.0,
-            node_id,
-            flags: flags | ipcache::flag::REMOTE_NODE,
-            tunnel,
-            ..Default::default()
+        let entry = |address: &IpAddr| {
+            // An API server on a node is reached as the node is.
+            let identity = match self.config.kube_apiserver.contains(address) {
+                true => Identity::KUBE_APISERVER,
+                false => Identity::REMOTE_NODE,
+            };
+            let flags = flags | ipcache::flag::REMOTE_NODE;
+            IpcacheEntry { identity: identity.0, node_id, flags, tunnel, ..Default::default() }
         };
-        let claims =
-            self.facts.nodes.get(name).map(|node| node.addresses.iter().map(|address| (*address, entry)));
-        let claims = claims.map(Iterator::collect).unwrap_or_default();
+        let node = self.facts.nodes.get(name);
+        let addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
+        let claims = addresses.iter().map(|address| (*address, entry(address))).collect();
         self.claims.set(&Claimant::Node(name.into()), claims);
+        self.place_apiserver();
         for remote in self.facts.remotes.on_node(name) {
             self.claim_remote(&remote);
         }
@@ -243,6 +246,34 @@ impl Engine {
         let named = own.iter().flat_map(|node| node.addresses.iter());
         let claims = self.facts.node_addresses.iter().chain(named).map(|address| (*address, entry)).collect();
         self.claims.set(&Claimant::OwnNode, claims);
+        self.place_apiserver();
+    }
+
+    /// What else the API server is, as in Cilium: on another node that node, so its identity has both labels; on this one
+    /// the host, whose identity has both then.
+    fn place_apiserver(&mut self) {
+        let of_apiserver = |address: &IpAddr| self.config.kube_apiserver.contains(address);
+        let (own, others): (Vec<&Node>, Vec<&Node>) =
+            self.facts.nodes.values().partition(|node| node.name == self.config.node);
+        let on_other = others.iter().flat_map(|node| &node.addresses).any(of_apiserver);
+        let mut here = self.facts.node_addresses.iter().chain(own.iter().flat_map(|node| &node.addresses));
+        let here = here.any(of_apiserver);
+        for (number, name, other, is_both) in [
+            (Identity::KUBE_APISERVER, "kube-apiserver", "remote-node", on_other),
+            (Identity::HOST, "host", "kube-apiserver", here),
+        ] {
+            let mut labels = Labels::reserved(name);
+            if is_both {
+                labels.insert("reserved", other, "");
+            }
+            if self.matchers.identities().get(&number).is_some_and(|old| **old == labels) {
+                continue;
+            }
+            let before = self.matchers.remove_identity(number);
+            let after = self.matchers.add_identity(number, Arc::new(labels));
+            self.dirty.matchers.extend(before.into_iter().chain(after));
+            self.stale.identities = true;
+        }
     }
 
     /// A number and what it stands for. One that is known keeps its meaning: numbers are never reused while packets

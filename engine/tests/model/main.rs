@@ -1,6 +1,7 @@
 //! The engine as a whole, over the kernel's verdict code.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod apiserver;
 mod cast;
 mod events;
 mod explained;
