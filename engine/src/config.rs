@@ -27,9 +27,9 @@ pub struct Config {
     /// Which labels make an identity.
     pub labels: LabelFilter,
     /// Entries that one policy table may have. The kernel's has room for a third more, for the time while classes are
-    /// cut (`state/order.rs` 3).
+    /// cut ([`Config::table_room`]).
     pub table_capacity: usize,
-    /// Prefixes that the trie of address classes may have.
+    /// Prefixes that the trie of address classes may have; the kernel's has room for a third more too.
     pub class_capacity: usize,
     /// The revision to go on from: that of the last run, or 0.
     pub revision: u64,
@@ -49,8 +49,18 @@ impl Config {
             routing: Routing::Native,
             labels: LabelFilter::default(),
             table_capacity: 49_152,
-            class_capacity: 65_536,
+            class_capacity: 49_152,
             revision: 0,
         }
+    }
+
+    /// Entries that a table may have while classes are cut.
+    pub(crate) fn table_room(&self) -> usize {
+        self.table_capacity + self.table_capacity / 3
+    }
+
+    /// Prefixes that the trie may have while classes are cut.
+    pub(crate) fn class_room(&self) -> usize {
+        self.class_capacity + self.class_capacity / 3
     }
 }

@@ -5,10 +5,11 @@
 //! after every event.
 //!
 //! Neighbours in `state/`: `facts.rs` hears events, `remotes.rs` holds other nodes' endpoints, `policies.rs`, `locals.rs`, `subjects.rs` and `claims.rs` conclude,
-//! `order.rs` writes.
+//! `cut.rs` cuts addresses into classes, `order.rs` writes.
 
 mod capacity;
 mod claims;
+mod cut;
 mod facts;
 mod lend;
 mod locals;

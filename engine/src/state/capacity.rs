@@ -16,8 +16,9 @@ use sinew_api::identity::Identity;
 use sinew_api::object::{PolicyName, Problem};
 
 use super::Engine;
+use crate::change::EndpointId;
 use crate::policy::compile::Subject;
-use crate::policy::load::Force;
+use crate::policy::load::{Force, Loaded};
 
 impl Engine {
     /// Gives what was refused or held back another chance, if something may have given way.
@@ -54,11 +55,7 @@ impl Engine {
                     self.trie.len(),
                     self.config.class_capacity
                 );
-                let naming = self
-                    .loaded
-                    .iter()
-                    .filter(|(_, loaded)| loaded.specs.iter().any(|spec| !spec.prefixes.is_empty()));
-                let naming: BTreeSet<PolicyName> = naming.map(|(name, _)| name.clone()).collect();
+                let naming = self.policies_with_prefixes();
                 if !self.refuse_newest(&naming, message) {
                     return;
                 }
@@ -77,6 +74,10 @@ impl Engine {
                     self.config.table_capacity
                 );
                 if !self.refuse_newest(&names, message) {
+                    return;
+                }
+            } else if let Some(crowded) = self.crowded() {
+                if !self.refuse_newest(&crowded.policies, crowded.message) {
                     return;
                 }
             } else {
@@ -100,6 +101,11 @@ impl Engine {
             stored.valid = Some(applied.clone());
             self.outbox.push(crate::change::Change::PolicyValid(applied));
         }
+    }
+
+    pub(super) fn policies_with_prefixes(&self) -> BTreeSet<PolicyName> {
+        let has = |loaded: &Loaded| loaded.specs.iter().any(|spec| !spec.prefixes.is_empty());
+        self.loaded.iter().filter(|(_, loaded)| has(loaded)).map(|(name, _)| name.clone()).collect()
     }
 
     fn overfull(&self) -> Option<(Subject, usize)> {
@@ -155,13 +161,16 @@ impl Engine {
     /// An endpoint of a subject, as people know it.
     fn name_of(&self, subject: &Subject) -> String {
         let user = self.subjects.get(subject).and_then(|selected| selected.users.first());
-        let local = user.and_then(|user| self.locals.get(user));
-        match local {
-            Some(local) if !local.created.pod_name.is_empty() => {
-                format!("{}/{}", local.created.pod_namespace, local.created.pod_name)
+        user.map_or_else(|| subject.labels.to_string(), |user| self.name_of_endpoint(*user))
+    }
+
+    pub(super) fn name_of_endpoint(&self, id: EndpointId) -> String {
+        match self.locals.get(&id).map(|local| &local.created) {
+            Some(created) if !created.pod_name.is_empty() => {
+                format!("{}/{}", created.pod_namespace, created.pod_name)
             }
-            Some(local) => local.created.container_id.clone(),
-            None => subject.labels.to_string(),
+            Some(created) => created.container_id.clone(),
+            None => id.0.to_string(),
         }
     }
 }

@@ -10,7 +10,7 @@
 //!    it. An identity leaves the other way round, with a grace period at each step.
 //! 5. A relabel is announced when all of this is asked for, and the revision comes last.
 //!
-//! Neighbours: `state.rs` calls this, `change.rs` has the steps.
+//! Neighbours: `state.rs` calls this, `cut.rs` says how the address space is cut, `change.rs` has the steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,12 +22,11 @@ use sinew_bpf::abi::{IpcacheEntry, ipcache};
 
 use super::Engine;
 use super::claims::Claimant;
+use super::cut::{Cut, copies, kept, widened};
 use crate::change::{Change, EndpointId};
 use crate::event::Found;
-use crate::numbers::{Class, Place};
-use crate::policy::classes::{self, ClassTrie};
 use crate::policy::compile::{Subject, World};
-use crate::table::{PolicyTable, TableKey};
+use crate::table::PolicyTable;
 
 /// What has been asked for so far. `None` stands for something found at start whose value doesn't matter.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,118 +47,7 @@ impl Written {
     }
 }
 
-/// How the tables get from one cut of the address space to the next (3).
-#[derive(Default)]
-pub(super) struct Cut {
-    /// The trie while both the old and the new verdicts need it; `None` where it goes straight to the new one.
-    between: Option<BTreeMap<IpNet, Identity>>,
-    /// Old classes and the pieces cut from them.
-    arriving: Vec<(Identity, Identity)>,
-    /// New classes and the pieces that are about to become part of them; an unknown class where it is none.
-    leaving: Vec<(Identity, Identity)>,
-    /// Old classes that keep the entries that they have until no address has them.
-    fading: BTreeSet<Identity>,
-}
-
 impl Engine {
-    /// Cuts the address space as the policies in force need it, and tells the matchers.
-    pub(super) fn cut_classes(&mut self) {
-        let policies_changed = self.class_prefixes.take_changed();
-        if !policies_changed && !self.dirty.places {
-            return;
-        }
-        let (ranges, nodes) = self.pods_and_nodes();
-        let new = classes::cut(self.class_prefixes.iter(), &ranges, &nodes);
-        let numbers: BTreeMap<Identity, Class> =
-            new.values().flatten().map(|class| (self.numbers.class(class), *class)).collect();
-        if self.numbers.has_many_classes() {
-            let used: BTreeSet<Class> = new.values().chain(self.trie.values()).flatten().copied().collect();
-            self.numbers.forget_classes(|class| used.contains(class));
-        }
-        let old = std::mem::replace(&mut self.trie, new);
-        self.trie_before.get_or_insert(old);
-        let changed = self.matchers.set_classes(numbers);
-        self.dirty.matchers.extend(changed);
-    }
-
-    /// How the tables get to the new cut, if there is one.
-    pub(super) fn take_cut(&mut self) -> Option<Cut> {
-        let old = self.trie_before.take()?;
-        let new = self.trie.clone();
-        let numbered = self.numbered(&new);
-        if new == old && self.written.classes == numbered {
-            return None;
-        }
-        let mut cut = Cut::default();
-        if self.dirty.places {
-            let there: BTreeSet<&Identity> = numbered.values().collect();
-            let written = self.written.classes.values();
-            cut.fading = written.filter(|class| !there.contains(class)).copied().collect();
-        } else {
-            let (ranges, nodes) = self.pods_and_nodes();
-            let prefixes =
-                |trie: &ClassTrie| trie.values().flatten().map(|class| class.prefix).collect::<Vec<_>>();
-            let both: BTreeSet<IpNet> = prefixes(&old).into_iter().chain(prefixes(&new)).collect();
-            let between = classes::cut(both.iter(), &ranges, &nodes);
-            cut.arriving = self.pieces(&between, &old);
-            cut.leaving = self.pieces(&between, &new);
-            cut.between = Some(self.numbered(&between));
-        }
-        Some(cut)
-    }
-
-    fn pods_and_nodes(&self) -> (BTreeSet<IpNet>, BTreeSet<IpAddr>) {
-        let mut ranges = self.pod_ranges();
-        ranges.extend(self.strays.iter().map(|address| IpNet::from(*address)));
-        (ranges, self.all_node_addresses())
-    }
-
-    /// Finds the pods whose addresses are in no range of pods, as those of a node that isn't known yet: each is a
-    /// place of pods by itself, so that a CIDR which reaches only the world doesn't reach it.
-    pub(super) fn find_strays(&mut self) {
-        let ranges = self.pod_ranges();
-        let is_stray = |address: IpAddr| {
-            matches!(self.claims.holder(address), Some((Claimant::Local(_) | Claimant::Remote(_), _)))
-                && !ranges.iter().any(|range| range.contains(&address))
-        };
-        let mut strays = self.strays.clone();
-        if self.dirty.places {
-            strays = self.claims.holders().map(|(address, ..)| address).filter(|a| is_stray(*a)).collect();
-        }
-        for address in self.claims.changed() {
-            if is_stray(address) {
-                strays.insert(address);
-            } else {
-                strays.remove(&address);
-            }
-        }
-        if strays != self.strays {
-            self.strays = strays;
-            self.dirty.places = true;
-        }
-    }
-
-    /// The classes of a finer trie that a coarser one doesn't have, each with the class that the coarser one gives it.
-    fn pieces(&mut self, finer: &ClassTrie, coarser: &ClassTrie) -> Vec<(Identity, Identity)> {
-        let there: BTreeSet<&Class> = coarser.values().flatten().collect();
-        let mut pieces = BTreeMap::new();
-        for (prefix, class) in finer {
-            let Some(class) = class.filter(|class| !there.contains(class)) else { continue };
-            let around = classes::class_around(coarser, prefix);
-            let around = around.map_or(Identity::UNKNOWN, |class| self.numbers.class(&class));
-            pieces.insert(self.numbers.class(&class), around);
-        }
-        pieces.into_iter().map(|(piece, around)| (around, piece)).collect()
-    }
-
-    fn numbered(&mut self, trie: &ClassTrie) -> BTreeMap<IpNet, Identity> {
-        trie.iter()
-            .map(|(prefix, class)| {
-                (*prefix, class.map_or(Identity::UNKNOWN, |class| self.numbers.class(&class)))
-            })
-            .collect()
-    }
-
     /// Asks for everything that differs. `cut` says how the address space changes, if it does.
     pub(super) fn order(&mut self, cut: Option<Cut>, closed: Vec<EndpointId>) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -197,10 +85,9 @@ impl Engine {
             return;
         }
         let before = changes.len();
+        let room = self.config.table_room();
         for (id, (identity, table)) in &mut self.written.endpoints {
-            let room = self.config.table_capacity + self.config.table_capacity / 3;
-            let refined = with_pieces(table, &cut.arriving).filter(|refined| refined.entries.len() <= room);
-            if let Some(refined) = refined {
+            if let Some(refined) = widened(table, copies(table, &cut.arriving), room) {
                 *table = Arc::new(refined);
                 changes.push(Change::Endpoint {
                     endpoint: *id,
@@ -225,17 +112,11 @@ impl Engine {
         let Some(mut table) = table else { return };
         let written = self.written.endpoints.get(&id);
         if let Some(cut) = cut {
-            let room = self.config.table_capacity + self.config.table_capacity / 3;
-            let widened = with_pieces(&table, &cut.leaving).filter(|widened| widened.entries.len() <= room);
-            if let Some(widened) = widened {
-                table = Arc::new(widened);
+            let mut more = copies(&table, &cut.leaving);
+            if let Some((_, old)) = written {
+                more.extend(kept(old, &cut.fading));
             }
-            if let Some((_, old)) = written
-                && !cut.fading.is_empty()
-            {
-                let kept = old.entries.iter().filter(|(key, _)| cut.fading.contains(&Identity(key.key.peer)));
-                let mut widened = (*table).clone();
-                widened.entries.extend(kept.map(|(key, entry)| (*key, *entry)));
+            if let Some(widened) = widened(&table, more, self.config.table_room()) {
                 table = Arc::new(widened);
             }
         }
@@ -421,32 +302,4 @@ impl Engine {
         }
         ranges
     }
-
-    /// Which identity the addresses of a class have, if it is outside the cluster.
-    pub(super) fn world_of(&self, class: Identity) -> Option<Identity> {
-        let class = self.numbers.class_of(class).filter(|class| class.place == Place::World)?;
-        Some(match class.prefix {
-            _ if !(self.config.v4 && self.config.v6) => Identity::WORLD,
-            IpNet::V4(_) => Identity::WORLD_IPV4,
-            IpNet::V6(_) => Identity::WORLD_IPV6,
-        })
-    }
-}
-
-/// The table with the entries of some classes under other class numbers too; `None` where that adds nothing.
-fn with_pieces(table: &PolicyTable, pieces: &[(Identity, Identity)]) -> Option<PolicyTable> {
-    let mut copies = Vec::new();
-    for (from, to) in pieces.iter().filter(|(from, _)| *from != Identity::UNKNOWN) {
-        for direction in [0, 1] {
-            let first = TableKey::first_of(from.0, direction);
-            let of_class = table.entries.range(first..).take_while(|(key, _)| key.is_of(from.0, direction));
-            copies.extend(of_class.map(|(key, entry)| (key.with_peer(to.0), *entry)));
-        }
-    }
-    if copies.is_empty() {
-        return None;
-    }
-    let mut widened = table.clone();
-    widened.entries.extend(copies);
-    Some(widened)
 }

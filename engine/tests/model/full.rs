@@ -174,3 +174,82 @@ spec:
     assert_eq!(node.connect("shop/web", "203.0.113.7", 80), "egress: default deny by cnp/shop/a, cnp/shop/b");
     assert_eq!(node.kernel.classes.len(), 4);
 }
+
+/// policy.md 14, datapath.md 1: on the way from one cut of addresses to the next there must be room too.
+#[test]
+fn a_change_that_has_no_room_on_its_way_is_refused_before_it_begins() {
+    let mut node = small();
+    let policy = |ports: &[u16], denied: std::ops::Range<u8>| {
+        let ports: Vec<String> =
+            ports.iter().map(|port| format!("{{port: '{port}', protocol: TCP}}")).collect();
+        let denied: Vec<String> = denied.map(|number| format!("203.0.113.{number}/32")).collect();
+        format!(
+            "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: a, namespace: shop}}
+spec:
+  endpointSelector: {{matchLabels: {{app: web}}}}
+  egress: [{{toCIDR: [203.0.113.0/24], toPorts: [{{ports: [{}]}}]}}]
+  egressDeny: [{{toCIDR: [{}]}}]
+",
+            ports.join(", "),
+            denied.join(", ")
+        )
+    };
+    // Three default entries and four ports; each of three pieces needs the four ports on its way to be denied.
+    node.yaml(&policy(&[81, 83, 85, 87], 0..0));
+    assert_eq!(state(&mut node, "a"), (PolicyState::Enforced, vec![]));
+    let changes = node.yaml(&policy(&[81, 83, 85, 87], 1..4));
+    let (refused, said) = state(&mut node, "a");
+    assert_eq!(refused, PolicyState::Refused);
+    assert_eq!(
+        said,
+        [
+            "spec: does not fit: the change from what is in force would need 19 entries in the policy table of shop/web, \
+          and 16 fit; make it in steps"
+        ]
+    );
+    assert!(!changes.iter().any(|change| matches!(change, Change::ClassSet(..) | Change::Endpoint { .. })));
+    // The version before goes on.
+    assert_eq!(node.connect("shop/web", "203.0.113.2", 83), "allowed");
+    // In steps it is taken.
+    for last in [2, 3, 4] {
+        node.yaml(&policy(&[81], 1..last));
+        assert_eq!(state(&mut node, "a"), (PolicyState::Enforced, vec![]), "{last}");
+    }
+    assert_eq!(node.connect("shop/web", "203.0.113.2", 81), "egress: cnp/shop/a spec.egressDeny[0]");
+    assert_eq!(node.connect("shop/web", "203.0.113.9", 81), "allowed");
+}
+
+#[test]
+fn a_trie_that_has_no_room_on_its_way_is_refused_before_it_begins() {
+    let mut node = small();
+    let policy = |from: u8| {
+        let cidrs: Vec<String> = (from..from + 5).map(|number| format!("203.0.113.{number}/32")).collect();
+        format!(
+            "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {{name: a, namespace: shop}}
+spec:
+  endpointSelector: {{matchLabels: {{app: web}}}}
+  egress: [{{toCIDR: [{}]}}]
+",
+            cidrs.join(", ")
+        )
+    };
+    node.yaml(&policy(0));
+    let changes = node.yaml(&policy(100));
+    let said = "spec: does not fit: the change from what is in force would need 10 address classes, and 8 fit; make it in \
+                steps";
+    assert_eq!(state(&mut node, "a"), (PolicyState::Refused, vec![said.to_owned()]));
+    assert!(!changes.iter().any(|change| matches!(change, Change::ClassSet(..))));
+    assert_eq!(node.connect("shop/web", "203.0.113.3", 80), "allowed");
+    assert_eq!(node.connect("shop/web", "203.0.113.103", 80), "egress: default deny by cnp/shop/a");
+    // One that keeps most of them fits.
+    node.yaml(&policy(2));
+    assert_eq!(state(&mut node, "a"), (PolicyState::Enforced, vec![]));
+    assert_eq!(node.connect("shop/web", "203.0.113.6", 80), "allowed");
+    assert_eq!(node.kernel.classes.len(), 5);
+}
