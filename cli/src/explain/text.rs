@@ -62,7 +62,24 @@ fn party(title: &str, party: Option<&ResolvedParty>, paint: Paint) -> String {
     if !labels.is_empty() {
         text.push_str(&format!("        {}\n", paint.tone(Tone::Faint, &labels.join(" "))));
     }
+    let assumed = assumed(party);
+    if !assumed.is_empty() {
+        text.push_str(&format!(
+            "        assumed, since none was given: {}\n",
+            paint.tone(Tone::Faint, &assumed.join(" "))
+        ));
+    }
     text
+}
+
+/// Labels of an end that whoever named it by labels did not write. Such an end has what was written as its name.
+fn assumed(party: &ResolvedParty) -> Vec<&str> {
+    let written: Vec<&str> = party.name.split(',').collect();
+    if !written.iter().any(|label| party.labels.iter().any(|known| known == label)) {
+        return Vec::new();
+    }
+    let labels = party.labels.iter().map(String::as_str);
+    labels.filter(|label| !written.contains(label)).collect()
 }
 
 fn one_direction(direction: &DirectionExplanation, paint: Paint) -> String {

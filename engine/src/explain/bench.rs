@@ -54,6 +54,8 @@ impl Bench {
     pub(crate) fn ends(&mut self, from: &Party, to: &Party) -> Result<(End, End), Unknown> {
         let mut from = self.find("FROM", from)?;
         let mut to = self.find("TO", to)?;
+        from.as_seen_from(&to.node, to.judged);
+        to.as_seen_from(&from.node, from.judged);
         for (number, end) in [&mut from, &mut to].into_iter().enumerate() {
             self.settle(end, number);
         }
@@ -136,15 +138,15 @@ impl Bench {
                 let found = Identity::RESERVED.iter().find(|(_, known)| known == name);
                 let (number, _) = found
                     .filter(|(number, _)| *number != Identity::UNKNOWN)
-                    .ok_or_else(|| nobody("there is no entity of this name"))?;
+                    .ok_or_else(|| nobody(no_single_end(name)))?;
                 let labels = Arc::new(Labels::reserved(name));
                 let somebody = self.engine.identity(*number, labels);
                 Ok(self.end(name.clone(), somebody))
             }
             Party::Labels(labels) => {
-                let labels = Arc::new(labels.clone());
-                let somebody = self.engine.somebody_with(Arc::clone(&labels));
-                Ok(self.end(labels.to_string(), somebody))
+                // It is called what the person wrote, so that what was added shows.
+                let completed = Arc::new(self.engine.completed(labels));
+                Ok(self.end(labels.to_string(), self.engine.somebody_with(completed)))
             }
             Party::Address(address) => {
                 let somebody = self.engine.at(*address).ok_or_else(|| {
@@ -242,6 +244,20 @@ impl Bench {
                 .min_by_key(prefix_len)
                 .expect("there are addresses of both families in the list")
         })
+    }
+}
+
+/// Why a name that is no reserved identity's is no end of a connection.
+fn no_single_end(entity: &str) -> &'static str {
+    match entity {
+        "all" => {
+            "that is everybody, and a connection has one opener: name a pod, an address, labels, world or host"
+        }
+        "cluster" | "cluster-mesh" => {
+            "that is every pod and every node: name one, by pod, address, labels, host or remote-node"
+        }
+        "none" => "that is nobody",
+        _ => "there is no entity of this name",
     }
 }
 

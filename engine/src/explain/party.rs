@@ -116,6 +116,25 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// A node, or a pod on a node's network, is `host` to the pods of that node and `remote-node` to all others
+    /// (policy.md 6, 7). Of an end that names no node nothing is known.
+    pub(super) fn as_seen_from(&mut self, node: &str, judged: bool) {
+        if !matches!(self.identity, Identity::HOST | Identity::REMOTE_NODE)
+            || self.unnumbered
+            || self.node.is_empty()
+            || node.is_empty()
+            || !judged
+        {
+            return;
+        }
+        let (identity, name) = match self.node == node {
+            true => (Identity::HOST, "host"),
+            false => (Identity::REMOTE_NODE, "remote-node"),
+        };
+        self.identity = identity;
+        self.labels = Arc::new(Labels::reserved(name));
+    }
+
     pub(super) fn resolved(&self) -> ResolvedParty {
         ResolvedParty {
             name: self.name.clone(),

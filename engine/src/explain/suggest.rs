@@ -22,13 +22,7 @@ const NAMING: [&str; 3] = ["app.kubernetes.io/name", "k8s-app", "app"];
 pub(super) fn policy(direction: Direction, judged: &End, peer: &End, traffic: &Traffic) -> String {
     let namespace = judged.labels.get("k8s", NAMESPACE);
     let mut lines = vec!["apiVersion: sinew.io/v1".to_owned()];
-    let name = format!(
-        "allow-{}",
-        match direction {
-            Direction::Ingress => "in",
-            Direction::Egress => "out",
-        }
-    );
+    let name = name(direction, judged, peer, traffic);
     match namespace {
         Some(namespace) => {
             lines.push("kind: SinewNetworkPolicy".to_owned());
@@ -56,6 +50,48 @@ pub(super) fn policy(direction: Direction, judged: &End, peer: &End, traffic: &T
     lines.extend(ports.map(|ports| format!("    {ports}")));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// A name of the two ends and the traffic, so that a second suggestion is a second object.
+fn name(direction: Direction, judged: &End, peer: &End, traffic: &Traffic) -> String {
+    let namespace = |end: &End| end.labels.get("k8s", NAMESPACE).unwrap_or_default().to_owned();
+    let mut other = called(peer);
+    if namespace(peer) != namespace(judged) {
+        other = format!("{} {other}", namespace(peer));
+    }
+    let word = match direction {
+        Direction::Ingress => "from",
+        Direction::Egress => "to",
+    };
+    let protocol = match traffic.protocol {
+        None => String::new(),
+        Some(1) => "icmp".to_owned(),
+        Some(6) => "tcp".to_owned(),
+        Some(17) => "udp".to_owned(),
+        Some(58) => "icmpv6".to_owned(),
+        Some(132) => "sctp".to_owned(),
+        Some(other) => format!("protocol {other}"),
+    };
+    let port = traffic.port.map(|port| port.to_string()).unwrap_or_default();
+    let text = format!("{} {word} {other} {protocol} {port}", called(judged)).to_ascii_lowercase();
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
+/// What an end is called in a name: at most as long as leaves room for the rest (an object's name has 253 characters).
+fn called(end: &End) -> String {
+    let outside = matches!(end.identity, Identity::WORLD | Identity::WORLD_IPV4 | Identity::WORLD_IPV6);
+    let mut text = match end.identity.reserved_name() {
+        Some(_) if outside && !end.addresses.is_empty() => end.address.to_string(),
+        Some(reserved) => reserved.to_owned(),
+        None => match own_labels(&end.labels).as_slice() {
+            [] if end.labels.get("k8s", NAMESPACE).is_some() => "pods".to_owned(),
+            [] => end.address.to_string(),
+            chosen => chosen.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(" "),
+        },
+    };
+    text.truncate(text.floor_char_boundary(64));
+    text
 }
 
 /// The field of a rule that names a peer, without `from` or `to`.
@@ -90,24 +126,12 @@ fn peers(peer: &End, namespace: Option<&str>) -> PeerField {
 /// A selector of the labels that name an end; with its namespace, where it is not that of the policy.
 fn selector(labels: &Labels, namespace: Option<&str>) -> String {
     let mut chosen: Vec<(String, String)> = Vec::new();
-    let own = |source: &str, key: &str| {
-        source != "k8s" || !(key.starts_with("io.kubernetes.") || key.starts_with("io.cilium.k8s."))
-    };
-    let all: Vec<_> = labels.iter().filter(|(label, _)| own(label.source, label.key)).collect();
-    let naming = NAMING.iter().find_map(|key| all.iter().find(|(label, _)| label.key == *key));
-    let named: Vec<_> = naming.map_or(all.clone(), |naming| vec![*naming]);
     if let Some(theirs) = labels.get("k8s", NAMESPACE)
         && namespace.is_some_and(|namespace| namespace != theirs)
     {
         chosen.push((format!("k8s:{NAMESPACE}"), theirs.to_owned()));
     }
-    for (label, value) in named {
-        let key = match label.source {
-            "k8s" => label.key.to_owned(),
-            source => format!("{source}:{}", label.key),
-        };
-        chosen.push((key, value.to_owned()));
-    }
+    chosen.extend(own_labels(labels));
     debug_assert!(!chosen.iter().any(|(key, _)| key.starts_with(NAMESPACE_LABELS_PREFIX)));
     if chosen.is_empty() {
         return "{}".to_owned();
@@ -115,6 +139,24 @@ fn selector(labels: &Labels, namespace: Option<&str>) -> String {
     let pairs: Vec<String> =
         chosen.iter().map(|(key, value)| format!("{}: {}", quoted(key), quoted(value))).collect();
     format!("{{matchLabels: {{{}}}}}", pairs.join(", "))
+}
+
+/// The labels that name an end, with the source where that is not `k8s`.
+fn own_labels(labels: &Labels) -> Vec<(String, String)> {
+    let own = |source: &str, key: &str| {
+        source != "k8s" || !(key.starts_with("io.kubernetes.") || key.starts_with("io.cilium.k8s."))
+    };
+    let all: Vec<_> = labels.iter().filter(|(label, _)| own(label.source, label.key)).collect();
+    let naming = NAMING.iter().find_map(|key| all.iter().find(|(label, _)| label.key == *key));
+    let named: Vec<_> = naming.map_or(all.clone(), |naming| vec![*naming]);
+    let written = named.into_iter().map(|(label, value)| {
+        let key = match label.source {
+            "k8s" => label.key.to_owned(),
+            source => format!("{source}:{}", label.key),
+        };
+        (key, value.to_owned())
+    });
+    written.collect()
 }
 
 /// The field that names the traffic; none for traffic without a port that a rule could name.

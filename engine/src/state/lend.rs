@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
-use sinew_api::labels::Labels;
-use sinew_api::object::{CidrGroupKind, Pod, PolicyName};
+use sinew_api::labels::{CLUSTER, Labels, NAMESPACE, NAMESPACE_LABELS_PREFIX, SERVICE_ACCOUNT};
+use sinew_api::object::{CidrGroupKind, Namespace, Pod, PolicyName};
 use sinew_api::policy::{CidrGroup, Entity, Policy, Protocol};
 use sinew_api::selector::Selector;
 use sinew_bpf::abi::IpcacheEntry;
@@ -76,6 +76,16 @@ impl Engine {
     /// Whether any pod of the cluster is known.
     pub(crate) fn has_pods(&self) -> bool {
         self.synced && self.matchers.identities().range(Identity::FIRST_ALLOCATED..).next().is_some()
+    }
+
+    /// The label sets that have an identity.
+    pub(crate) fn label_sets(&self) -> impl Iterator<Item = &Labels> {
+        self.matchers.identities().values().map(|labels| &**labels)
+    }
+
+    /// The prefix that an address class stands for.
+    pub(crate) fn prefix_of(&self, class: Identity) -> Option<IpNet> {
+        self.numbers.class_of(class).map(|class| class.prefix)
     }
 
     /// Whether an identity that is known matches.
@@ -171,7 +181,31 @@ impl Engine {
         somebody
     }
 
-    /// Whoever has these labels.
+    /// Labels that a person wrote, with those that every pod of their namespace has beside them: the namespace's, the
+    /// cluster and the service account `default`, as far as none was written. As they are, where they name no namespace
+    /// or an identity has exactly them.
+    pub(crate) fn completed(&self, written: &Labels) -> Labels {
+        let mut labels = written.clone();
+        let Some(name) = written.get("k8s", NAMESPACE) else { return labels };
+        if self.number_of(written).is_some() {
+            return labels;
+        }
+        let bare = Namespace::bare(name);
+        let namespace = self.facts.namespaces.get(name).unwrap_or(&bare);
+        let of_namespace = namespace.labels.iter();
+        let of_namespace =
+            of_namespace.map(|(key, value)| (format!("{NAMESPACE_LABELS_PREFIX}{key}"), value.as_str()));
+        let of_all = [(CLUSTER, self.config.cluster.as_str()), (SERVICE_ACCOUNT, "default")];
+        let of_all = of_all.map(|(key, value)| (key.to_owned(), value));
+        for (key, value) in of_namespace.chain(of_all) {
+            if self.config.labels.keeps(&key) && labels.get("k8s", &key).is_none() {
+                labels.insert("k8s", &key, value);
+            }
+        }
+        labels
+    }
+
+    /// Whoever has these labels, which are all that it has.
     pub(crate) fn somebody_with(&self, labels: Arc<Labels>) -> Somebody {
         // Of the reserved identities these two are endpoints' (policy.md 8).
         let mut reserved =
@@ -278,7 +312,11 @@ impl Engine {
             ports: Arc::clone(&local.ports),
             addresses: local.created.addresses.clone(),
             endpoint: Some(id),
-            node: self.config.node.clone(),
+            // An engine without a node of its own (`explain --from-folder`) has pods of all.
+            node: match &local.pod {
+                Some(pod) if !pod.node.is_empty() => pod.node.clone(),
+                _ => self.config.node.clone(),
+            },
             judged: true,
         }
     }

@@ -1,5 +1,6 @@
 //! `explain` on small clusters, by hand.
 
+use sinew_api::identity::Identity;
 use sinew_api::object::decode_text;
 use sinew_bpf::drop::DropReason;
 use sinew_engine::Direction;
@@ -75,7 +76,7 @@ fn a_default_deny_names_who_switched_it_on_and_what_came_near() {
         "\
 apiVersion: sinew.io/v1
 kind: SinewNetworkPolicy
-metadata: {name: allow-in, namespace: shop}
+metadata: {name: web-from-blog-db-tcp-80, namespace: shop}
 spec:
   endpointSelector: {matchLabels: {app: web}}
   enableDefaultDeny: {ingress: false}
@@ -176,6 +177,86 @@ spec: {nodeName: elsewhere}
     assert_eq!(explain(&node, "world", "shop/web", 80).verdict, Verdict::DefaultDeny);
     // Asked without a port: what holds for ports that no rule names.
     assert_eq!(explain(&node, "shop/client", "shop/web", 0).verdict, Verdict::DefaultDeny);
+}
+
+#[test]
+fn labels_are_completed_with_what_every_pod_of_their_namespace_has() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: v1
+kind: Namespace
+metadata: {name: blog, labels: {team: red}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: red, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: client}}
+  ingress: [{from: [{namespaceSelector: {matchLabels: {team: red}}}]}]
+---
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: account, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress: [{fromEndpoints: [{matchLabels: {
+    'k8s:io.cilium.k8s.policy.serviceaccount': default,
+    'k8s:io.cilium.k8s.policy.cluster': default,
+    'k8s:io.kubernetes.pod.namespace': blog}}]}]
+",
+    );
+    let labels = "app=writer,io.kubernetes.pod.namespace=blog";
+    let answer = explain(&node, labels, "shop/client", 80);
+    assert_eq!(answer.verdict, Verdict::Allow);
+    assert_eq!(answer.from.name, "k8s:app=writer,k8s:io.kubernetes.pod.namespace=blog");
+    let team = "io.cilium.k8s.namespace.labels.team";
+    assert_eq!(answer.from.labels.get("k8s", team), Some("red"));
+    assert_eq!(explain(&node, labels, "shop/web", 80).verdict, Verdict::Allow);
+    // What is given stands.
+    let other = format!("{labels},io.cilium.k8s.policy.serviceaccount=writer");
+    assert_eq!(explain(&node, &other, "shop/web", 80).verdict, Verdict::DefaultDeny);
+    let green = format!("{labels},{team}=green");
+    assert_eq!(explain(&node, &green, "shop/client", 80).verdict, Verdict::DefaultDeny);
+}
+
+#[test]
+fn a_node_is_host_to_its_own_pods_only() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: proxy, namespace: shop}
+spec: {hostNetwork: true, nodeName: far}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: there, namespace: shop, labels: {app: web}}
+spec: {nodeName: far}
+",
+    );
+    let answer = explain(&node, "shop/proxy", "shop/there", 81);
+    assert_eq!((answer.from.identity, answer.verdict), (Some(Identity::HOST), Verdict::Allow));
+    let answer = explain(&node, "shop/proxy", "shop/web", 81);
+    assert_eq!((answer.from.identity, answer.verdict), (Some(Identity::REMOTE_NODE), Verdict::DefaultDeny));
+}
+
+#[test]
+fn an_entity_that_is_many_is_no_end() {
+    let query = |name: &str| Query {
+        from: Party::Entity(name.to_owned()),
+        to: Party::parse("shop/web"),
+        protocol: None,
+        port: None,
+    };
+    let said = |name| shop().engine.explain(&query(name)).unwrap_err().to_string();
+    assert_eq!(
+        said("cluster"),
+        "FROM cluster: that is every pod and every node: name one, by pod, address, labels, host or remote-node"
+    );
+    assert_eq!(said("none"), "FROM none: that is nobody");
+    assert_eq!(said("moon"), "FROM moon: there is no entity of this name");
 }
 
 #[test]

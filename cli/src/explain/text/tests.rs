@@ -41,6 +41,22 @@ fn client_to_web() -> ExplainResponse {
     }
 }
 
+#[test]
+fn what_was_assumed_of_labels_is_said() {
+    let labels = [
+        "k8s:app=client",
+        "k8s:io.cilium.k8s.policy.cluster=default",
+        "k8s:io.kubernetes.pod.namespace=shop",
+    ];
+    let written = "k8s:app=client,k8s:io.kubernetes.pod.namespace=shop";
+    let shown = party("from", Some(&pod(written, 0, "", "10.0.0.5", &labels)), Paint::Plain);
+    let last = "        assumed, since none was given: k8s:io.cilium.k8s.policy.cluster=default\n";
+    assert!(shown.ends_with(last), "{shown}");
+    // A pod's labels are known.
+    let shown = party("from", Some(&pod("shop/client", 257, "", "10.0.0.5", &labels)), Paint::Plain);
+    assert!(!shown.contains("assumed"), "{shown}");
+}
+
 fn open_egress() -> DirectionExplanation {
     DirectionExplanation {
         direction: TrafficDirection::Egress.into(),
