@@ -7,12 +7,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use sinew_api::identity::Identity;
 use sinew_api::labels::{Labels, NAMESPACE};
 use sinew_api::object::Problem;
 use sinew_api::policy::{
-    CidrGroupMatch, Peer, PeerMatch, Peers, Policy, PolicySpec, PortMatchKind, Protocol, Rule, RuleAction,
+    CidrGroupMatch, CidrReach, Entity, Peer, PeerMatch, Peers, Policy, PolicySpec, PortMatchKind, Protocol,
+    Rule, RuleAction,
 };
-use sinew_api::selector::Selector;
+use sinew_api::selector::{Operator, Selector};
 use sinew_bpf::abi::policy::verdict;
 
 use crate::numbers::Direction;
@@ -26,6 +28,7 @@ const DNS: u16 = 53;
 
 /// Where pods and nodes are.
 pub(crate) struct Places {
+    /// Ranges of pods, and the addresses of pods that are in none.
     pub(crate) pods: BTreeSet<IpNet>,
     pub(crate) nodes: BTreeSet<IpAddr>,
     /// Pods on the host's network, with the labels that they would have as endpoints.
@@ -54,8 +57,9 @@ pub(crate) fn warnings(
         if let Some(message) = on_host(&spec.subject, places) {
             warn(&subject_path(spec, policy), None, message);
         }
-        if let Some(rule) = no_way_to_dns(spec, &subjects) {
-            let message = "default deny for egress leaves no way to DNS: no rule allows UDP port 53";
+        if let Some(rule) = no_way_to_dns(engine, spec, &subjects) {
+            let message =
+                "default deny for egress leaves no way to DNS: no rule allows UDP port 53 to a resolver";
             warn(&rule.path, Some(rule), message.to_owned());
         }
         for direction in Direction::BOTH {
@@ -111,33 +115,128 @@ fn on_host(subject: &Selector, places: &Places) -> Option<String> {
 
 /// The first allow rule of a spec after which its endpoints can reach something, but no DNS server. A policy that only
 /// switches default deny on leaves that to others.
-fn no_way_to_dns<'a>(spec: &'a PolicySpec, subjects: &[&PolicyTable]) -> Option<&'a Rule> {
+fn no_way_to_dns<'a>(engine: &Engine, spec: &'a PolicySpec, subjects: &[&PolicyTable]) -> Option<&'a Rule> {
     let allows = || spec.egress.iter().filter(|rule| rule.action == RuleAction::Allow);
     let first = allows().next().filter(|_| spec.default_deny_egress)?;
-    let own = allows().any(|rule| {
-        rule.ports.is_empty()
-            || rule.ports.iter().any(|port| match &port.matches {
-                PortMatchKind::Protocol(protocol) => *protocol == Protocol::Udp,
-                PortMatchKind::Range { protocol, first, last } => {
-                    *protocol == Protocol::Udp && (*first..=*last).contains(&DNS)
-                }
-                PortMatchKind::Named { protocol, .. } => *protocol == Protocol::Udp,
-                PortMatchKind::IcmpType { .. } => false,
-            })
-    });
     // Another policy may open it: then every endpoint that this one selects has an entry for it.
-    let by_all = !subjects.is_empty() && subjects.iter().all(|table| opens_dns(table));
-    (!own && !by_all).then_some(first)
+    let by_all = || !subjects.is_empty() && subjects.iter().all(|table| opens_dns(engine, table));
+    (!allows().any(|rule| allows_dns(engine, rule)) && !by_all()).then_some(first)
 }
 
-fn opens_dns(table: &PolicyTable) -> bool {
+/// Whether a rule names the port of DNS, whoever its peers are, or lets everything through to somebody who may be a
+/// resolver.
+fn allows_dns(engine: &Engine, rule: &Rule) -> bool {
+    let named = |kind: &PortMatchKind| match kind {
+        PortMatchKind::Range { protocol, first, last } => {
+            *protocol == Protocol::Udp && *first == DNS && *last == DNS
+        }
+        PortMatchKind::Named { protocol, .. } => *protocol == Protocol::Udp,
+        PortMatchKind::Protocol(_) | PortMatchKind::IcmpType { .. } => false,
+    };
+    let holds = |kind: &PortMatchKind| match kind {
+        PortMatchKind::Protocol(protocol) => *protocol == Protocol::Udp,
+        PortMatchKind::Range { protocol, first, last } => {
+            *protocol == Protocol::Udp && (*first..=*last).contains(&DNS)
+        }
+        PortMatchKind::Named { .. } | PortMatchKind::IcmpType { .. } => false,
+    };
+    let resolver = || match &rule.peers {
+        Peers::Any => true,
+        Peers::OneOf(peers) => peers.iter().any(|peer| may_resolve(engine, &peer.matches)),
+    };
+    rule.ports.iter().any(|port| named(&port.matches))
+        || ((rule.ports.is_empty() || rule.ports.iter().any(|port| holds(&port.matches))) && resolver())
+}
+
+/// Whether a resolver may be among those whom a peer matches.
+fn may_resolve(engine: &Engine, peer: &PeerMatch) -> bool {
+    match peer {
+        PeerMatch::Labels(selector) => {
+            let says_so = selector.requirements.iter().any(|requirement| match &requirement.operator {
+                Operator::In(values) => values.iter().any(|value| value.contains("dns")),
+                Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => false,
+            });
+            says_so
+                || selector.matches(&kube_dns())
+                || engine.label_sets().any(|labels| is_resolver(labels) && selector.matches(labels))
+        }
+        PeerMatch::Entity(entity) => match entity {
+            Entity::All
+            | Entity::World
+            | Entity::WorldIpv4
+            | Entity::WorldIpv6
+            | Entity::Cluster
+            | Entity::ClusterMesh
+            // A cache on the node (node-local DNS) is one.
+            | Entity::Host
+            | Entity::RemoteNode => true,
+            Entity::Init
+            | Entity::Ingress
+            | Entity::Unmanaged
+            | Entity::Health
+            | Entity::None
+            | Entity::KubeApiserver => false,
+        },
+        PeerMatch::Cidr { prefix, .. } => prefix_may_resolve(prefix),
+        PeerMatch::CidrGroup { group, .. } => {
+            prefixes_of(engine.cidr_groups(), group).any(|prefix| prefix_may_resolve(&prefix))
+        }
+    }
+}
+
+/// A cluster's resolver where nobody has written one down.
+fn kube_dns() -> Labels {
+    let mut labels = Labels::new();
+    for (key, value) in [
+        (NAMESPACE, "kube-system"),
+        ("io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name", "kube-system"),
+        ("k8s-app", "kube-dns"),
+    ] {
+        labels.insert("k8s", key, value);
+    }
+    labels
+}
+
+fn is_resolver(labels: &Labels) -> bool {
+    labels.iter().any(|(label, value)| label.key != NAMESPACE && value.contains("dns"))
+}
+
+/// A prefix of a few hosts is somebody else; a wide one may hold a resolver outside, and link-local addresses are where
+/// caches on the node listen.
+fn prefix_may_resolve(prefix: &IpNet) -> bool {
+    let wide = match prefix {
+        IpNet::V4(_) => 8,
+        IpNet::V6(_) => 32,
+    };
+    let on_node = IpAddr::from([169, 254, 20, 10]);
+    prefix.prefix_len() <= wide || prefix.contains(&on_node)
+}
+
+fn opens_dns(engine: &Engine, table: &PolicyTable) -> bool {
     let dns = L4Prefix::port(Protocol::Udp, DNS);
     table.entries.iter().any(|(key, entry)| {
         let l4 = L4Prefix::of_key(key);
         key.key.direction == Direction::Egress.number()
             && entry.verdict == verdict::ALLOW
             && dns.widened(l4.bits) == l4
+            && (l4 == dns || number_may_resolve(engine, Identity(key.key.peer)))
     })
+}
+
+/// The same for a number of a table: 0 is anybody.
+fn number_may_resolve(engine: &Engine, number: Identity) -> bool {
+    if let Some(prefix) = engine.prefix_of(number) {
+        return prefix_may_resolve(&prefix);
+    }
+    match number {
+        Identity(0)
+        | Identity::HOST
+        | Identity::REMOTE_NODE
+        | Identity::WORLD
+        | Identity::WORLD_IPV4
+        | Identity::WORLD_IPV6 => true,
+        number => engine.labels_of_identity(number).is_some_and(|labels| is_resolver(&labels)),
+    }
 }
 
 fn of_peer(engine: &Engine, places: &Places, rule: &Rule, peer: &Peer, populated: bool) -> Option<String> {
@@ -146,39 +245,63 @@ fn of_peer(engine: &Engine, places: &Places, rule: &Rule, peer: &Peer, populated
             (populated && !engine.anybody_matches(selector)).then(|| "matches nobody that exists".to_owned())
         }
         PeerMatch::Entity(_) => None,
-        PeerMatch::Cidr { prefix, reach, .. } => {
-            let pods = places.pods.iter().find(|range| overlap(range, prefix)).map(ToString::to_string);
-            let nodes = places.nodes.iter().find(|node| prefix.contains(*node)).map(ToString::to_string);
-            let covered: Vec<(&str, String)> = [("pods", reach.pods, pods), ("nodes", reach.nodes, nodes)]
-                .into_iter()
-                .filter_map(|(who, reached, found)| Some((who, found.filter(|_| !reached)?)))
-                .collect();
-            // Allowing everything outside is what `0.0.0.0/0` is written for.
-            if covered.is_empty() || (rule.action == RuleAction::Allow && prefix.prefix_len() == 0) {
-                return None;
+        PeerMatch::Cidr { prefix, except, reach } => beyond_reach(places, rule, prefix, except, *reach),
+        PeerMatch::CidrGroup { group, except, reach } => {
+            let mut prefixes = prefixes_of(engine.cidr_groups(), group).peekable();
+            if prefixes.peek().is_none() {
+                return Some(match group {
+                    CidrGroupMatch::Name(name) => {
+                        format!("there is no CIDR group {name:?} with prefixes, so this matches nobody")
+                    }
+                    CidrGroupMatch::Labels(_) => {
+                        "no CIDR group has these labels, so this matches nobody".to_owned()
+                    }
+                });
             }
-            let whom: BTreeSet<&str> = covered.iter().map(|(who, _)| *who).collect();
-            let whom: Vec<&str> = whom.into_iter().collect();
-            let what: Vec<&str> = covered.iter().map(|(_, what)| what.as_str()).collect();
-            let verb = if rule.action == RuleAction::Deny { "denies" } else { "allows" };
-            Some(format!(
-                "holds {} ({}), but {verb} only what is outside the cluster; policyCIDRMatchMode: [{}] would change that",
-                whom.join(" and "),
-                what.join(", "),
-                whom.join(", ")
-            ))
-        }
-        PeerMatch::CidrGroup { group, .. } => {
-            prefixes_of(engine.cidr_groups(), group).next().is_none().then(|| match group {
-                CidrGroupMatch::Name(name) => {
-                    format!("there is no CIDR group {name:?} with prefixes, so this matches nobody")
-                }
-                CidrGroupMatch::Labels(_) => {
-                    "no CIDR group has these labels, so this matches nobody".to_owned()
-                }
+            prefixes.find_map(|prefix| {
+                let message = beyond_reach(places, rule, &prefix, except, *reach)?;
+                Some(format!("{prefix} of the group {message}"))
             })
         }
     }
+}
+
+/// What to say of a prefix that holds pods or nodes which its rule does not reach (policy.md 5).
+fn beyond_reach(
+    places: &Places,
+    rule: &Rule,
+    prefix: &IpNet,
+    except: &[IpNet],
+    reach: CidrReach,
+) -> Option<String> {
+    // Allowing everything outside is what `0.0.0.0/0` is written for.
+    if rule.action == RuleAction::Allow && prefix.prefix_len() == 0 {
+        return None;
+    }
+    let cut_out = |range: &IpNet| except.iter().any(|except| except.contains(range));
+    let pods = places.pods.iter().find(|range| overlap(range, prefix) && !cut_out(range));
+    let nodes = places.nodes.iter().find(|node| prefix.contains(*node) && !cut_out(&IpNet::from(**node)));
+    let shown = |range: &IpNet| match range.prefix_len() == range.max_prefix_len() {
+        true => range.addr().to_string(),
+        false => range.to_string(),
+    };
+    let covered: Vec<(&str, String)> =
+        [("nodes", reach.nodes, nodes.map(ToString::to_string)), ("pods", reach.pods, pods.map(shown))]
+            .into_iter()
+            .filter_map(|(who, reached, found)| Some((who, found.filter(|_| !reached)?)))
+            .collect();
+    if covered.is_empty() {
+        return None;
+    }
+    let whom: Vec<&str> = covered.iter().map(|(who, _)| *who).collect();
+    let what: Vec<&str> = covered.iter().map(|(_, what)| what.as_str()).collect();
+    let verb = if rule.action == RuleAction::Deny { "denies" } else { "allows" };
+    Some(format!(
+        "holds {} ({}), but {verb} only what is outside the cluster; policyCIDRMatchMode: [{}] would change that",
+        whom.join(" and "),
+        what.join(", "),
+        whom.join(", ")
+    ))
 }
 
 fn overlap(one: &IpNet, other: &IpNet) -> bool {

@@ -126,7 +126,8 @@ impl Engine {
         None
     }
 
-    fn pods_and_nodes(&self) -> (BTreeSet<IpNet>, BTreeSet<IpAddr>) {
+    /// Where pods and nodes are: ranges of pods, and by itself each pod that is in none.
+    pub(super) fn pods_and_nodes(&self) -> (BTreeSet<IpNet>, BTreeSet<IpAddr>) {
         let mut ranges = self.pod_ranges();
         ranges.extend(self.strays.iter().map(|address| IpNet::from(*address)));
         (ranges, self.all_node_addresses())

@@ -133,7 +133,7 @@ impl Engine {
         Arc::new(if labels.is_empty() { Labels::reserved("unmanaged") } else { labels })
     }
 
-    /// The labels of a pod's identity (design.md §5).
+    /// The labels of a pod's identity.
     pub(super) fn labels_of_pod(&self, pod: &Pod) -> Labels {
         let bare;
         let namespace = match self.facts.namespaces.get(&pod.namespace) {

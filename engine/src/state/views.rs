@@ -102,11 +102,8 @@ impl Engine {
                 selections.entry(name).or_default().push((*index, selected));
             }
         }
-        let places = Places {
-            pods: self.pod_ranges(),
-            nodes: self.all_node_addresses(),
-            on_host: self.pods_on_host(),
-        };
+        let (pods, nodes) = self.pods_and_nodes();
+        let places = Places { pods, nodes, on_host: self.pods_on_host() };
         let views = names.filter_map(|name| {
             let stored = self.policies.get(name)?;
             let running = stored.running()?;

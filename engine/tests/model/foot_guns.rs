@@ -58,7 +58,9 @@ fn no_way_to_dns() {
   - toEntities: [world]
     toPorts: [{ports: [{port: '443', protocol: TCP}]}]
 ";
-    let warned = ["spec.egress[0]: default deny for egress leaves no way to DNS: no rule allows UDP port 53"];
+    let warned = [
+        "spec.egress[0]: default deny for egress leaves no way to DNS: no rule allows UDP port 53 to a resolver",
+    ];
     assert_eq!(warnings(&mut node, https), warned);
     let with_dns = format!(
         "{https}  - toEndpoints: [{{}}]\n    toPorts: [{{ports: [{{port: '53', protocol: ANY}}]}}]\n"
@@ -77,6 +79,80 @@ spec:
 ",
     );
     assert_eq!(warnings(&mut node, https), [""; 0]);
+}
+
+#[test]
+fn everything_to_somebody_who_is_no_resolver_is_no_way_to_dns() {
+    let mut node = populated();
+    node.pod("kube-system/dns", "k8s-app=kube-dns");
+    node.pod("shop/db", "app=db");
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewCIDRGroup
+metadata: {name: offices}
+spec: {externalCIDRs: [203.0.113.0/24]}
+",
+    );
+    for (peers, warned) in [
+        ("toEndpoints: [{matchLabels: {app: db}}]", true),
+        ("toEndpoints: [{}]", true),
+        ("toCIDR: [203.0.113.0/24]", true),
+        ("toCIDRSet: [{cidrGroupRef: offices}]", true),
+        ("toEntities: [kube-apiserver]", true),
+        (
+            "toEndpoints: [{matchLabels: {app: db}}], toPorts: [{ports: [{port: '1', endPort: 65535, protocol: UDP}]}]",
+            true,
+        ),
+        ("toEndpoints: [{matchLabels: {app: db}}], toPorts: [{ports: [{port: '53', protocol: UDP}]}]", false),
+        ("toEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': kube-system}}]", false),
+        (
+            "toEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': kube-system, k8s-app: kube-dns}}]",
+            false,
+        ),
+        ("toEntities: [cluster]", false),
+        ("toEntities: [host]", false),
+        ("toCIDR: [0.0.0.0/0]", false),
+        ("toCIDR: [169.254.20.10/32]", false),
+        ("toEntities: [all]", false),
+    ] {
+        let spec = format!("  endpointSelector: {{matchLabels: {{app: web}}}}\n  egress: [{{{peers}}}]\n");
+        let said = warnings(&mut node, &spec);
+        let dns = said.iter().any(|warning| warning.contains("no way to DNS"));
+        assert_eq!(dns, warned, "{peers}: {said:?}");
+    }
+}
+
+#[test]
+fn a_cidr_over_pods_whose_ranges_nobody_knows() {
+    let mut node = Node::unsynced(sinew_engine::Config::new("node", "default"));
+    node.apply([Event::Synced]);
+    node.pod("shop/web", "app=web");
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewCIDRGroup
+metadata: {name: private}
+spec: {externalCIDRs: [192.168.0.0/16, 10.0.0.0/8]}
+",
+    );
+    let text = "holds pods (10.0.0.1), but denies only what is outside the cluster; \
+                policyCIDRMatchMode: [pods] would change that";
+    for (peers, said) in [
+        ("toCIDR: [10.0.0.0/8]", vec![format!("spec.egressDeny[0].toCIDR[0]: {text}")]),
+        (
+            "toCIDRSet: [{cidrGroupRef: private}]",
+            vec![format!("spec.egressDeny[0].toCIDRSet[0]: 10.0.0.0/8 of the group {text}")],
+        ),
+        ("toCIDRSet: [{cidr: 10.0.0.0/8, except: [10.0.0.0/24]}]", vec![]),
+        ("toCIDR: [10.1.0.0/16]", vec![]),
+    ] {
+        let spec = format!(
+            "  endpointSelector: {{matchLabels: {{app: web}}}}\n  enableDefaultDeny: {{egress: false}}\n  \
+             egressDeny: [{{{peers}}}]\n"
+        );
+        assert_eq!(warnings(&mut node, &spec), said, "{peers}");
+    }
 }
 
 #[test]
