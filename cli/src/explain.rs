@@ -18,6 +18,8 @@ use sinew_api::proto::flow::Verdict;
 use crate::failure::Failure;
 use crate::folder::Folder;
 use crate::offline::Offline;
+use crate::output::{self, Format};
+use crate::unread::Unread;
 use crate::{AgentArgs, agent};
 
 /// Arguments of `sinew policy explain`.
@@ -37,7 +39,7 @@ pub(crate) struct ExplainArgs {
     /// Ask this folder of objects instead of an agent
     #[arg(long, value_name = "DIR")]
     pub(crate) from_folder: Option<PathBuf>,
-    /// Exit 1 when the verdict is another one; for checks in CI
+    /// Exit 1 when the verdict is another one, or when a document of the folder does not count; for checks in CI
     #[arg(long, value_enum)]
     expect: Option<Expected>,
     #[command(flatten)]
@@ -65,12 +67,27 @@ pub(crate) async fn run(args: &ExplainArgs) -> Result<()> {
 pub(crate) fn run_offline(args: &ExplainArgs) -> Result<()> {
     let folder = args.from_folder.as_deref().unwrap_or(Path::new("."));
     let request = question(args)?;
-    let answer = Offline::new(&Folder::read(folder)?)?.explain(&request)?;
-    show(args, &answer)
+    let folder = Folder::read(folder)?;
+    let unread = Unread::of(&folder);
+    unread.tell();
+    let answer = Offline::new(&folder)?.explain(&request)?;
+    let screen = args.agent.screen();
+    match screen.format {
+        Format::Table => output::write(&text::explanation(&answer, screen.paint))?,
+        Format::Json | Format::Yaml => {
+            let mut value = output::to_value("ExplainResponse", &answer)?;
+            value["unread"] = unread.value();
+            screen.show_value(&value)?;
+        }
+    }
+    if args.expect.is_some() {
+        unread.refuse_check()?;
+    }
+    compare(args, &answer)
 }
 
 /// The question in the agent's form.
-pub(crate) fn question(args: &ExplainArgs) -> Result<ExplainRequest, Failure> {
+fn question(args: &ExplainArgs) -> Result<ExplainRequest, Failure> {
     let namespace = args.namespace.as_deref();
     let traffic = party::traffic(&args.traffic)?;
     Ok(ExplainRequest {
@@ -82,8 +99,12 @@ pub(crate) fn question(args: &ExplainArgs) -> Result<ExplainRequest, Failure> {
 }
 
 /// Shows the answer, and compares it with what was expected.
-pub(crate) fn show(args: &ExplainArgs, answer: &ExplainResponse) -> Result<()> {
+fn show(args: &ExplainArgs, answer: &ExplainResponse) -> Result<()> {
     args.agent.screen().show("ExplainResponse", answer, |paint| text::explanation(answer, paint))?;
+    compare(args, answer)
+}
+
+fn compare(args: &ExplainArgs, answer: &ExplainResponse) -> Result<()> {
     match args.expect {
         Some(expected) if expected != found(answer) => {
             Err(Failure::failed(format!("expected {expected:?}, found {:?}", found(answer)).to_lowercase())

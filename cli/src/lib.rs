@@ -23,6 +23,7 @@ mod output;
 mod policy;
 mod server;
 mod status;
+mod unread;
 mod version;
 mod watch;
 mod when;

@@ -116,3 +116,53 @@ fn an_address_of_the_cluster_that_nobody_has_is_no_world() {
     let (code, answer) = explain(folder.path(), &["203.0.113.9", "default/web", "80/TCP"]);
     assert_eq!((code, &answer["verdict"]), (0, &"FORWARDED".into()), "{answer}");
 }
+
+#[test]
+fn a_document_that_does_not_count_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let pods = OBJECTS.split("---\n").take(5).collect::<Vec<_>>().join("---\n");
+    fs::write(folder.path().join("objects.yaml"), pods).unwrap();
+    let ask = ["client", "web", "80/TCP"];
+    let (code, answer) = explain(folder.path(), &ask);
+    assert_eq!(
+        (code, &answer["verdict"], &answer["unread"]),
+        (0, &"FORWARDED".into(), &Value::Array(vec![]))
+    );
+    // The policy that would close it has a mistake in it.
+    fs::write(folder.path().join("closed.yaml"), "kind: SinewNetworkPolicy\nspec: [\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
+    let output = command.args(["policy", "explain", "--from-folder"]).arg(folder.path()).args(ask).output();
+    let output = output.unwrap();
+    assert!(output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.starts_with("sinew: warning: a document at ") && told.contains("closed.yaml:"), "{told}");
+    let (code, answer) = explain(folder.path(), &[&ask[..], &["--expect", "allowed"]].concat());
+    assert_eq!((code, answer["unread"].as_array().map(Vec::len)), (1, Some(1)), "{answer}");
+}
+
+#[test]
+fn a_pod_on_the_network_of_a_node_is_host_to_that_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = "\
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: proxy, namespace: default}
+spec: {hostNetwork: true, nodeName: a}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: here, namespace: default}
+spec: {nodeName: a}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: there, namespace: default}
+spec: {nodeName: b}
+";
+    fs::write(folder.path().join("objects.yaml"), format!("{OBJECTS}{more}")).unwrap();
+    let (code, answer) = explain(folder.path(), &["proxy", "here", "80/TCP", "--expect", "allowed"]);
+    assert_eq!(code, 0, "{answer}");
+    let (code, answer) = explain(folder.path(), &["proxy", "there", "80/TCP", "--expect", "denied"]);
+    assert_eq!(code, 0, "{answer}");
+}

@@ -22,6 +22,7 @@ use crate::offline::Offline;
 use crate::output::paint::Tone;
 use crate::output::table::{Cell, Table};
 use crate::output::{self, Format, Paint};
+use crate::unread::Unread;
 use recorded::{Question, Recording};
 
 /// Arguments of `sinew policy simulate`.
@@ -66,11 +67,17 @@ struct Replay {
 pub(crate) fn run(args: &SimulateArgs) -> Result<()> {
     let recording = Recording::read(&args.flows)?;
     let folder = Folder::read(&args.dir)?;
+    let unread = Unread::of(&folder);
+    unread.tell();
     let replay = replay(&recording, recording.folder().overlaid_by(&folder))?;
     let screen = args.output.screen();
     match screen.format {
         Format::Table => output::write(&text(&replay, screen.paint)),
-        Format::Json | Format::Yaml => screen.show_value(&value(&replay)),
+        Format::Json | Format::Yaml => {
+            let mut value = value(&replay);
+            value["unread"] = unread.value();
+            screen.show_value(&value)
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use sinew_api::object::{Object, Origin, Problem};
+use sinew_api::object::{Object, Origin, Problem, Refused};
 
 use crate::OutputArgs;
 use crate::failure::Failure;
@@ -13,13 +13,14 @@ use crate::folder::{self, Folder};
 use crate::offline::Offline;
 use crate::output::paint::Tone;
 use crate::output::{self, Format, Paint};
+use crate::unread::Unread;
 
 /// Arguments of `sinew policy validate`.
 #[derive(Args)]
 pub(crate) struct ValidateArgs {
-    /// A file of objects, - for stdin, or a folder
-    #[arg(value_name = "FILE|-|DIR")]
-    input: PathBuf,
+    /// Files of objects, - for stdin, or folders; of two objects of one name the one that is named first counts
+    #[arg(value_name = "FILE|-|DIR", required = true)]
+    inputs: Vec<PathBuf>,
     /// Judge against the pods, nodes and other objects of this folder too
     #[arg(long, value_name = "DIR")]
     from_folder: Option<PathBuf>,
@@ -42,12 +43,15 @@ struct Finding {
 
 /// Checks the objects; exit 1 when one would be refused.
 pub(crate) fn run(args: &ValidateArgs) -> Result<()> {
-    let read = Folder::read_any(&args.input)?;
+    let read = read(&args.inputs)?;
     let around = match &args.from_folder {
         Some(folder) => Folder::read(folder)?,
         None => Folder::default(),
     };
-    let findings = findings(&read, around)?;
+    Unread::of(&around).tell();
+    let all = around.overlaid_by(&read);
+    eprintln!("sinew: {}", known(&all));
+    let findings = findings(&read, &all)?;
     let screen = args.output.screen();
     match screen.format {
         Format::Table => output::write(&text(&findings, screen.paint))?,
@@ -56,9 +60,50 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<()> {
     judge(&findings, args.strict).map_err(Into::into)
 }
 
-/// What the decoder says of each document, and what the engine says of the policies among the objects `around` them.
-fn findings(read: &Folder, around: Folder) -> Result<Vec<Finding>> {
-    let snapshot = Offline::new(&around.overlaid_by(read))?.engine.snapshot();
+/// All inputs as if they were one.
+fn read(inputs: &[PathBuf]) -> Result<Folder> {
+    let mut all = Folder::default();
+    for input in inputs {
+        let read = Folder::read_any(input)?;
+        all.refused.extend(read.refused);
+        for object in read.objects {
+            let name = object.name();
+            let Some(first) = all.objects.iter().find(|known| known.name() == name) else {
+                all.objects.push(object);
+                continue;
+            };
+            let origin = folder::origin(&object);
+            let message = format!(
+                "{name} stands in {} already, and that one counts: it is named first",
+                folder::origin(first)
+            );
+            let problem = Problem { path: "metadata.name".into(), message, origin: origin.clone() };
+            all.refused.push(Refused { name: Some(name), origin, problems: vec![problem] });
+        }
+    }
+    Ok(all)
+}
+
+/// What was known of the cluster: warnings about it can't be better than that.
+fn known(all: &Folder) -> String {
+    let count = |is: fn(&Object) -> bool| all.objects.iter().filter(|object| is(object)).count();
+    // A pod and its endpoint are one.
+    let pods = count(|object| matches!(object, Object::Pod(_)))
+        .max(count(|object| matches!(object, Object::Endpoint(_))));
+    let nodes = count(|object| matches!(object, Object::Node(_)));
+    let namespaces = count(|object| matches!(object, Object::Namespace(_)));
+    let groups = count(|object| matches!(object, Object::CidrGroup(_)));
+    if pods + nodes == 0 {
+        return "no pod and no node is known, so nothing is said of whom a selector or a CIDR finds; \
+                --from-folder DIR names a folder that has them"
+            .to_owned();
+    }
+    format!("judged against {pods} pods, {nodes} nodes, {namespaces} namespaces, {groups} CIDR groups")
+}
+
+/// What the decoder says of each document, and what the engine says of the policies among `all` objects.
+fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
+    let snapshot = Offline::new(all)?.engine.snapshot();
     let valid = read.objects.iter().map(|object| match object {
         Object::Policy(policy) => {
             let view = snapshot.policies.get(&policy.name);
@@ -183,7 +228,10 @@ spec:
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("two.yaml");
         std::fs::write(&file, text).unwrap();
-        let mut findings = findings(&Folder::read_any(&file).unwrap(), Folder::default()).unwrap();
+        let mut findings = {
+            let read = super::read(&[file]).unwrap();
+            super::findings(&read, &read).unwrap()
+        };
         for finding in &mut findings {
             finding.origin.file = "two.yaml".into();
         }
@@ -201,6 +249,20 @@ spec:
         assert!(problem.starts_with("  line 21: spec.egress[0].toFQDNs: "), "{problem}");
         let failure = judge(&findings, false).unwrap_err();
         assert_eq!(failure.message, "1 of 2 objects would be refused");
+    }
+
+    #[test]
+    fn several_files_are_one_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+        std::fs::write(at("b.yaml"), namespace).unwrap();
+        std::fs::write(at("a.yaml"), format!("{TWO}---\n{namespace}")).unwrap();
+        let read = super::read(&[at("b.yaml"), at("a.yaml")]).unwrap();
+        assert_eq!((read.objects.len(), read.refused.len()), (3, 1));
+        let message = &read.refused[0].problems[0].message;
+        assert!(message.contains("b.yaml:1 already, and that one counts: it is named first"), "{message}");
+        assert!(known(&read).starts_with("no pod and no node is known"));
     }
 
     #[test]
