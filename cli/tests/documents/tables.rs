@@ -16,7 +16,8 @@ struct Table {
     make: fn() -> String,
 }
 
-const TABLES: [Table; 4] = [
+const TABLES: [Table; 5] = [
+    Table { document: "docs/limits.md", name: "sizes", make: sizes },
     Table { document: "docs/testing.md", name: "lanes", make: lanes },
     Table { document: "docs/datapath.md", name: "drop reasons", make: drop_reasons },
     Table { document: "docs/datapath.md", name: "maps", make: maps },
@@ -118,6 +119,115 @@ fn time_outs() -> String {
         let _ = writeln!(table, "| {what} | {} s |", nanoseconds / 1_000_000_000);
     }
     table
+}
+
+/// Sizes, each read from the file where it is enforced; most are private to a package that this one may not import.
+fn sizes() -> String {
+    const SIZES: [(&str, &str, &str, &str); 23] = [
+        ("a file of objects, bytes", "api/src/yaml.rs", "MAX_BYTES", "the file is refused"),
+        ("documents in a file", "api/src/yaml.rs", "MAX_DOCUMENTS", "the surplus is refused"),
+        ("values of a YAML document", "api/src/yaml.rs", "MAX_NODES", "the document is refused"),
+        ("depth of a YAML document", "api/src/yaml.rs", "MAX_DEPTH", "the document is refused"),
+        (
+            "files of a store",
+            "agent/src/store/folder/files.rs",
+            "MAX_FILES",
+            "those beyond are not read, and the log says so",
+        ),
+        (
+            "depth of a store's folders",
+            "agent/src/store/folder/files.rs",
+            "MAX_DEPTH",
+            "what is deeper is not read",
+        ),
+        ("ports of a `toPorts`", "api/src/policy/ports.rs", "MAX_PORTS", "the policy is refused"),
+        (
+            "policy tables of a node",
+            "agent/src/datapath/tables.rs",
+            "SLOTS",
+            "endpoints with the same table share one",
+        ),
+        (
+            "entries of a policy table",
+            "agent/src/datapath/tables.rs",
+            "TABLE_ENTRIES",
+            "the policy's allows don't count, and its status says so",
+        ),
+        (
+            "rule cookies that are remembered",
+            "engine/src/numbers.rs",
+            "MOST_COOKIES",
+            "the oldest lose their names",
+        ),
+        (
+            "address classes that are remembered",
+            "engine/src/numbers.rs",
+            "MOST_CLASSES",
+            "the oldest are forgotten",
+        ),
+        (
+            "each CPU's ring of events, bytes (`--event-ring-bytes`)",
+            "bpf/src/programs/maps.rs",
+            "RING_BYTES",
+            "events are lost, and counted",
+        ),
+        ("flows that a node keeps", "observer/src/journal.rs", "DEFAULT_FLOWS", "the oldest go"),
+        ("the same in bytes", "observer/src/journal.rs", "DEFAULT_BYTES", "the oldest go"),
+        (
+            "filters of a request for flows",
+            "observer/src/filter.rs",
+            "MOST_FILTERS",
+            "the request is refused",
+        ),
+        ("values in a filter", "observer/src/filter.rs", "MOST_VALUES", "the request is refused"),
+        ("bytes of a text in a filter", "observer/src/filter.rs", "LONGEST_TEXT", "the request is refused"),
+        (
+            "bytes of a CEL expression",
+            "observer/src/filter/expression.rs",
+            "LONGEST",
+            "the request is refused",
+        ),
+        (
+            "bytes of a request for flows",
+            "observer/src/server.rs",
+            "LARGEST_REQUEST",
+            "the request is refused",
+        ),
+        (
+            "time series of a metric that counts flows",
+            "observer/src/metrics/hubble/series.rs",
+            "MOST",
+            "what is beyond is left out, and counted",
+        ),
+        ("CNI commands at a time", "agent/src/cni/server.rs", "CONNECTIONS", "the others wait"),
+        ("bytes of a CNI request", "agent/src/cni/server.rs", "MAX_REQUEST_BYTES", "the request is refused"),
+        (
+            "bytes on the plugin's standard input",
+            "agent/src/plugin.rs",
+            "MAX_STDIN_BYTES",
+            "the command fails",
+        ),
+    ];
+    let mut table = "| what | at most | beyond |\n| --- | ---: | --- |\n".to_owned();
+    for (what, path, name, beyond) in SIZES {
+        // Writing to a String can't fail.
+        let _ = writeln!(table, "| {what} | {} | {beyond} |", constant(path, name));
+    }
+    table
+}
+
+/// The value of an integer constant as its file has it: a number, or one shifted.
+fn constant(path: &str, name: &str) -> u64 {
+    let source = fs::read_to_string(file(path)).unwrap();
+    let declared = source.split(&format!("const {name}: ")).nth(1);
+    let declared = declared.unwrap_or_else(|| panic!("{path} has no {name}"));
+    let value = declared.split(';').next().unwrap().split(" = ").nth(1).unwrap().replace('_', "");
+    let number =
+        |text: &str| text.trim().parse::<u64>().unwrap_or_else(|_| panic!("{path}: {name} = {value}"));
+    match value.split_once("<<") {
+        Some((number_of, bits)) => number(number_of) << number(bits),
+        None => number(&value),
+    }
 }
 
 /// The lanes, as `xtask/src/test/lanes.rs` declares them: `xtask` is a binary, so its text is read.
