@@ -76,6 +76,8 @@ pub async fn run(
     let (mut records, mut seen) = (Vec::new(), Vec::new());
     loop {
         let mut came = false;
+        // The wall clock is stepped and nodes are suspended while records go on in monotonic time.
+        names.look_at(Clock::now());
         // What comes while this runs waits for the next look, unless a ring fills: looking again at once would go on for
         // as long as records come, each time for a handful of them.
         loop {

@@ -122,7 +122,7 @@ fn tell_drop(flow: &mut Flow, seen: &Seen) {
         name: file::NAMES.get(usize::from(record.place >> 12)).copied().unwrap_or_default().to_owned(),
         line: u32::from(record.place & 0xfff),
     });
-    flow.traffic_direction = direction(record, false).into();
+    flow.traffic_direction = drop_direction(seen).into();
     if let Some(judged) = Judged::all(record).find(Judged::denies) {
         flow.traffic_direction = judged.side.direction().into();
         flow.policy_match_type = judged.match_type();
@@ -158,6 +158,22 @@ fn tell_trace(flow: &mut Flow, record: &EventRecord) {
 fn direction(record: &EventRecord, at_receiver: bool) -> TrafficDirection {
     let reply = record.flags & event::flag::REPLY != 0;
     if at_receiver != reply { TrafficDirection::Ingress } else { TrafficDirection::Egress }
+}
+
+/// The direction of a drop that no judgement stands behind, as Hubble has it: what the endpoint at whose hook it happened
+/// sent is egress, anything else there is ingress, and where there was no endpoint nobody can say. A frame without
+/// addresses shows no sender either.
+fn drop_direction(seen: &Seen) -> TrafficDirection {
+    let record = &seen.record;
+    // A pod that lies about its source sends all the same; only what pods send has its source checked in that file.
+    let lies = record.line >> 12 == u16::from(file::SOURCE);
+    match &seen.source {
+        _ if record.endpoint == 0 => TrafficDirection::Unknown,
+        _ if lies => TrafficDirection::Egress,
+        None => TrafficDirection::Unknown,
+        Some(source) if source.endpoint == u32::from(record.endpoint) => TrafficDirection::Egress,
+        Some(_) => TrafficDirection::Ingress,
+    }
 }
 
 fn drop_reason(flow: &mut Flow, record: &EventRecord) {
@@ -228,11 +244,18 @@ pub fn raw(record: &EventRecord, clock: Clock) -> MonitorEvent {
     let verdict = if dropped { Verdict::Dropped } else { Verdict::Forwarded };
     let mut trace = Flow::default();
     tell_trace(&mut trace, record);
+    let denied = Judged::all(record).any(|judged| judged.denies());
+    let direction = match side {
+        // Who sent it is a name, and names are not looked up here.
+        _ if dropped && !denied => TrafficDirection::Unknown.into(),
+        Some(side) => side.direction().into(),
+        None => trace.traffic_direction,
+    };
     MonitorEvent {
         time: Some(clock.timestamp(record.time)),
         sequence: u64::from(record.sequence),
         endpoint_id: u32::from(record.endpoint),
-        direction: side.map_or(trace.traffic_direction, |side| side.direction().into()),
+        direction,
         observation_point: if dropped { 0 } else { trace.trace_observation_point },
         ip: layers::ip(record),
         l4: layers::l4(record),

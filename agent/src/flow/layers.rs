@@ -3,9 +3,15 @@
 use std::net::IpAddr;
 
 use sinew_api::proto::flow::layer4::Protocol;
-use sinew_api::proto::flow::{Ethernet, IcmPv4, IcmPv6, Ip, IpVersion, Layer4, Sctp, Tcp, TcpFlags, Udp};
+use sinew_api::proto::flow::{
+    Ethernet, IcmPv4, IcmPv6, Igmp, Ip, IpVersion, Layer4, Sctp, Tcp, TcpFlags, Udp, Vrrp,
+};
 use sinew_bpf::abi::{EventRecord, event};
 use sinew_bpf::parse::{protocol, tcp};
+use sinew_observer::metrics::hubble::icmp;
+
+/// VRRP's protocol number (RFC 9568), which the programs have no word for.
+const VRRP: u8 = 112;
 
 /// The MACs, where the record has them.
 pub(super) fn ethernet(record: &EventRecord) -> Option<Ethernet> {
@@ -46,6 +52,9 @@ pub(super) fn l4(record: &EventRecord) -> Option<Layer4> {
         protocol::SCTP => Protocol::Sctp(Sctp { source_port: source, destination_port: destination }),
         protocol::ICMP => Protocol::IcmPv4(IcmPv4 { r#type: source, code: destination }),
         protocol::ICMPV6 => Protocol::IcmPv6(IcmPv6 { r#type: source, code: destination }),
+        // A record says nothing of what is in them.
+        protocol::IGMP => Protocol::Igmp(Igmp::default()),
+        VRRP => Protocol::Vrrp(Vrrp::default()),
         _ => return None,
     };
     Some(Layer4 { protocol: Some(protocol) })
@@ -65,9 +74,11 @@ fn tcp_flags(flags: u8) -> TcpFlags {
     }
 }
 
-/// The transport in words: `TCP Flags: SYN, ACK`, `UDP`, `ICMPv4 EchoRequest`.
+/// The transport in words: `TCP Flags: SYN, ACK`, `UDP`, `ICMPv4 DestinationUnreachable(Port)`. Without one that has a
+/// name, the last layer that has: `IPv4`.
 pub(super) fn summary(record: &EventRecord) -> String {
-    let icmp_type = u16::from_be(record.source_port) as u8;
+    let (icmp_type, icmp_code) =
+        (u32::from(u16::from_be(record.source_port)), u32::from(u16::from_be(record.destination_port)));
     match record.protocol {
         protocol::TCP => {
             let names: Vec<&str> = [
@@ -88,44 +99,14 @@ pub(super) fn summary(record: &EventRecord) -> String {
         }
         protocol::UDP => "UDP".to_owned(),
         protocol::SCTP => "SCTP".to_owned(),
-        protocol::ICMP => format!("ICMPv4 {}", icmp_name(icmp_type)),
-        protocol::ICMPV6 => format!("ICMPv6 {}", icmpv6_name(icmp_type)),
-        _ => String::new(),
+        protocol::ICMP => format!("ICMPv4 {}", icmp::v4(icmp_type, icmp_code)),
+        protocol::ICMPV6 => format!("ICMPv6 {}", icmp::v6(icmp_type, icmp_code)),
+        protocol::IGMP => "IGMP".to_owned(),
+        VRRP => "VRRP".to_owned(),
+        _ => match record.ip_version {
+            4 => "IPv4".to_owned(),
+            6 => "IPv6".to_owned(),
+            _ => "Ethernet".to_owned(),
+        },
     }
-}
-
-fn icmp_name(icmp_type: u8) -> String {
-    let name = match icmp_type {
-        0 => "EchoReply",
-        3 => "DestinationUnreachable",
-        4 => "SourceQuench",
-        5 => "Redirect",
-        8 => "EchoRequest",
-        9 => "RouterAdvertisement",
-        10 => "RouterSolicitation",
-        11 => "TimeExceeded",
-        12 => "ParameterProblem",
-        13 => "TimestampRequest",
-        14 => "TimestampReply",
-        other => return other.to_string(),
-    };
-    name.to_owned()
-}
-
-fn icmpv6_name(icmp_type: u8) -> String {
-    let name = match icmp_type {
-        1 => "DestinationUnreachable",
-        2 => "PacketTooBig",
-        3 => "TimeExceeded",
-        4 => "ParameterProblem",
-        128 => "EchoRequest",
-        129 => "EchoReply",
-        133 => "RouterSolicitation",
-        134 => "RouterAdvertisement",
-        135 => "NeighborSolicitation",
-        136 => "NeighborAdvertisement",
-        137 => "Redirect",
-        other => return other.to_string(),
-    };
-    name.to_owned()
 }

@@ -33,8 +33,12 @@ const REASONS: usize = 4096;
 /// rest.
 const INTERFACES: usize = 4096;
 
+/// How far two readings of one clock may lie apart. Both clocks are slewed alike, so that what is more is a step of the
+/// wall clock, or a time in which the node was suspended and the monotonic clock stood.
+const READING: Duration = Duration::from_millis(1);
+
 /// The wall clock at the monotonic clock's zero.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     boot: SystemTime,
 }
@@ -43,10 +47,31 @@ impl Clock {
     /// Reads both clocks.
     #[must_use]
     pub fn now() -> Self {
-        let since_boot = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-            .map(|now| Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32))
-            .unwrap_or_default();
-        Self { boot: SystemTime::now() - since_boot }
+        let monotonic = || {
+            nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+                .map(|now| Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32))
+                .unwrap_or_default()
+        };
+        Self::read(monotonic, SystemTime::now)
+    }
+
+    /// Reads the one between two readings of the other. A task that is taken off its processor in between reads again.
+    fn read(mut monotonic: impl FnMut() -> Duration, mut wall: impl FnMut() -> SystemTime) -> Self {
+        let (mut before, mut left) = (monotonic(), 4);
+        loop {
+            let (boot, after) = (wall() - before, monotonic());
+            left -= 1;
+            if left == 0 || after.saturating_sub(before) < READING / 2 {
+                return Self { boot };
+            }
+            before = after;
+        }
+    }
+
+    /// Whether another reading shows that the wall clock went elsewhere in between.
+    fn is_stepped_by(self, now: Self) -> bool {
+        let apart = now.boot.duration_since(self.boot).unwrap_or_else(|earlier| earlier.duration());
+        apart > READING
     }
 
     /// A monotonic time in nanoseconds as a time of day.
@@ -58,8 +83,8 @@ impl Clock {
     }
 }
 
-/// What is the same in all flows of an agent.
-#[derive(Debug)]
+/// What is the same in all flows of an agent between two steps of its clock.
+#[derive(Clone, Debug)]
 pub(super) struct NodeNames {
     /// `cluster/node`.
     pub(super) name: String,
@@ -82,6 +107,8 @@ impl NodeNames {
 #[derive(Debug, PartialEq)]
 pub(super) struct End {
     pub(super) said: Endpoint,
+    /// The endpoint of this node that has the address now, whatever its identity; 0 for none.
+    pub(super) endpoint: u32,
     /// Bytes of memory, roughly.
     pub(super) bytes: usize,
 }
@@ -142,6 +169,14 @@ impl Names {
         }
     }
 
+    /// Takes a newer reading of the clocks. What was seen before a step of the wall clock keeps the time that it was told
+    /// with.
+    pub fn look_at(&mut self, clock: Clock) {
+        if self.node.clock.is_stepped_by(clock) {
+            self.node = Arc::new(NodeNames { clock, ..NodeNames::clone(&self.node) });
+        }
+    }
+
     /// The number of the next flow.
     pub(super) fn number(&mut self) -> u64 {
         self.flows += 1;
@@ -169,7 +204,8 @@ impl Names {
             let said = endpoint(snapshot, *address, *identity);
             // The encoded length stands for what the strings take on the heap.
             let bytes = size_of::<End>() + said.encoded_len();
-            End { said, bytes }
+            let holder = snapshot.addresses.get(address).and_then(|view| view.endpoint);
+            End { said, endpoint: holder.map_or(0, |id| u32::from(id.0)), bytes }
         })
     }
 
@@ -291,5 +327,45 @@ fn flow_policy(name: &PolicyName, view: Option<&PolicyView>) -> Policy {
         labels: policy_labels(name, view.map(|view| view.running.uid.as_str()).unwrap_or_default()),
         revision: 0,
         kind: name.kind.kind().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_reading_that_was_interrupted_is_taken_again() {
+        // The second reading of the monotonic clock comes 3 s after the first: the wall clock's is of any moment.
+        let mut monotonic = [100, 103, 103].into_iter().map(Duration::from_secs);
+        let mut wall = [1102, 1103].into_iter().map(at);
+        let read = Clock::read(|| monotonic.next().expect("three"), || wall.next().expect("two"));
+        assert_eq!(read.boot, at(1000));
+        let mut second = 0;
+        let always = || {
+            second += 1;
+            Duration::from_secs(second)
+        };
+        assert_eq!(Clock::read(always, || at(1004)).boot, at(1000), "it does not try for ever");
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_moves_the_flows_behind_it() {
+        let clock = |seconds| Clock { boot: at(seconds) };
+        let settings = FlowSettings { cluster: "default".into(), node: "a".into() };
+        let mut names = Names::new(&settings, clock(1000), Arc::default());
+        let before = Arc::clone(&names.node);
+        names.look_at(Clock { boot: at(1000) + READING });
+        assert!(Arc::ptr_eq(&before, &names.node), "two readings are never quite alike");
+        for (boot, second) in [(4600, 4605), (1000, 1005)] {
+            names.look_at(clock(boot));
+            assert_eq!(names.node.clock.timestamp(5_000_000_000).seconds, second);
+        }
+        assert_eq!(before.clock.timestamp(5_000_000_000).seconds, 1005, "what was told stays told");
+        assert_eq!(before.uuid(7), names.node.uuid(7), "numbers go on, and so do uuids");
     }
 }

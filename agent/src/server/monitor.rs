@@ -17,14 +17,13 @@ pub(super) type Events = Pin<Box<dyn Stream<Item = Result<MonitorEvent, Status>>
 
 /// The records that a request means, from now on. A watcher that lags is told how much it missed.
 pub(super) fn events(records: broadcast::Receiver<RecordBatch>, request: MonitorRequest) -> Events {
-    let clock = Clock::now();
     let stream = BroadcastStream::new(records).map(move |batch| match batch {
-        Ok(batch) => batch
-            .iter()
-            .map(|record| decode(record, clock))
-            .filter(|event| wanted(&request, event))
-            .map(Ok)
-            .collect::<Vec<_>>(),
+        Ok(batch) => {
+            // A watcher outlives steps of the wall clock.
+            let clock = Clock::now();
+            let events = batch.iter().map(|record| decode(record, clock));
+            events.filter(|event| wanted(&request, event)).map(Ok).collect::<Vec<_>>()
+        }
         Err(BroadcastStreamRecvError::Lagged(batches)) => vec![Ok(lagged(batches))],
     });
     Box::pin(futures_util::StreamExt::flat_map(stream, tokio_stream::iter))

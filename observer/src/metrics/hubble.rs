@@ -9,7 +9,7 @@
 
 pub mod context;
 mod handler;
-mod icmp;
+pub mod icmp;
 pub mod series;
 pub mod settings;
 

@@ -327,6 +327,41 @@ fn a_drop_before_any_judgement_is_a_drop_alone() {
     assert_eq!(made[0].drop_reason_desc, i32::from(own.hubble()));
 }
 
+/// What the endpoint of the hook sent is egress, what came to it ingress.
+#[test]
+fn a_drop_without_a_judgement_has_the_direction_of_its_hook() {
+    let line = u16::from(file::PARSE) << 12 | 5;
+    let unjudged = |record: EventRecord| EventRecord { flags: 0, cookies: [0; 2], line, ..record };
+    let drop = unjudged(denied(DropReason::InvalidPacket, 0, 0));
+    let direction = |record: EventRecord| {
+        let mut made = flows(&record, names());
+        assert_eq!(made.len(), 1, "no verdict");
+        made.remove(0).traffic_direction()
+    };
+    assert_eq!(direction(EventRecord { endpoint: 11, ..drop }), TrafficDirection::Egress, "web sent it");
+    assert_eq!(direction(EventRecord { endpoint: 12, ..drop }), TrafficDirection::Ingress, "it came to db");
+    assert_eq!(direction(EventRecord { endpoint: 0, ..drop }), TrafficDirection::Unknown, "at no endpoint");
+    let moving = EventRecord { endpoint: 11, source_identity: 4444, ..drop };
+    assert_eq!(
+        direction(moving),
+        TrafficDirection::Egress,
+        "an identity that has moved on changes no endpoint"
+    );
+    let spoofed = EventRecord {
+        endpoint: 11,
+        source: address("198.51.100.7"),
+        line: u16::from(file::SOURCE) << 12 | 9,
+        ..drop
+    };
+    assert_eq!(direction(spoofed), TrafficDirection::Egress, "whatever it claims");
+    let frame = EventRecord { endpoint: 11, ip_version: 0, ..drop };
+    assert_eq!(direction(frame), TrafficDirection::Unknown, "without addresses");
+    assert_eq!(raw(&drop, Clock::now()).direction, i32::from(TrafficDirection::Unknown));
+    let allowed_first = EventRecord { flags: event::flag::EGRESS_JUDGED, endpoint: 12, ..drop };
+    let made = flows(&allowed_first, names());
+    assert_eq!(made[1].traffic_direction(), TrafficDirection::Ingress, "an allowance drops nothing");
+}
+
 /// Every reason has a number that Hubble's clients know.
 #[test]
 fn every_reason_has_a_name_for_hubble() {
@@ -349,4 +384,37 @@ fn what_is_known_of_an_address_now_is_not_said_of_another_holder() {
     let source = flows(&world, names()).remove(0).source.unwrap();
     assert_eq!((source.identity, source.cluster_name.as_str()), (9, ""));
     assert_eq!(source.labels, ["reserved:world-ipv4"]);
+}
+
+/// As Hubble's parser words them: the last layer that it knows, and ICMP's messages with their codes.
+#[test]
+fn summaries_are_hubbles() {
+    let summary = |protocol: u8, ip_version: u8, icmp: (u16, u16)| {
+        let (source_port, destination_port) = (icmp.0.to_be(), icmp.1.to_be());
+        let record = EventRecord { protocol, ip_version, source_port, destination_port, ..new_connection() };
+        flows(&record, names()).remove(0).summary
+    };
+    for (told, protocol, ip_version, icmp) in [
+        ("ICMPv4 EchoRequest", 1, 4, (8, 0)),
+        ("ICMPv4 DestinationUnreachable(Port)", 1, 4, (3, 3)),
+        ("ICMPv4 TimeExceeded(TTLExceeded)", 1, 4, (11, 0)),
+        ("ICMPv6 PacketTooBig", 58, 6, (2, 0)),
+        ("ICMPv6 DestinationUnreachable(PortUnreachable)", 58, 6, (1, 4)),
+        ("IGMP", 2, 4, (0, 0)),
+        ("VRRP", 112, 4, (0, 0)),
+        ("IPv4", 47, 4, (0, 0)),
+        ("IPv6", 47, 6, (0, 0)),
+        ("Ethernet", 0, 0, (0, 0)),
+    ] {
+        assert_eq!(summary(protocol, ip_version, icmp), told);
+    }
+}
+
+/// So that `--protocol igmp` finds what was dropped for being IGMP.
+#[test]
+fn igmp_and_vrrp_are_protocols_without_ports() {
+    let of = |protocol: u8| flows(&EventRecord { protocol, ..new_connection() }, names()).remove(0).l4;
+    assert!(matches!(of(2).and_then(|l4| l4.protocol), Some(Protocol::Igmp(_))));
+    assert!(matches!(of(112).and_then(|l4| l4.protocol), Some(Protocol::Vrrp(_))));
+    assert_eq!(of(47), None);
 }

@@ -1,4 +1,4 @@
-//! Names of ICMP's messages as Hubble's `icmp` metric has them: `EchoRequest`, `DestinationUnreachable(Port)`, and
+//! Names of ICMP's messages as Hubble's `icmp` metric and the summaries of its flows have them: `EchoRequest`, `DestinationUnreachable(Port)`, and
 //! numbers for what has no name. Types and codes: RFC 792, RFC 950, RFC 1256, RFC 1812 §5.2.7.1; RFC 4443, RFC 4861.
 
 use std::borrow::Cow;
@@ -7,7 +7,8 @@ use std::borrow::Cow;
 type Names = (&'static str, &'static [&'static str]);
 
 /// An ICMP message.
-pub(super) fn v4(r#type: u32, code: u32) -> Cow<'static, str> {
+#[must_use]
+pub fn v4(r#type: u32, code: u32) -> Cow<'static, str> {
     let names: Names = match r#type {
         0 => ("EchoReply", &[]),
         3 => (
@@ -50,7 +51,8 @@ pub(super) fn v4(r#type: u32, code: u32) -> Cow<'static, str> {
 }
 
 /// An ICMPv6 message.
-pub(super) fn v6(r#type: u32, code: u32) -> Cow<'static, str> {
+#[must_use]
+pub fn v6(r#type: u32, code: u32) -> Cow<'static, str> {
     let names: Names = match r#type {
         1 => (
             "DestinationUnreachable",
