@@ -22,7 +22,7 @@ pub use seen::{Seen, see};
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sinew_api::proto::flow::{LostEvent, LostEventSource};
 use sinew_bpf::abi::EventRecord;
@@ -39,6 +39,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// How long a record may lie in its ring when none came last time. A shorter time costs an idle node wake-ups, a longer
 /// one is seen by whoever watches; a program ends it at once with every 64th record.
 const QUIET: Duration = Duration::from_millis(40);
+/// Time between two words of losses.
+const TELLING: Duration = Duration::from_secs(1);
 /// Records taken from one ring at a time, so that a storm on one CPU does not hold back the others.
 const BATCH: usize = 4096;
 
@@ -71,7 +73,8 @@ pub async fn run(
     mut counting: Option<Counting>,
 ) -> io::Result<std::convert::Infallible> {
     let bells = rings.bells()?;
-    let (mut lost, mut suppressed) = (Losses::default(), Losses::default());
+    // Read before anything is taken, so that what is lost from here on is told.
+    let (mut lost, mut suppressed) = (Losses::after(rings.lost()), Losses::after(rings.suppressed()));
     let mut names = Names::new(&settings, Clock::now(), views.borrow_and_update().snapshot.clone());
     let (mut records, mut seen) = (Vec::new(), Vec::new());
     loop {
@@ -105,7 +108,7 @@ pub async fn run(
         if let Some(counting) = &mut counting {
             counting.look(&views.borrow().snapshot);
         }
-        if let Some(count) = lost.since(rings.lost()) {
+        if let Some(count) = lost.untold(rings.lost(), Instant::now()) {
             let event = LostEvent {
                 source: LostEventSource::PerfEventRingBuffer.into(),
                 num_events_lost: count,
@@ -113,7 +116,7 @@ pub async fn run(
             };
             journal.record_lost(event, SystemTime::now());
         }
-        if let Some(count) = suppressed.since(rings.suppressed()) {
+        if let Some(count) = suppressed.untold(rings.suppressed(), Instant::now()) {
             journal.record_suppressed(count, SystemTime::now());
         }
         if came {
@@ -128,15 +131,45 @@ pub async fn run(
 }
 
 /// Losses already told.
-#[derive(Default)]
 struct Losses {
-    told: Option<u64>,
+    told: u64,
+    at: Option<Instant>,
 }
 
 impl Losses {
-    /// Losses since the last call; those before the first call were another agent's to tell.
-    fn since(&mut self, total: u64) -> Option<u64> {
-        let before = self.told.replace(total).unwrap_or(total);
-        total.checked_sub(before).filter(|count| *count > 0)
+    /// Tells what comes behind a total. What was lost before, while another agent ran or none, is in the kernel's count
+    /// and no client of this one waited for it.
+    fn after(total: u64) -> Self {
+        Self { told: total, at: None }
+    }
+
+    /// Losses that have not been told, at most once in [`TELLING`]: under lasting loss, words of it must not push the flows
+    /// out.
+    fn untold(&mut self, total: u64, now: Instant) -> Option<u64> {
+        let count = total.checked_sub(self.told).filter(|count| *count > 0)?;
+        if self.at.is_some_and(|at| now.saturating_duration_since(at) < TELLING) {
+            return None;
+        }
+        *self = Self { told: total, at: Some(now) };
+        Some(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_told_at_once_then_once_a_second_and_none_is_left_out() {
+        let start = Instant::now();
+        let mut losses = Losses::after(5);
+        let mut told = Vec::new();
+        for (milliseconds, total) in [(0, 5), (10, 7), (20, 9), (900, 12), (1010, 12), (2500, 12), (2600, 13)]
+        {
+            let now = start + Duration::from_millis(milliseconds);
+            told.extend(losses.untold(total, now).map(|count| (milliseconds, count)));
+        }
+        assert_eq!(told, [(10, 2), (1010, 5), (2600, 1)]);
+        assert_eq!(losses.untold(2, start + TELLING * 9), None, "a count that went back tells nothing");
     }
 }

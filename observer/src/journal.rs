@@ -18,7 +18,10 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream;
 use prost::Message;
 use prost_types::Timestamp;
-use sinew_api::proto::flow::{AgentEvent, Flow, LostEvent, LostEventSource};
+use sinew_api::proto::flow::agent_event::Notification;
+use sinew_api::proto::flow::{
+    AgentEvent, AgentEventType, AgentEventUnknown, Flow, LostEvent, LostEventSource,
+};
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 use sinew_api::proto::observer::{
     GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsResponse, Namespace, Node, ServerStatusResponse,
@@ -250,16 +253,19 @@ impl<S: Sighting> Source for Journal<S> {
         let take = |happening: &Arc<Happening>| Some((happening.time, happening.event.clone()));
         let walk = Walk::new(self.events.clone(), selection, take);
         let node_name = self.settings.node_name.clone();
+        let losses = Arc::clone(&self.losses);
         Ok(Box::pin(stream::unfold(walk, move |mut walk| {
-            let node_name = node_name.clone();
+            let (node_name, losses) = (node_name.clone(), Arc::clone(&losses));
             async move {
-                loop {
-                    // A gap has no place in this answer; the client sees that the revisions jump.
-                    if let Step::Entry((time, event)) = walk.next().await? {
-                        let (time, agent_event) = (Some(time), Some(event));
-                        return Some((Ok(GetAgentEventsResponse { agent_event, node_name, time }), walk));
+                let (time, event) = match walk.next().await? {
+                    Step::Entry((time, event)) => (Some(time), event),
+                    Step::Missed { entries, after, before } => {
+                        losses[LostEventSource::HubbleRingBuffer as usize]
+                            .fetch_add(entries, Ordering::Relaxed);
+                        (before.or(after), missed_events(entries))
                     }
-                }
+                };
+                Some((Ok(GetAgentEventsResponse { agent_event: Some(event), node_name, time }), walk))
             }
         })))
     }
@@ -328,6 +334,16 @@ fn flow_answer(step: Step<(ResponseTypes, Option<Timestamp>)>, node_name: String
     GetFlowsResponse { node_name, time, response_types: Some(response) }
 }
 
+/// Events of the agent have no word of their own for losses; this is what stock clients print of one that they don't know.
+fn missed_events(count: u64) -> AgentEvent {
+    let unknown = AgentEventUnknown {
+        r#type: "lost".to_owned(),
+        notification: format!("{count} events of the agent were missed: the reader was too slow"),
+    };
+    let r#type = AgentEventType::AgentEventUnknown.into();
+    AgentEvent { r#type, notification: Some(Notification::Unknown(unknown)) }
+}
+
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -351,6 +367,17 @@ impl<S: Sighting> Weigh for Record<S> {
             Self::Flow(flow) => flow.bytes(),
             Self::Lost(..) => size_of::<Self>(),
         }
+    }
+
+    fn events(&self) -> u64 {
+        match self {
+            Self::Flow(_) => 1,
+            Self::Lost(lost, _) => lost.num_events_lost,
+        }
+    }
+
+    fn is_word(&self) -> bool {
+        self.is_loss()
     }
 }
 

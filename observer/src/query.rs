@@ -6,6 +6,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prost_types::Timestamp;
 use sinew_api::proto::observer::{GetAgentEventsRequest, GetDebugEventsRequest, GetFlowsRequest};
@@ -15,6 +16,9 @@ use crate::ring::Ring;
 
 /// Entries that are copied out of the ring under one lock. At ≈ 30 ns for an entry that is 8 µs for the writer.
 const BATCH: usize = 256;
+
+/// How long entries are judged without a break: others run on the same thread, and a filter may take its time for each.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Which entries a request wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,7 +109,7 @@ pub enum Step<U> {
     Entry(U),
     /// The reader was too slow: so many entries, matching or not, are gone.
     Missed {
-        /// How many.
+        /// How many, those included that were lost before they were here and whose word is gone.
         entries: u64,
         /// Time of the last entry before the gap, if there was one.
         after: Option<Timestamp>,
@@ -124,6 +128,20 @@ pub struct Walk<T, F> {
     given: u64,
     last_time: Option<Timestamp>,
     started: bool,
+    turn: Turn,
+}
+
+/// A share of the thread.
+struct Turn(Instant);
+
+impl Turn {
+    /// Lets others run, if it is over.
+    async fn end(&mut self) {
+        if self.0.elapsed() >= TURN {
+            tokio::task::yield_now().await;
+            self.0 = Instant::now();
+        }
+    }
 }
 
 impl<T, F, U> Walk<T, F>
@@ -135,7 +153,17 @@ where
     /// it. Of word of a loss it always makes something.
     pub fn new(ring: Arc<Ring<T>>, selection: Selection, take: F) -> Self {
         let batch = Vec::new().into_iter();
-        Self { ring, selection, take, position: 0, batch, given: 0, last_time: None, started: false }
+        Self {
+            ring,
+            selection,
+            take,
+            position: 0,
+            batch,
+            given: 0,
+            last_time: None,
+            started: false,
+            turn: Turn(Instant::now()),
+        }
     }
 
     /// The next step; `None` at the end. Cancel-safe: state changes only between awaits.
@@ -151,7 +179,7 @@ where
             {
                 match self.judge(&entry) {
                     Judged::Give(taken) => return Some(Step::Entry(taken)),
-                    Judged::Skip => {}
+                    Judged::Skip => self.turn.end().await,
                     Judged::End => return None,
                 }
             }
@@ -174,8 +202,6 @@ where
                 continue;
             }
             self.batch = batch.entries.into_iter();
-            // A filter that matches nothing must not keep the task from others.
-            tokio::task::consume_budget().await;
         }
     }
 
@@ -210,15 +236,16 @@ where
             return held.end;
         }
         // Backwards in batches, until enough entries match or one is too old.
+        let mut turn = Turn(Instant::now());
         let mut matched = 0;
         let mut end = held.end;
         while end > held.start {
-            let begin = end.saturating_sub(BATCH as u64).max(held.start);
-            let batch = self.ring.read(begin, usize::try_from(end - begin).unwrap_or(BATCH));
-            let offset = begin + batch.missed;
-            for (index, entry) in batch.entries.iter().enumerate().rev() {
-                let position = offset + index as u64;
-                if position >= end || entry.is_loss() {
+            let batch = self.ring.read_back(end, BATCH);
+            let Some((first, _)) = batch.first() else { break };
+            end = *first;
+            for (position, entry) in batch.iter().rev() {
+                turn.end().await;
+                if entry.is_loss() {
                     continue;
                 }
                 if since.is_some() {
@@ -228,12 +255,10 @@ where
                 } else if (self.take)(entry).is_some() {
                     matched += 1;
                     if matched == *number {
-                        return position;
+                        return *position;
                     }
                 }
             }
-            end = begin;
-            tokio::task::consume_budget().await;
         }
         held.start
     }

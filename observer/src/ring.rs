@@ -2,7 +2,8 @@
 //!
 //! One writer appends and never waits; readers copy entries out in batches under a short lock. Entries lie in the ring
 //! itself, so that writing one allocates nothing: what is heavy or shared stands behind an `Arc` of the entry's own. An
-//! entry has a position that only grows, so a reader that was overtaken sees by how much: what it missed is the difference.
+//! entry has a position that grows by the number of events that it tells of, so a reader that was overtaken sees by how
+//! much: what it missed is the difference, and word of a thousand losses is missed as a thousand.
 //! Neighbours: [`crate::query`] walks it for a request, [`crate::journal`] owns two of them.
 
 use std::collections::VecDeque;
@@ -20,10 +21,18 @@ pub struct Capacity {
     pub bytes: usize,
 }
 
-/// An entry's weight, asked once when it is written.
+/// What an entry weighs, asked when it is written and when it leaves.
 pub trait Weigh {
     /// Bytes of memory, roughly.
     fn bytes(&self) -> usize;
+    /// Events that it tells of, at least one: of one that was seen, or of many that were lost.
+    fn events(&self) -> u64 {
+        1
+    }
+    /// Whether it tells of losses only, and is none of the entries that [`Fill`] counts.
+    fn is_word(&self) -> bool {
+        false
+    }
 }
 
 /// The last entries that were written.
@@ -36,16 +45,24 @@ pub struct Ring<T> {
 
 #[derive(Debug)]
 struct State<T> {
-    entries: VecDeque<(T, usize)>,
-    /// Position of the first entry held.
-    first: u64,
+    entries: VecDeque<Held<T>>,
+    /// Position that the next entry gets.
+    end: u64,
     bytes: usize,
+    words: usize,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    entry: T,
+    bytes: usize,
+    position: u64,
 }
 
 /// Entries from one read, in order.
 #[derive(Debug)]
 pub struct Batch<T> {
-    /// Entries between the asked position and the first one here that are gone.
+    /// Events between the asked position and the first entry here that are gone.
     pub missed: u64,
     /// The entries.
     pub entries: Vec<T>,
@@ -56,12 +73,10 @@ pub struct Batch<T> {
 /// How full a ring is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {
-    /// Entries held.
+    /// Entries held, without words of losses.
     pub entries: usize,
     /// Bytes held.
     pub bytes: usize,
-    /// Entries written since it was made.
-    pub written: u64,
     /// Its limits.
     pub capacity: Capacity,
 }
@@ -71,7 +86,7 @@ impl<T: Weigh> Ring<T> {
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
         let capacity = Capacity { entries: capacity.entries.max(1), bytes: capacity.bytes.max(1) };
-        let state = State { entries: VecDeque::new(), first: 0, bytes: 0 };
+        let state = State { entries: VecDeque::new(), end: 0, bytes: 0, words: 0 };
         Self { capacity, state: Mutex::new(state), end: watch::Sender::new(0) }
     }
 
@@ -79,19 +94,21 @@ impl<T: Weigh> Ring<T> {
     pub fn write(&self, entries: impl IntoIterator<Item = T>) {
         let mut state = self.lock();
         for entry in entries {
-            let bytes = entry.bytes();
+            let (bytes, position) = (entry.bytes(), state.end);
             state.bytes += bytes;
-            state.entries.push_back((entry, bytes));
+            state.words += usize::from(entry.is_word());
+            state.end += entry.events().max(1);
+            state.entries.push_back(Held { entry, bytes, position });
             while state.entries.len() > self.capacity.entries
                 || (state.bytes > self.capacity.bytes && state.entries.len() > 1)
             {
-                if let Some((_, gone)) = state.entries.pop_front() {
-                    state.bytes -= gone;
-                    state.first += 1;
+                if let Some(gone) = state.entries.pop_front() {
+                    state.bytes -= gone.bytes;
+                    state.words -= usize::from(gone.entry.is_word());
                 }
             }
         }
-        let end = state.end();
+        let end = state.end;
         drop(state);
         self.end.send_if_modified(|known| std::mem::replace(known, end) != end);
     }
@@ -102,11 +119,21 @@ impl<T: Clone> Ring<T> {
     #[must_use]
     pub fn read(&self, from: u64, most: usize) -> Batch<T> {
         let state = self.lock();
-        let start = from.clamp(state.first, state.end());
-        let offset = usize::try_from(start - state.first).unwrap_or(usize::MAX).min(state.entries.len());
-        let entries: Vec<_> =
-            state.entries.range(offset..).take(most).map(|(entry, _)| entry.clone()).collect();
-        Batch { missed: start.saturating_sub(from), next: start + entries.len() as u64, entries }
+        let start = from.clamp(state.first(), state.end);
+        let offset = state.entries.partition_point(|held| held.position < start);
+        let held = state.entries.range(offset..).take(most);
+        let entries: Vec<_> = held.map(|held| held.entry.clone()).collect();
+        let next = state.entries.get(offset + entries.len()).map_or(state.end, |held| held.position);
+        Batch { missed: start.saturating_sub(from), next, entries }
+    }
+
+    /// Up to `most` entries in front of position `end`, with their positions, in order.
+    #[must_use]
+    pub fn read_back(&self, end: u64, most: usize) -> Vec<(u64, T)> {
+        let state = self.lock();
+        let end = state.entries.partition_point(|held| held.position < end);
+        let held = state.entries.range(end.saturating_sub(most)..end);
+        held.map(|held| (held.position, held.entry.clone())).collect()
     }
 }
 
@@ -115,7 +142,7 @@ impl<T> Ring<T> {
     #[must_use]
     pub fn bounds(&self) -> Range<u64> {
         let state = self.lock();
-        state.first..state.end()
+        state.first()..state.end
     }
 
     /// A receiver that changes when something is written; its value is the end of [`Self::bounds`].
@@ -128,12 +155,7 @@ impl<T> Ring<T> {
     #[must_use]
     pub fn fill(&self) -> Fill {
         let state = self.lock();
-        Fill {
-            entries: state.entries.len(),
-            bytes: state.bytes,
-            written: state.end(),
-            capacity: self.capacity,
-        }
+        Fill { entries: state.entries.len() - state.words, bytes: state.bytes, capacity: self.capacity }
     }
 
     /// A panic while the lock is held can only come from an allocation; what is in the ring is still whole.
@@ -143,8 +165,9 @@ impl<T> Ring<T> {
 }
 
 impl<T> State<T> {
-    fn end(&self) -> u64 {
-        self.first + self.entries.len() as u64
+    /// Position of the first entry held.
+    fn first(&self) -> u64 {
+        self.entries.front().map_or(self.end, |held| held.position)
     }
 }
 
@@ -183,7 +206,7 @@ mod tests {
         assert_eq!(numbers(&ring.read(0, 10)), [3]);
         assert_eq!(
             ring.fill(),
-            Fill { entries: 1, bytes: 50, written: 4, capacity: Capacity { entries: 100, bytes: 10 } }
+            Fill { entries: 1, bytes: 50, capacity: Capacity { entries: 100, bytes: 10 } }
         );
     }
 
@@ -198,6 +221,38 @@ mod tests {
         assert_eq!((batch.missed, numbers(&batch), batch.next), (4, vec![6, 7, 8, 9], 10));
         let batch = ring.read(batch.next, 100);
         assert_eq!((batch.missed, numbers(&batch), batch.next), (0, vec![], 10));
+    }
+
+    /// Word of `0` events that were lost.
+    #[derive(Clone, Debug, PartialEq)]
+    struct Word(u64);
+
+    impl Weigh for Word {
+        fn bytes(&self) -> usize {
+            1
+        }
+
+        fn events(&self) -> u64 {
+            self.0
+        }
+
+        fn is_word(&self) -> bool {
+            self.0 > 1
+        }
+    }
+
+    #[test]
+    fn word_of_many_losses_is_missed_as_many() {
+        let ring = Ring::new(Capacity { entries: 2, bytes: 1000 });
+        ring.write([Word(1), Word(1000)]);
+        assert_eq!((ring.fill().entries, ring.bounds()), (1, 0..1001));
+        assert_eq!(ring.read(0, 1).next, 1);
+        assert_eq!(ring.read_back(1001, 1), [(1, Word(1000))]);
+        assert_eq!(ring.read_back(1, 9), [(0, Word(1))]);
+        ring.write([Word(1), Word(1)]);
+        let batch = ring.read(1, 10);
+        assert_eq!((batch.missed, batch.entries.len(), batch.next), (1000, 2, 1003));
+        assert_eq!(ring.fill().entries, 2);
     }
 
     #[test]

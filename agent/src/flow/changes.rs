@@ -41,13 +41,15 @@ pub async fn tell(mut views: watch::Receiver<Arc<View>>, journal: Arc<Journal>) 
     }
 }
 
-/// What leads from one snapshot to the next: policies, then endpoints, then addresses.
+/// What leads from one snapshot to the next: policies, then endpoints, then addresses. The first list of addresses is no
+/// event.
 #[must_use]
 pub fn changes(from: &Snapshot, to: &Snapshot) -> Vec<AgentEvent> {
     let mut told = Vec::new();
     policies(from, to, &mut told);
     endpoints(from, to, &mut told);
-    if !Arc::ptr_eq(&from.addresses, &to.addresses) {
+    // Who is there when the agent starts did not come about just then, and would push everything else out of the ring.
+    if from.synced && !Arc::ptr_eq(&from.addresses, &to.addresses) {
         addresses(&from.addresses, &to.addresses, &mut told);
     }
     told
@@ -236,12 +238,14 @@ mod tests {
         let at: IpAddr = "10.0.0.1".parse().unwrap();
         let at6: IpAddr = "fd00::1".parse().unwrap();
         let before = Snapshot {
+            synced: true,
             policies: Arc::new(BTreeMap::from([policy_view("a", 1), policy_view("gone", 1)])),
             addresses: Arc::new(BTreeMap::from([(at, address_view(5)), (at6, address_view(5))])),
             ..Snapshot::default()
         };
         let after = Snapshot {
             revision: 9,
+            synced: true,
             policies: Arc::new(BTreeMap::from([policy_view("a", 2), policy_view("b", 3)])),
             endpoints: Arc::new(BTreeMap::from([(EndpointId(7), endpoint_view("web"))])),
             addresses: Arc::new(BTreeMap::from([(at, address_view(1001))])),
@@ -258,6 +262,11 @@ mod tests {
         ];
         assert_eq!(told(&before, &after), expected);
         assert_eq!(told(&after, &after), [""; 0], "nothing happened");
+        let start = told(&Snapshot::default(), &after);
+        assert!(
+            !start.iter().any(|event| event.starts_with("IPCACHE")),
+            "known addresses are no events: {start:?}"
+        );
         assert_eq!(
             told(&after, &Snapshot::default()).last().map(String::as_str),
             Some("IPCACHE_DELETED 10.0.0.1/32 1001 was None web")

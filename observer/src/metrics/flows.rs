@@ -77,7 +77,7 @@ mod tests {
             "hubble_lost_events_total{source=\"hubble_ring_buffer\"} 0",
             "sinew_flows_total 2",
             // Word of the loss stands in the ring too.
-            "sinew_flow_ring_entries 3",
+            "sinew_flow_ring_entries 2",
             "sinew_flow_ring_capacity 4095",
             "sinew_flow_ring_capacity_bytes 16777216",
         ] {

@@ -174,3 +174,35 @@ fn what_has_no_answer_is_refused() {
     let far = Selection { since: second(i64::MAX), ..Selection::default() };
     assert!(far.check().unwrap_err().to_string().starts_with("since: 9223372036854775807 s"));
 }
+
+/// A filter that takes a millisecond for each of 200 entries, and somebody else on the same thread.
+#[tokio::test]
+async fn a_slow_filter_lets_others_run() {
+    for selection in [
+        Selection::default(),
+        Selection { number: 1, ..Selection::default() },
+        Selection { since: second(0), ..Selection::default() },
+    ] {
+        let ring = ring(1000, 1..=200);
+        let nothing = |_: &Seen| {
+            std::thread::sleep(Duration::from_millis(1));
+            None::<i64>
+        };
+        let mut walk = Walk::new(ring, selection.clone(), nothing);
+        let others = async {
+            let mut turns = 0;
+            loop {
+                turns += 1;
+                tokio::task::yield_now().await;
+                if turns >= 100 {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            step = walk.next() => panic!("it had the thread for itself: {step:?}, {selection:?}"),
+            () = others => {}
+        }
+    }
+}
