@@ -4,19 +4,24 @@
 //! matches if all of its fields do, a field if one of its values does. The meaning of each field is Hubble's 1.19;
 //! where that accepts nonsense in silence (a slash too many in a pod name) we refuse it. Neighbours: [`clause`] has the
 //! fields, [`compile`] makes clauses of a request, [`selector`], [`pattern`], [`address`] and
-//! [`expression`] parse the texts.
+//! [`expression`] parse the texts, [`budget`] bounds what all of them cost.
 
 mod address;
+mod budget;
 mod clause;
 mod compile;
 mod expression;
 mod pattern;
 mod selector;
 
+use std::cell::LazyCell;
+
 use sinew_api::proto::flow::{Flow, FlowFilter};
 use thiserror::Error;
 
+use budget::Budget;
 use clause::Clause;
+use expression::FlowView;
 
 /// Most filters in one list: `hubble observe` makes two for each flag that names either end.
 pub const MOST_FILTERS: usize = 256;
@@ -58,29 +63,32 @@ impl FilterSet {
     /// # Errors
     /// The first value that has no meaning, with its place.
     pub fn new(allow: &[FlowFilter], deny: &[FlowFilter]) -> Result<Self, FilterError> {
-        Ok(Self { allow: list("whitelist", allow)?, deny: list("blacklist", deny)? })
+        let budget = Budget::default();
+        Ok(Self { allow: list("whitelist", allow, &budget)?, deny: list("blacklist", deny, &budget)? })
     }
 
     /// Whether a flow passes.
     #[must_use]
     pub fn matches(&self, flow: &Flow) -> bool {
-        (self.allow.is_empty() || self.allow.iter().any(|filter| filter.matches(flow)))
-            && !self.deny.iter().any(|filter| filter.matches(flow))
+        let view = LazyCell::new(|| FlowView::new(flow));
+        (self.allow.is_empty() || self.allow.iter().any(|filter| filter.matches(flow, || &view)))
+            && !self.deny.iter().any(|filter| filter.matches(flow, || &view))
     }
 }
 
 impl Filter {
-    fn matches(&self, flow: &Flow) -> bool {
-        self.clauses.iter().all(|clause| clause.matches(flow))
+    /// `view` gives the flow as expressions see it, which is made once for all of a request's, and only if it is wanted.
+    fn matches<'a>(&self, flow: &Flow, view: impl Fn() -> &'a FlowView) -> bool {
+        self.clauses.iter().all(|clause| clause.matches(flow, &view))
     }
 }
 
-fn list(list: &'static str, filters: &[FlowFilter]) -> Result<Vec<Filter>, FilterError> {
+fn list(list: &'static str, filters: &[FlowFilter], budget: &Budget) -> Result<Vec<Filter>, FilterError> {
     if filters.len() > MOST_FILTERS {
         let problem = format!("at most {MOST_FILTERS} filters are taken, not {}", filters.len());
         return Err(FilterError { list, index: MOST_FILTERS, field: "*".to_owned(), problem });
     }
-    let compiled = filters.iter().enumerate().map(|(index, filter)| match compile::clauses(filter) {
+    let compiled = filters.iter().enumerate().map(|(index, filter)| match compile::clauses(filter, budget) {
         Ok(clauses) => Ok(Filter { clauses }),
         Err(compile::Problem { field, problem }) => Err(FilterError { list, index, field, problem }),
     });

@@ -81,7 +81,7 @@ pub(super) enum Protocol {
 
 impl Clause {
     /// Whether one of the values matches.
-    pub(super) fn matches(&self, flow: &Flow) -> bool {
+    pub(super) fn matches<'a>(&self, flow: &Flow, view: impl Fn() -> &'a FlowView) -> bool {
         match self {
             Self::Uuid(wanted) => wanted.contains(&flow.uuid),
             Self::Address(end, wanted) => flow.ip.as_ref().is_some_and(|ip| match end {
@@ -168,10 +168,7 @@ impl Clause {
             Self::HttpHeader(wanted) => {
                 http(flow).is_some_and(|http| http.headers.iter().any(|header| wanted.contains(header)))
             }
-            Self::Expression(wanted) => {
-                let view = FlowView::new(flow);
-                wanted.iter().any(|expression| expression.holds(&view))
-            }
+            Self::Expression(wanted) => wanted.iter().any(|expression| expression.holds(view())),
         }
     }
 }

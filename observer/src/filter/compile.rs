@@ -1,9 +1,10 @@
 //! Clauses from a `FlowFilter`, or the first value that has no meaning. Neighbours: [`super::clause`], [`super`].
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use sinew_api::proto::flow::{EventTypeFilter, FlowFilter, IpVersion, TrafficDirection, Verdict};
 
 use super::address::Addresses;
+use super::budget::Budget;
 use super::clause::{Clause, End, NamePrefix, Protocol, is_drop_reason};
 use super::expression::CelExpression;
 use super::selector::LabelSelector;
@@ -24,15 +25,15 @@ pub(super) struct Problem {
 type Compiled<T> = Result<T, Problem>;
 
 /// The clauses of one filter, in the order in which they are cheapest to refute.
-pub(super) fn clauses(filter: &FlowFilter) -> Compiled<Vec<Clause>> {
+pub(super) fn clauses(filter: &FlowFilter, budget: &Budget) -> Compiled<Vec<Clause>> {
     let mut made = Vec::new();
     let mut push = |clause: Option<Clause>| made.extend(clause);
     numbers(filter, &mut push)?;
-    ends(filter, &mut push)?;
-    names(filter, &mut push)?;
-    http(filter, &mut push)?;
+    ends(filter, budget, &mut push)?;
+    names(filter, budget, &mut push)?;
+    http(filter, budget, &mut push)?;
     if let Some(experimental) = &filter.experimental {
-        let parse = |it: &String| CelExpression::parse(it);
+        let parse = |it: &String| budget.expression().and_then(|()| CelExpression::parse(it, budget));
         let expressions = each("experimental.cel_expression", &experimental.cel_expression, parse)?;
         push(some(expressions).map(Clause::Expression));
     }
@@ -66,7 +67,7 @@ fn numbers(filter: &FlowFilter, push: &mut impl FnMut(Option<Clause>)) -> Compil
     Ok(())
 }
 
-fn ends(filter: &FlowFilter, push: &mut impl FnMut(Option<Clause>)) -> Compiled<()> {
+fn ends(filter: &FlowFilter, budget: &Budget, push: &mut impl FnMut(Option<Clause>)) -> Compiled<()> {
     use End::{Destination, Source};
     let identities = [
         (Source, "source_identity", &filter.source_identity),
@@ -130,12 +131,12 @@ fn ends(filter: &FlowFilter, push: &mut impl FnMut(Option<Clause>)) -> Compiled<
         (Destination, "destination_fqdn", &filter.destination_fqdn),
     ] {
         let patterns = each(field, values, |it| pattern::dns_name(text(it)?))?;
-        push(anchored(field, &patterns)?.map(|it| Clause::DnsName(end, it)));
+        push(anchored(field, &patterns, budget)?.map(|it| Clause::DnsName(end, it)));
     }
     Ok(())
 }
 
-fn names(filter: &FlowFilter, push: &mut impl FnMut(Option<Clause>)) -> Compiled<()> {
+fn names(filter: &FlowFilter, budget: &Budget, push: &mut impl FnMut(Option<Clause>)) -> Compiled<()> {
     let uuids: Vec<String> = each("uuid", &filter.uuid, |it| text(it).map(str::to_owned))?;
     push(some(uuids).map(|it| Clause::Uuid(it.into_iter().collect())));
     let traces: Vec<String> = each("trace_id", &filter.trace_id, |it| text(it).map(str::to_owned))?;
@@ -143,12 +144,12 @@ fn names(filter: &FlowFilter, push: &mut impl FnMut(Option<Clause>)) -> Compiled
     push(some(each("interface", &filter.interface, |it| Ok(it.clone()))?).map(Clause::Interface));
     push(some(each("node_labels", &filter.node_labels, |it| selector(it))?).map(Clause::NodeLabels));
     let patterns = each("node_name", &filter.node_name, |it| pattern::node_name(text(it)?))?;
-    push(anchored("node_name", &patterns)?.map(Clause::NodeName));
-    push(some(each("dns_query", &filter.dns_query, |it| regex(it))?).map(Clause::DnsQuery));
+    push(anchored("node_name", &patterns, budget)?.map(Clause::NodeName));
+    push(some(each("dns_query", &filter.dns_query, |it| regex(it, budget))?).map(Clause::DnsQuery));
     Ok(())
 }
 
-fn http(filter: &FlowFilter, push: &mut impl FnMut(Option<Clause>)) -> Compiled<()> {
+fn http(filter: &FlowFilter, budget: &Budget, push: &mut impl FnMut(Option<Clause>)) -> Compiled<()> {
     let fields = [
         ("http_status_code", filter.http_status_code.is_empty()),
         ("http_method", filter.http_method.is_empty()),
@@ -167,8 +168,8 @@ fn http(filter: &FlowFilter, push: &mut impl FnMut(Option<Clause>)) -> Compiled<
     push(some(each("http_status_code", &filter.http_status_code, |it| status(it))?).map(Clause::HttpStatus));
     let methods = each("http_method", &filter.http_method, |it| text(it).map(str::to_owned))?;
     push(some(methods).map(Clause::HttpMethod));
-    push(some(each("http_path", &filter.http_path, |it| regex(it))?).map(Clause::HttpPath));
-    push(some(each("http_url", &filter.http_url, |it| regex(it))?).map(Clause::HttpUrl));
+    push(some(each("http_path", &filter.http_path, |it| regex(it, budget))?).map(Clause::HttpPath));
+    push(some(each("http_url", &filter.http_url, |it| regex(it, budget))?).map(Clause::HttpUrl));
     push(some(each("http_header", &filter.http_header, |it| Ok(it.clone()))?).map(Clause::HttpHeader));
     Ok(())
 }
@@ -263,25 +264,18 @@ fn status(value: &str) -> Result<String, String> {
     }
 }
 
-fn regex(value: &str) -> Result<Regex, String> {
-    RegexBuilder::new(text(value)?)
-        .size_limit(REGEX_BYTES)
-        .build()
-        .map_err(|error| format!("{value:?} is no regular expression: {error}"))
+fn regex(value: &str, budget: &Budget) -> Result<Regex, String> {
+    budget.regex(text(value)?, REGEX_BYTES)
 }
 
 /// One pattern that matches a whole text if one of the parts does.
-fn anchored(field: &str, parts: &[String]) -> Compiled<Option<Regex>> {
+fn anchored(field: &str, parts: &[String], budget: &Budget) -> Compiled<Option<Regex>> {
     if parts.is_empty() {
         return Ok(None);
     }
     let whole = format!(r"\A(?:{})\z", parts.join("|"));
-    match RegexBuilder::new(&whole).size_limit(REGEX_BYTES).build() {
-        Ok(regex) => Ok(Some(regex)),
-        Err(error) => {
-            Err(Problem { field: field.to_owned(), problem: format!("too much to match: {error}") })
-        }
-    }
+    let made = budget.regex(&whole, REGEX_BYTES);
+    made.map(Some).map_err(|problem| Problem { field: field.to_owned(), problem })
 }
 
 fn types(filters: &[EventTypeFilter]) -> String {

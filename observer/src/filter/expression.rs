@@ -17,16 +17,17 @@ use cel::common::types::{self, CelInt, CelString};
 use cel::common::value::{CowVal, StaticVal, Val};
 use cel::extractors::This;
 use cel::parser::{Expression, PrattParser};
-use cel::{Context, Env, ExecutionError, Value};
+use cel::{Context, DeclarationError, Env, ExecutionError, Value};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use regex::Regex;
 use sinew_api::proto::FILE_DESCRIPTOR_SET;
 use sinew_api::proto::flow::Flow;
 
+use super::budget::Budget;
 use view::MessageView;
 
-/// Longest expression, in bytes.
-const LONGEST: usize = 2048;
+/// Longest expression, in bytes: Hubble's limit.
+const LONGEST: usize = 4096;
 /// Deepest nesting, of brackets and of operators in a row. Evaluation recurses, with frames of some KiB in a debug build.
 const DEEPEST: u16 = 40;
 /// Most nodes of an expression.
@@ -46,8 +47,8 @@ fn message(name: &str) -> MessageDescriptor {
 /// A checked expression.
 pub(super) struct CelExpression {
     expression: Expression,
-    /// What `matches` is called with, by its text: compiled once.
-    patterns: Arc<HashMap<String, Regex>>,
+    /// Everything that is the same for every flow: the functions, and the enums.
+    constant: Context<'static, 'static>,
 }
 
 impl fmt::Debug for CelExpression {
@@ -70,32 +71,37 @@ impl FlowView {
 
 impl CelExpression {
     /// Reads and checks an expression.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str, budget: &Budget) -> Result<Self, String> {
         if text.len() > LONGEST {
             return Err(format!("an expression has at most {LONGEST} bytes, not {}", text.len()));
         }
         let mut expression = parser().parse(text).map_err(|errors| format!("{text:?}: {errors}"))?;
-        let patterns = check::check(&mut expression).map_err(|problem| format!("{text:?}: {problem}"))?;
-        Ok(Self { expression, patterns: Arc::new(patterns) })
+        let patterns =
+            check::check(&mut expression, budget).map_err(|problem| format!("{text:?}: {problem}"))?;
+        let constant = constant(patterns).map_err(|error| format!("{text:?}: {error}"))?;
+        Ok(Self { expression, constant })
     }
 
     /// Whether it holds for a flow.
     pub(super) fn holds(&self, flow: &FlowView) -> bool {
-        let mut context = Context::with_env(ENV.clone());
-        let patterns = self.patterns.clone();
-        let matches = move |This(text): This<Arc<String>>, pattern: Arc<String>| {
-            patterns.get(pattern.as_str()).is_some_and(|pattern| pattern.is_match(&text))
-        };
-        if context.add_function("matches", matches).is_err() {
-            return false;
-        }
+        let mut context = self.constant.new_inner_scope();
         context.add_variable_as_val("_flow", Box::new(flow.0.clone()));
-        for name in check::enums() {
-            context.add_variable_as_val(name, Box::new(EnumView::named(name)));
-        }
-        context.add_variable_as_val("flow", Box::new(EnumView::package()));
         matches!(Value::resolve(&self.expression, &context), Ok(Value::Bool(true)))
     }
+}
+
+/// What an expression finds around it, but for the flow. `patterns` is what it calls `matches` with, by text: compiled
+/// once.
+fn constant(patterns: HashMap<String, Regex>) -> Result<Context<'static, 'static>, DeclarationError> {
+    let mut context = Context::with_env(ENV.clone());
+    context.add_function("matches", move |This(text): This<Arc<String>>, pattern: Arc<String>| {
+        patterns.get(pattern.as_str()).is_some_and(|pattern| pattern.is_match(&text))
+    })?;
+    for name in check::enums() {
+        context.add_variable_as_val(name, Box::new(EnumView::named(name)));
+    }
+    context.add_variable_as_val("flow", Box::new(EnumView::package()));
+    Ok(context)
 }
 
 /// A parser with bounds. The crate's other one takes 130 KiB of stack for each bracket and has none.

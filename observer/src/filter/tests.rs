@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sinew_api::proto::flow::{
     CiliumEventType, Dns, DropReason, Endpoint, EventTypeFilter, Http, HttpHeader, IcmPv4, IcmPv6, Ip,
     IpTraceId, IpVersion, Layer4, Layer7, NetworkInterface, Sctp, Service, Tcp, TcpFlags, TraceContext,
-    TraceParent, TrafficDirection, Udp, Verdict, Workload, layer4, layer7,
+    TraceParent, TrafficDirection, Udp, Verdict, Workload, flow_filter, layer4, layer7,
 };
 
 use super::*;
@@ -541,6 +541,19 @@ fn values_without_a_meaning_are_named_with_their_place() {
         let error = FilterSet::new(&[], &[filter]).expect_err(expected).to_string();
         assert!(error.starts_with(&format!("blacklist[0].{expected}")), "{error}");
     }
+    let expressions = FlowFilter {
+        experimental: Some(flow_filter::Experimental { cel_expression: vec!["true".into(); 9] }),
+        ..FlowFilter::default()
+    };
+    let one_list = FilterSet::new(std::slice::from_ref(&expressions), &[]);
+    assert!(one_list.is_ok(), "{one_list:?}");
+    let error =
+        FilterSet::new(&[expressions.clone()], &[expressions]).expect_err("both lists have one budget");
+    let words = "blacklist[0].experimental.cel_expression[7]: a request takes at most 16 expressions";
+    assert_eq!(error.to_string(), words);
+    let queries = filter(|f| f.dns_query = vec!["a".into(); 100]);
+    let error = FilterSet::new(&[queries.clone(), queries], &[]).expect_err("too many patterns");
+    assert_eq!(error.to_string(), "whitelist[1].dns_query[28]: a request takes at most 128 patterns");
     let many = vec![FlowFilter::default(); MOST_FILTERS + 1];
     assert!(FilterSet::new(&many, &[]).is_err_and(|error| error.to_string().contains("at most 256 filters")));
 }

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
+use super::super::budget::Budget;
 use super::view::{IS_SET, is_wrapper};
 use super::{DEEPEST, MOST_NODES, POOL, message};
 
@@ -33,28 +34,28 @@ const FUNCTIONS: &[(&str, Gives)] = &[
     ("@not_strictly_false", Gives::Bool),
     ("_?_:_", Gives::Anything),
     ("_+_", Gives::Anything),
-    ("_-_", Gives::Other),
-    ("_*_", Gives::Other),
-    ("_/_", Gives::Other),
-    ("_%_", Gives::Other),
-    ("-_", Gives::Other),
+    ("_-_", Gives::Number),
+    ("_*_", Gives::Number),
+    ("_/_", Gives::Number),
+    ("_%_", Gives::Number),
+    ("-_", Gives::Number),
     ("_[_]", Gives::Element),
-    ("size", Gives::Other),
+    ("size", Gives::Number),
     ("contains", Gives::Bool),
     ("startsWith", Gives::Bool),
     ("endsWith", Gives::Bool),
     ("matches", Gives::Bool),
-    ("int", Gives::Other),
-    ("uint", Gives::Other),
-    ("double", Gives::Other),
-    ("string", Gives::Other),
+    ("int", Gives::Number),
+    ("uint", Gives::Number),
+    ("double", Gives::Number),
+    ("string", Gives::Text),
 ];
 
 #[derive(Clone, Copy)]
 enum Gives {
     Bool,
-    /// Something that is no bool.
-    Other,
+    Number,
+    Text,
     Element,
     Anything,
 }
@@ -62,7 +63,10 @@ enum Gives {
 #[derive(Clone, Debug)]
 enum Type {
     Bool,
-    /// Something that is no bool and has no fields.
+    /// Numbers of all kinds compare with each other; a value of an enum is one.
+    Number,
+    Text,
+    /// Something else that is no bool and has no fields.
     Other,
     Message(MessageDescriptor),
     List(Box<Type>),
@@ -88,16 +92,17 @@ pub(super) fn enum_value(name: &str, value: &str) -> Option<i32> {
 }
 
 /// Checks an expression, and gives the patterns it matches with.
-pub(super) fn check(expression: &mut IdedExpr) -> Result<HashMap<String, Regex>, String> {
+pub(super) fn check(expression: &mut IdedExpr, budget: &Budget) -> Result<HashMap<String, Regex>, String> {
     let mut checker =
-        Checker { variables: Vec::new(), patterns: HashMap::new(), nodes: 0, depth: 0, loops: 0 };
+        Checker { budget, variables: Vec::new(), patterns: HashMap::new(), nodes: 0, depth: 0, loops: 0 };
     match checker.visit(expression)? {
         Type::Bool | Type::Anything => Ok(checker.patterns),
         other => Err(format!("gives {}, not a bool", name_of(&other))),
     }
 }
 
-struct Checker {
+struct Checker<'a> {
+    budget: &'a Budget,
     variables: Vec<(String, Type)>,
     patterns: HashMap<String, Regex>,
     nodes: usize,
@@ -105,7 +110,7 @@ struct Checker {
     loops: usize,
 }
 
-impl Checker {
+impl Checker<'_> {
     fn visit(&mut self, node: &mut IdedExpr) -> Result<Type, String> {
         self.nodes += 1;
         if self.nodes > MOST_NODES {
@@ -123,8 +128,14 @@ impl Checker {
     fn look_at(&mut self, node: &mut IdedExpr) -> Result<Type, String> {
         match &mut node.expr {
             Expr::Ident(name) => self.ident(name),
-            Expr::Literal(LiteralValue::Boolean(_)) => Ok(Type::Bool),
-            Expr::Literal(_) => Ok(Type::Other),
+            Expr::Literal(literal) => Ok(match literal {
+                LiteralValue::Boolean(_) => Type::Bool,
+                LiteralValue::Int(_) | LiteralValue::UInt(_) | LiteralValue::Double(_) => Type::Number,
+                LiteralValue::String(_) => Type::Text,
+                LiteralValue::Bytes(_) => Type::Other,
+                // Anything may be compared with it.
+                LiteralValue::Null => Type::Anything,
+            }),
             Expr::Select(select) => {
                 let operand = self.visit(&mut select.operand)?;
                 let made = self.select(&operand, &select.field)?;
@@ -139,7 +150,7 @@ impl Checker {
             Expr::List(list) => {
                 let elements =
                     list.elements.iter_mut().map(|it| self.visit(it)).collect::<Result<Vec<_>, _>>()?;
-                Ok(Type::List(Box::new(elements.into_iter().next().unwrap_or(Type::Anything))))
+                Ok(Type::List(Box::new(elements.into_iter().reduce(common).unwrap_or(Type::Anything))))
             }
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(it) => {
@@ -201,11 +212,11 @@ impl Checker {
             Type::Package if enums().any(|known| known == field) => Ok(Type::Enum(field.to_owned())),
             Type::Package => Err(format!("package flow has no enum {field:?}")),
             Type::Enum(name) => match enum_value(name, field) {
-                Some(_) => Ok(Type::Other),
+                Some(_) => Ok(Type::Number),
                 None => Err(format!("enum {name} has no value {field:?}")),
             },
             Type::Anything => Ok(Type::Anything),
-            Type::Bool | Type::Other | Type::List(_) => {
+            Type::Bool | Type::Number | Type::Text | Type::Other | Type::List(_) => {
                 Err(format!("{} has no field {field:?}", name_of(operand)))
             }
         }
@@ -220,9 +231,14 @@ impl Checker {
         if call.func_name == "matches" {
             self.pattern(call.args.last())?;
         }
+        compared(&call.func_name, &arguments)?;
         Ok(match gives {
             Gives::Bool => Type::Bool,
-            Gives::Other => Type::Other,
+            Gives::Number => Type::Number,
+            Gives::Text => Type::Text,
+            Gives::Anything if call.func_name == "_?_:_" => {
+                arguments.into_iter().skip(1).reduce(common).unwrap_or(Type::Anything)
+            }
             Gives::Anything => arguments.into_iter().next_back().or(target).unwrap_or(Type::Anything),
             Gives::Element => match arguments.into_iter().next() {
                 Some(Type::List(element)) => *element,
@@ -237,11 +253,43 @@ impl Checker {
             return Err("matches() takes a pattern that is written out".to_owned());
         };
         let pattern = pattern.inner();
-        let made = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
-        let made = made.map_err(|error| format!("{pattern:?} is no regular expression: {error}"))?;
+        if self.patterns.contains_key(pattern) {
+            return Ok(());
+        }
+        let made = self.budget.regex(pattern, REGEX_BYTES)?;
         self.patterns.insert(pattern.to_owned(), made);
         Ok(())
     }
+}
+
+/// Refuses a comparison that holds for no flow, whatever is in it.
+fn compared(function: &str, arguments: &[Type]) -> Result<(), String> {
+    let [left, right] = arguments else { return Ok(()) };
+    let right = match (function, right) {
+        ("_==_" | "_!=_" | "_<_" | "_<=_" | "_>_" | "_>=_", right) => right,
+        ("@in", Type::List(element)) => element,
+        _ => return Ok(()),
+    };
+    if may_be_equal(left, right) {
+        return Ok(());
+    }
+    Err(format!("compares {} with {}", name_of(left), name_of(right)))
+}
+
+fn may_be_equal(left: &Type, right: &Type) -> bool {
+    let is_loose = |it: &Type| matches!(it, Type::Anything | Type::Other | Type::Enum(_) | Type::Package);
+    match (left, right) {
+        (left, right) if is_loose(left) || is_loose(right) => true,
+        (Type::Message(left), Type::Message(right)) => left == right,
+        (Type::List(left), Type::List(right)) => may_be_equal(left, right),
+        (left, right) => std::mem::discriminant(left) == std::mem::discriminant(right),
+    }
+}
+
+/// What both are.
+fn common(left: Type, right: Type) -> Type {
+    let same = std::mem::discriminant(&left) == std::mem::discriminant(&right) && may_be_equal(&left, &right);
+    if same { left } else { Type::Anything }
 }
 
 fn field_type(field: &FieldDescriptor) -> Result<Type, String> {
@@ -256,7 +304,9 @@ fn field_type(field: &FieldDescriptor) -> Result<Type, String> {
         }
         Kind::Message(message) => Type::Message(message),
         Kind::Bool => Type::Bool,
-        _ => Type::Other,
+        Kind::String => Type::Text,
+        Kind::Bytes => Type::Other,
+        _ => Type::Number,
     };
     Ok(if field.is_list() { Type::List(Box::new(single)) } else { single })
 }
@@ -264,7 +314,9 @@ fn field_type(field: &FieldDescriptor) -> Result<Type, String> {
 fn name_of(kind: &Type) -> String {
     match kind {
         Type::Bool => "a bool".to_owned(),
-        Type::Other => "a number or a text".to_owned(),
+        Type::Number => "a number".to_owned(),
+        Type::Text => "a text".to_owned(),
+        Type::Other => "bytes".to_owned(),
         Type::Message(message) => format!("a {}", message.full_name()),
         Type::List(_) => "a list".to_owned(),
         Type::Enum(name) => format!("the enum {name}"),
