@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use sinew_api::object::Routing;
+use sinew_observer::ring::Capacity;
 
 pub use metrics::{MetricsArguments, MetricsPort};
 pub use observer::{ObserverArguments, ObserverPort, PortFiles};
@@ -193,6 +194,8 @@ pub struct Config {
     pub node: NodeArguments,
     /// Whether the programs report and flows are kept.
     pub flows: bool,
+    /// How much of them.
+    pub flow_capacity: Capacity,
     /// Where flows are served besides the agent's socket.
     pub observer: Option<ObserverPort>,
     /// Metrics, and where they are served.
@@ -314,7 +317,7 @@ impl TryFrom<Arguments> for Config {
         if node.mark == 0 || node.mark & 0xc000 != 0 {
             return Err(wrong("--mark", "at least one bit, and neither 0x4000 nor 0x8000"));
         }
-        let flows = observer.enable_hubble;
+        let (flows, flow_capacity) = (observer.enable_hubble, observer.capacity()?);
         let observer = observer.port()?;
         let metrics = metrics.port()?;
         if !flows && (observer.is_some() || !metrics.hubble.is_empty()) {
@@ -322,7 +325,7 @@ impl TryFrom<Arguments> for Config {
                 "no flows are made then, and --hubble-listen-address or --hubble-metrics asks for them";
             return Err(wrong("--enable-hubble", message));
         }
-        Ok(Self { place, store, node, flows, observer, metrics })
+        Ok(Self { place, store, node, flows, flow_capacity, observer, metrics })
     }
 }
 

@@ -4,15 +4,18 @@
 //! | --- | --- | --- |
 //! | main, `control` | the control loop and the CNI socket, in one `LocalSet` | at SIGTERM or SIGINT |
 //! | `store` | the folder's files (`crate::store::folder`) | with the control loop |
-//! | `serving` | flows and the gRPC socket | with the control loop |
+//! | `serving` | the gRPC socket, and the nodes and events that it tells of | with the control loop |
+//! | `flows` | the event rings | with the process |
 //! | `observer-port` | the Observer's TCP port, if there is one | with the process |
 //! | `metrics` | the metrics port, if it is asked for | with the control loop |
 //! | `pod-namespace` | one visit of a pod's namespace | by itself |
 //!
-//! The control loop has a thread of its own so that no client and no storm of events makes a policy wait. Ending leaves
+//! The control loop has a thread of its own so that no client and no storm of events makes a policy wait, and the event
+//! rings have one so that no client makes them overflow. Ending leaves
 //! the datapath as it is: pods go on, and the next agent takes over (ARCHITECTURE.md, promise 3).
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +27,7 @@ use anyhow::{Context, bail};
 use sinew_observer::JournalSettings;
 use sinew_observer::metrics::http;
 use sinew_observer::peer::Peers;
+use sinew_observer::ring::Capacity;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot, watch};
@@ -91,14 +95,14 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let cni_socket = config.place.run_dir.join(cni_server::SOCKET);
     let port = config.observer.clone();
     let metrics = config.metrics.clone();
-    let flows = config.flows;
+    let (flows, capacity) = (config.flows, config.flow_capacity);
     let started = control::start(config, object, kernel).await?;
     let Started { control, steps, asks, view, constants, rings, readings, scraped, counted, netlink } =
         started;
     tracing::info!(node = constants.node, store = constants.store, "the agent is up");
 
     let sources = Sources {
-        journal: Arc::new(journal(&constants, flows, port.as_ref(), &socket)),
+        journal: Arc::new(journal(&constants, flows, capacity, port.as_ref(), &socket)),
         constants: Arc::new(constants),
         view: view.clone(),
         asks,
@@ -131,13 +135,20 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
 }
 
 /// The journal of this node, which says of itself where it answers.
-fn journal(constants: &Constants, flows: bool, port: Option<&ObserverPort>, socket: &Path) -> Journal {
+fn journal(
+    constants: &Constants,
+    flows: bool,
+    capacity: Capacity,
+    port: Option<&ObserverPort>,
+    socket: &Path,
+) -> Journal {
     let name = format!("{}/{}", constants.cluster, constants.node);
     let mut settings = JournalSettings::new(&name, env!("CARGO_PKG_VERSION"));
     if let Some(own) = server::peers::peers_of(&BTreeMap::new(), constants, port, socket).remove(&name) {
         settings.address = own.address;
         settings.tls = own.tls;
     }
+    settings.flows = capacity;
     settings.off =
         (!flows).then_some("this node makes no flows: sinew-agent runs with --enable-hubble=false");
     Journal::new(settings, SystemTime::now())
@@ -202,7 +213,7 @@ fn serve_metrics_beside(address: SocketAddr, metrics: NodeMetrics) -> anyhow::Re
         .map(drop)
 }
 
-/// Flows and services on a thread of their own. The receiver hears how it ended.
+/// Services on a thread of their own, and flows on another. The receiver hears how it ended.
 fn serve_beside(
     sources: Sources,
     rings: Option<EventRings>,
@@ -226,6 +237,31 @@ fn serve_beside(
     Ok(end)
 }
 
+/// The rings have a thread of their own, so that no client, whatever it asks for, keeps them from being read. The receiver
+/// hears why it ended.
+fn read_beside(
+    rings: EventRings,
+    settings: FlowSettings,
+    sources: &Sources,
+    counting: Option<Counting>,
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<Infallible>>> {
+    let (ended, end) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("making the runtime of the thread of flows")?;
+    let Sources { view, journal, records, .. } = sources.clone();
+    std::thread::Builder::new()
+        .name("flows".into())
+        .spawn(move || {
+            let outcome = runtime.block_on(flow::run(rings, settings, view, journal, records, counting));
+            // The serving thread may have ended first; then nobody asks.
+            let _unasked = ended.send(outcome.context("reading the event rings"));
+        })
+        .context("starting the thread of flows")?;
+    Ok(end)
+}
+
 async fn serve(
     sources: Sources,
     rings: Option<EventRings>,
@@ -240,27 +276,28 @@ async fn serve(
             .context("starting the thread of the observer's port")?;
     }
     let settings = FlowSettings { cluster: constants.cluster.clone(), node: constants.node.clone() };
+    let flows = match rings {
+        Some(rings) => Some(read_beside(rings, settings, &sources, counting)?),
+        None => None,
+    };
     let flows = async {
-        match rings {
-            Some(rings) => {
-                let journal = Arc::clone(&sources.journal);
-                flow::run(rings, settings, sources.view.clone(), journal, sources.records.clone(), counting)
-                    .await
-            }
+        match flows {
+            // The thread ends with an error or not at all.
+            Some(ended) => ended.await.unwrap_or_else(|_| Err(anyhow::anyhow!("the thread of flows ended"))),
             None => std::future::pending().await,
         }
     };
     let changes = async {
         flow::tell(sources.view.clone(), Arc::clone(&sources.journal)).await;
         // The control loop has ended: the agent is on its way out, and says itself why.
-        std::future::pending::<std::convert::Infallible>().await
+        std::future::pending::<Infallible>().await
     };
     let nodes = async {
         server::peers::publish(sources.view.clone(), &constants, port.as_ref(), socket, &known).await;
-        std::future::pending::<std::convert::Infallible>().await
+        std::future::pending::<Infallible>().await
     };
     tokio::select! {
-        outcome = flows => match outcome.context("reading the event rings")? {},
+        outcome = flows => match outcome? {},
         never = changes => match never {},
         never = nodes => match never {},
         outcome = server::serve(socket, sources.clone(), peers) => {

@@ -5,6 +5,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use sinew_observer::journal::{DEFAULT_BYTES, DEFAULT_FLOWS};
+use sinew_observer::ring::Capacity;
 use sinew_observer::tls::Identity;
 
 use super::{ConfigError, wrong};
@@ -12,13 +14,24 @@ use super::{ConfigError, wrong};
 /// Port of a node's Observer, on every node of a cluster the same.
 const LISTEN: &str = "--hubble-listen-address";
 
-/// Arguments of the Observer's port.
+/// Most flows in the ring: a request without a filter that matches walks all of them.
+const MOST_FLOWS: usize = 1 << 20;
+/// Least memory of the ring: some flows.
+const LEAST_BYTES: usize = 64 << 10;
+
+/// Arguments of the Observer.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Observer")]
 pub struct ObserverArguments {
     /// Whether the kernel reports events and their flows are kept and served; without them the node only counts.
     #[arg(long, env = "SINEW_ENABLE_HUBBLE", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub enable_hubble: bool,
+    /// Flows that the node keeps for whoever asks.
+    #[arg(long, env = "SINEW_HUBBLE_EVENT_BUFFER_CAPACITY", value_name = "FLOWS", default_value_t = DEFAULT_FLOWS)]
+    pub hubble_event_buffer_capacity: usize,
+    /// Memory that they may take; whichever limit is reached first holds. A flow takes from 0.2 to 2 KiB.
+    #[arg(long, env = "SINEW_HUBBLE_EVENT_BUFFER_BYTES", value_name = "BYTES", default_value_t = DEFAULT_BYTES)]
+    pub hubble_event_buffer_bytes: usize,
     /// Address to serve flows at for relays and clients, such as :4244; without it only the agent's socket has them.
     #[arg(long, env = "SINEW_HUBBLE_LISTEN_ADDRESS", value_name = "[ADDRESS]:PORT", value_parser = parse_listen)]
     pub hubble_listen_address: Option<SocketAddr>,
@@ -55,6 +68,21 @@ pub struct PortFiles {
 }
 
 impl ObserverArguments {
+    /// What the ring of flows may hold.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn capacity(&self) -> Result<Capacity, ConfigError> {
+        let (entries, bytes) = (self.hubble_event_buffer_capacity, self.hubble_event_buffer_bytes);
+        if !(1..=MOST_FLOWS).contains(&entries) {
+            return Err(wrong("--hubble-event-buffer-capacity", format!("from 1 to {MOST_FLOWS} flows")));
+        }
+        if bytes < LEAST_BYTES {
+            return Err(wrong("--hubble-event-buffer-bytes", format!("at least {LEAST_BYTES} bytes")));
+        }
+        Ok(Capacity { entries, bytes })
+    }
+
     /// The port, if there is to be one. What is in the files is looked at when they are used: pods must not wait for
     /// certificates.
     ///
@@ -152,6 +180,24 @@ mod tests {
         ] {
             let error = port(line).expect_err(line);
             assert!(error.flag == flag && error.message.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_ring_has_hubbles_size_or_one_that_makes_sense() {
+        let capacity = |line: &str| {
+            let words = std::iter::once("x").chain(line.split_whitespace());
+            Line::try_parse_from(words).expect("a command line").observer.capacity()
+        };
+        assert_eq!(capacity(""), Ok(Capacity { entries: 4095, bytes: 16 << 20 }));
+        let set = "--hubble-event-buffer-capacity 65535 --hubble-event-buffer-bytes 134217728";
+        assert_eq!(capacity(set), Ok(Capacity { entries: 65535, bytes: 128 << 20 }));
+        for (line, flag) in [
+            ("--hubble-event-buffer-capacity 0", "--hubble-event-buffer-capacity"),
+            ("--hubble-event-buffer-capacity 9999999", "--hubble-event-buffer-capacity"),
+            ("--hubble-event-buffer-bytes 10", "--hubble-event-buffer-bytes"),
+        ] {
+            assert_eq!(capacity(line).expect_err(line).flag, flag);
         }
     }
 
