@@ -123,14 +123,38 @@ fn bind(path: &Path) -> Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!("{} is served already", path.display());
     }
-    match std::fs::remove_file(path) {
+    // Made under another name and moved into place when its mode is right: it is never there for others.
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let made = Path::new(&name);
+    match std::fs::remove_file(made) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove what is left of {}", path.display()));
+            return Err(error).with_context(|| format!("remove what is left of {}", made.display()));
         }
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("listen at {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("close {} to others", path.display()))?;
+    let listener = UnixListener::bind(made).with_context(|| format!("listen at {}", made.display()))?;
+    std::fs::set_permissions(made, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("close {} to others", made.display()))?;
+    std::fs::rename(made, path).with_context(|| format!("listen at {}", path.display()))?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_is_its_owners_alone_and_replaces_a_dead_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("relay.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket that nobody serves any more"));
+        std::fs::write(folder.path().join("relay.sock.new"), "").expect("what a killed relay left");
+        let listener = bind(&path).expect("a socket");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!folder.path().join("relay.sock.new").exists());
+        assert!(bind(&path).is_err_and(|error| error.to_string().contains("is served already")));
+        drop(listener);
+    }
 }
