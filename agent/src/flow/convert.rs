@@ -166,7 +166,7 @@ fn direction(record: &EventRecord, at_receiver: bool) -> TrafficDirection {
 fn drop_direction(seen: &Seen) -> TrafficDirection {
     let record = &seen.record;
     // A pod that lies about its source sends all the same; only what pods send has its source checked in that file.
-    let lies = record.line >> 12 == u16::from(file::SOURCE);
+    let lies = record.place >> 12 == u16::from(file::SOURCE);
     match &seen.source {
         _ if record.endpoint == 0 => TrafficDirection::Unknown,
         _ if lies => TrafficDirection::Egress,

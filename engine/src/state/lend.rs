@@ -198,7 +198,7 @@ impl Engine {
         let of_all = [(CLUSTER, self.config.cluster.as_str()), (SERVICE_ACCOUNT, "default")];
         let of_all = of_all.map(|(key, value)| (key.to_owned(), value));
         for (key, value) in of_namespace.chain(of_all) {
-            if self.config.labels.keeps(&key) && labels.get("k8s", &key).is_none() {
+            if self.config.labels.keeps("k8s", &key) && labels.get("k8s", &key).is_none() {
                 labels.insert("k8s", &key, value);
             }
         }

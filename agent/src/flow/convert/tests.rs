@@ -330,8 +330,8 @@ fn a_drop_before_any_judgement_is_a_drop_alone() {
 /// What the endpoint of the hook sent is egress, what came to it ingress.
 #[test]
 fn a_drop_without_a_judgement_has_the_direction_of_its_hook() {
-    let line = u16::from(file::PARSE) << 12 | 5;
-    let unjudged = |record: EventRecord| EventRecord { flags: 0, cookies: [0; 2], line, ..record };
+    let place = u16::from(file::PARSE) << 12 | 5;
+    let unjudged = |record: EventRecord| EventRecord { flags: 0, cookies: [0; 2], place, ..record };
     let drop = unjudged(denied(DropReason::InvalidPacket, 0, 0));
     let direction = |record: EventRecord| {
         let mut made = flows(&record, names());
@@ -350,7 +350,7 @@ fn a_drop_without_a_judgement_has_the_direction_of_its_hook() {
     let spoofed = EventRecord {
         endpoint: 11,
         source: address("198.51.100.7"),
-        line: u16::from(file::SOURCE) << 12 | 9,
+        place: u16::from(file::SOURCE) << 12 | 9,
         ..drop
     };
     assert_eq!(direction(spoofed), TrafficDirection::Egress, "whatever it claims");
