@@ -30,7 +30,8 @@ use crate::abi::{
     StateWord,
 };
 use crate::maps::{
-    AnswerCount, CtTable, DropCount, DropRecords, FragmentKey, FragmentPorts, Maps, RuleCount, Urgency,
+    AnswerCount, CtTable, DropCount, DropRecords, FragmentKey, FragmentPorts, Maps, RuleCount, TableCount,
+    Urgency,
 };
 
 /// The maps of one node, in plain memory. What packets write lies in cells, as the kernel's maps do.
@@ -54,6 +55,8 @@ pub struct HostMaps {
     pub policy: BTreeMap<u32, BTreeMap<(u8, PolicyKey), PolicyEntry>>,
     /// Connections.
     pub connections: RefCell<BTreeMap<(CtTable, CtKey), Rc<CtEntry>>>,
+    /// Connections made and removed, by the number of the table.
+    pub tables: RefCell<BTreeMap<u32, TableCount>>,
     /// Ports of fragmented datagrams.
     pub fragments: RefCell<BTreeMap<FragmentKey, FragmentPorts>>,
     /// Judgements by rule cookie.
@@ -149,12 +152,16 @@ impl Maps for HostMaps {
         if !fill(&mut entry) {
             return false;
         }
-        self.connections.borrow_mut().insert((table, *key), Rc::new(entry));
+        if self.connections.borrow_mut().insert((table, *key), Rc::new(entry)).is_none() {
+            self.tables.borrow_mut().entry(table as u32).or_default().created += 1;
+        }
         true
     }
 
     fn conntrack_delete(&self, table: CtTable, key: &CtKey) {
-        self.connections.borrow_mut().remove(&(table, *key));
+        if self.connections.borrow_mut().remove(&(table, *key)).is_some() {
+            self.tables.borrow_mut().entry(table as u32).or_default().deleted += 1;
+        }
     }
 
     fn fragment(&self, key: &FragmentKey) -> Option<FragmentPorts> {

@@ -261,5 +261,12 @@ fn counters_agree(host: &HostMaps, kernel: &Kernel) -> Result<()> {
     let wanted: BTreeMap<u32, (u64, u64)> =
         host.rules.borrow().iter().map(|(cookie, count)| (*cookie, (count.packets, count.bytes))).collect();
     ensure!(rules == wanted, "rules are {rules:?} in the kernel, {wanted:?} on the host");
+    let tables = kernel.tables()?;
+    let wanted: BTreeMap<u32, (u64, u64)> =
+        host.tables.borrow().iter().map(|(table, count)| (*table, (count.created, count.deleted))).collect();
+    ensure!(tables == wanted, "tables count {tables:?} in the kernel, {wanted:?} on the host");
+    let answers = kernel.answers()?;
+    let wanted = (host.answers.borrow().made, host.answers.borrow().withheld);
+    ensure!(answers == wanted, "answers are {answers:?} in the kernel, {wanted:?} on the host");
     Ok(())
 }

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use sinew_bpf::abi::{Address, CtEntry, CtKey, EventRecord, PolicyEntry, PolicyKey, PrefixKey};
 use sinew_bpf::host::HostMaps;
 use sinew_bpf::host::world::{Hook, Sent, World, age_entry};
-use sinew_bpf::maps::{CtTable, DropCount, FragmentKey, FragmentPorts, RuleCount};
+use sinew_bpf::maps::{AnswerCount, CtTable, DropCount, FragmentKey, FragmentPorts, RuleCount, TableCount};
 use sinew_bpf::settings::Settings;
 
 use crate::plain::{bytes, value};
@@ -71,6 +71,7 @@ pub(crate) struct Kernel {
     rules: PerCpuHashMap<MapData, [u8; 4], [u8; 24]>,
     drops: PerCpuArray<MapData, [u8; 16]>,
     answers: PerCpuArray<MapData, [u8; 32]>,
+    tables_made: PerCpuArray<MapData, [u8; 16]>,
     ring: RingBuf<MapData>,
     /// What was written last.
     written: HostMaps,
@@ -134,6 +135,7 @@ impl Kernel {
             rules: take(&mut loaded, "RULES")?,
             drops: take(&mut loaded, "DROPS")?,
             answers: take(&mut loaded, "ANSWERS")?,
+            tables_made: take(&mut loaded, "TABLES")?,
             ring: RingBuf::try_from(Map::RingBuf(ring)).context("no ring")?,
             programs: loaded,
             written: HostMaps::new(),
@@ -187,6 +189,9 @@ impl Kernel {
             self.drops.set(index, PerCpuValues::try_from(vec![[0; 16]; cpus])?, 0)?;
         }
         self.answers.set(0, PerCpuValues::try_from(vec![[0; 32]; cpus])?, 0)?;
+        for index in 0..self.tables_made.len() {
+            self.tables_made.set(index, PerCpuValues::try_from(vec![[0; 16]; cpus])?, 0)?;
+        }
         self.events().map(drop)
     }
 
@@ -282,6 +287,27 @@ impl Kernel {
             }
         }
         Ok(drops)
+    }
+
+    /// Connections made and removed by the number of their table, those that are not zero.
+    pub(crate) fn tables(&self) -> Result<BTreeMap<u32, (u64, u64)>> {
+        let mut tables = BTreeMap::new();
+        for index in 0..self.tables_made.len() {
+            let counts = self.tables_made.get(&index, 0)?;
+            let counts = counts.iter().map(|count| value::<TableCount>(count));
+            let sum = counts.fold((0, 0), |sum, count| (sum.0 + count.created, sum.1 + count.deleted));
+            if sum != (0, 0) {
+                tables.insert(index, sum);
+            }
+        }
+        Ok(tables)
+    }
+
+    /// Answers made and withheld.
+    pub(crate) fn answers(&self) -> Result<(u64, u64)> {
+        let counts = self.answers.get(&0, 0)?;
+        let counts = counts.iter().map(|count| value::<AnswerCount>(count));
+        Ok(counts.fold((0, 0), |sum, count| (sum.0 + count.made, sum.1 + count.withheld)))
     }
 
     /// Judgements and bytes by rule.

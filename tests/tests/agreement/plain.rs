@@ -4,7 +4,7 @@
 use sinew_bpf::abi::{
     Address, CtEntry, CtKey, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry, PolicyKey,
 };
-use sinew_bpf::maps::{DropCount, FragmentKey, FragmentPorts, RuleCount};
+use sinew_bpf::maps::{AnswerCount, DropCount, FragmentKey, FragmentPorts, RuleCount, TableCount};
 use sinew_bpf::settings::Settings;
 
 /// A layout: `repr(C)`, integers only, no padding.
@@ -33,6 +33,8 @@ layouts!(
     FragmentKey,
     FragmentPorts,
     RuleCount,
+    TableCount,
+    AnswerCount,
     Settings
 );
 
