@@ -11,6 +11,7 @@ use aya::maps::{
     Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues,
     ProgramArray, RingBuf,
 };
+use aya::programs::tc::TcAttachType;
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -219,6 +220,15 @@ impl Kernel {
         out.truncate(result.data_size_out as usize);
         let mark = context_out[skb::MARK..skb::MARK + 4].try_into().map(u32::from_ne_bytes)?;
         Ok(Ran { verdict: result.return_value.cast_signed(), bytes: out, mark })
+    }
+
+    /// Puts a hook's program in the way of real packets that leave by a device.
+    pub(crate) fn attach_egress(&mut self, hook: Hook, device: &str) -> Result<()> {
+        let name = hook.name();
+        let program: &mut SchedClassifier =
+            self.programs.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?;
+        program.attach(device, TcAttachType::Egress).with_context(|| format!("{name} on {device}"))?;
+        Ok(())
     }
 
     /// Takes the records that were left.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
 use sinew_bpf::abi::Address;
-use sinew_bpf::host::world::{API, Family, NODE, OVERLAY, ROUTER, UNDERLAY, UNDERLAY_MAC, WEB, World};
+use sinew_bpf::host::world::{API, Family, NODE, OVERLAY, Pod, ROUTER, UNDERLAY, UNDERLAY_MAC, WEB, World};
 use sinew_bpf::packet::Route;
 
 /// The namespace that this thread has entered. It goes with the thread.
@@ -32,7 +32,7 @@ impl Namespace {
             [("web", WEB.ifindex), ("api", API.ifindex), ("wire", UNDERLAY), ("vxlan", OVERLAY)]
         {
             writeln!(lines, "link add {name} index {index} type veth peer name {name}-end")?;
-            let mac = mac_of(index).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":");
+            let mac = text_of(mac_of(index));
             writeln!(lines, "link set {name} address {mac}\nlink set {name} up\nlink set {name}-end up")?;
         }
         writeln!(lines, "addr add {}/32 dev wire\naddr add {}/128 dev wire nodad", NODE.v4, NODE.v6)?;
@@ -42,6 +42,17 @@ impl Namespace {
         }
         ip(&lines)?;
         Ok(Self { routes: BTreeMap::new() })
+    }
+
+    /// Leads what the node itself sends to a pod out of the host side of its pair, which nobody answers.
+    pub(crate) fn lead_to(&self, pod: &Pod, device: &str) -> Result<()> {
+        let mut lines = String::new();
+        for family in Family::BOTH {
+            let (address, mac) = (pod.place.ip(family), text_of(pod.mac));
+            writeln!(lines, "route add {address} dev {device}")?;
+            writeln!(lines, "neigh replace {address} lladdr {mac} dev {device} nud permanent")?;
+        }
+        ip(&lines)
     }
 
     /// Makes the routes those of a world.
@@ -95,6 +106,10 @@ pub(crate) fn mac_of(index: u32) -> [u8; 6] {
         index if index == API.ifindex => API.host_mac,
         _ => UNDERLAY_MAC,
     }
+}
+
+fn text_of(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// Runs lines of `ip` in this thread's namespace.
