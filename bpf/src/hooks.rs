@@ -164,7 +164,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
     /// (`ip6_frag_next`, kernel 6.18), but an owner only where the datagram had one. Of other packets the owner is not
     /// asked, since the node sends some without.
     #[inline(always)]
-    fn from_socket(&self) -> bool {
+    fn is_from_socket(&self) -> bool {
         let parsed = &self.frame.parsed;
         let whole = parsed.is_v4() || parsed.fragment as u8 == Fragment::Whole as u8;
         self.packet.from_device() == 0 && (whole || self.packet.has_socket())

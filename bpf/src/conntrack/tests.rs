@@ -200,8 +200,8 @@ fn dp16_a_connection_that_has_gone_is_not_written() {
             }
             true
         };
-        assert_eq!(evicted(&[udp.clone()], &udp, true, |_, _| true), 1, "judged again it stays");
-        assert_eq!(evicted(&[udp.clone()], &udp, true, gone), 0, "judged again");
+        assert_eq!(evicted(core::slice::from_ref(&udp), &udp, true, |_, _| true), 1, "judged again it stays");
+        assert_eq!(evicted(core::slice::from_ref(&udp), &udp, true, gone), 0, "judged again");
         let tcp = |flags| Transport::Tcp { source: 40_000, destination: 80, flags };
         let answer = Transport::Tcp { source: 80, destination: 40_000, flags: tcp::SYN | tcp::ACK };
         let opening = [build(&WEB, &API, tcp(tcp::SYN)), build(&API, &WEB, answer)];

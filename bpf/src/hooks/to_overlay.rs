@@ -51,7 +51,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     }
     let own =
         run.maps.ipcache(&run.frame.parsed.source).is_some_and(|e| e.flags & ipcache::flag::LOCAL_NODE != 0);
-    let vni = if own && run.from_socket() {
+    let vni = if own && run.is_from_socket() {
         reserved::REMOTE_NODE
     } else {
         identity::world(run.settings, &run.frame.parsed.source)

@@ -50,7 +50,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     if run.frame.parsed.destination != *own {
         return Err(dropped!(UnknownDestination));
     }
-    let from_socket = run.from_socket();
+    let from_socket = run.is_from_socket();
     // What a socket of the node sent no pod did; the search for one costs 24 ns.
     let sender = if from_socket { None } else { run.maps.endpoint_by_address(&run.frame.parsed.source) };
     let lookup = if from_socket { Lookup::FromSocket } else { Lookup::FromStack };
@@ -84,5 +84,5 @@ fn is_gateway_talk<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> bool {
     };
     run.frame.parsed.protocol == protocol::ICMPV6
         && run.frame.parsed.hop_limit == hop_limit
-        && run.from_socket()
+        && run.is_from_socket()
 }

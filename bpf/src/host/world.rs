@@ -253,9 +253,8 @@ impl Sent {
 
     /// Without a socket that owns it.
     #[must_use]
-    pub fn orphan(mut self) -> Self {
-        self.packet.orphan = true;
-        self
+    pub fn orphan(self) -> Self {
+        Self { packet: HostPacket { orphan: true, ..self.packet }, ..self }
     }
 
     /// With the overlay's mark.
