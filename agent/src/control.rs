@@ -248,7 +248,11 @@ impl<S: Store> Control<S> {
         }
         if let Some(refused) = batch.refused {
             for document in refused.iter().filter(|document| !self.refused.contains(document)) {
-                tracing::warn!(%document, "a document is refused");
+                if document.foreign {
+                    tracing::info!(%document, "a document of a foreign kind is passed over");
+                } else {
+                    tracing::warn!(%document, "a document is refused");
+                }
             }
             self.refused = refused;
         }

@@ -4,6 +4,7 @@
 
 mod decode;
 mod endpoint;
+pub mod folder;
 mod identity;
 pub(crate) mod metadata;
 mod namespace;
@@ -48,7 +49,7 @@ pub enum Object {
     Identity(AllocatedIdentity),
 }
 
-/// A document that is no object: nothing of it is in force.
+/// A document that is no object: nothing of it is in force, apart from what `remains`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
     /// What it would have been, where that can be read.
@@ -57,6 +58,24 @@ pub struct Refused {
     pub origin: Origin,
     /// Why; never empty.
     pub problems: Vec<Problem>,
+    /// It is of a kind that nobody here reads, such as a Deployment beside its policy: passed over, and nothing is wrong.
+    pub foreign: bool,
+    /// What can be read of a group of CIDRs. A deny rule reaches that (policy.md 14).
+    pub remains: Option<Box<CidrGroup>>,
+}
+
+impl Refused {
+    /// A document that is refused as a whole.
+    #[must_use]
+    pub fn new(name: Option<ObjectName>, origin: Origin, problems: Vec<Problem>) -> Self {
+        Self { name, origin, problems, foreign: false, remains: None }
+    }
+
+    /// Whether not even its name can be read: it may be any object that its file held before.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.name.is_none() && !self.foreign
+    }
 }
 
 /// The kinds of object that the store holds.

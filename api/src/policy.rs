@@ -248,6 +248,9 @@ pub struct CidrGroup {
     pub labels: BTreeMap<String, String>,
     /// Its prefixes, host bits cleared.
     pub prefixes: Vec<IpNet>,
+    /// Whether these are all that it names. The rest of a refused group holds in deny rules and in no other
+    /// (policy.md 14).
+    pub whole: bool,
     /// Where it stands.
     pub origin: Origin,
 }

@@ -1,17 +1,20 @@
 //! A folder of objects, read once and without an agent: what `explain --from-folder`, `simulate` and `validate` know.
 //!
 //! Read are `DIR/**/*.{yaml,yml,json}` (names that begin with a dot apart) and what agents write beside them: `.nodes`,
-//! `.endpoints` and `.identities`. The rules are the store's: one object of a kind, namespace and name; of two the one
+//! `.endpoints` and `.identities`. The rules are the store's: links to files are followed and links to folders are not, no
+//! more than 16 levels and 100,000 files are read, and of a file that can't be read, or holds nothing, nothing is taken; one object of a kind, namespace and name; of two the one
 //! whose path comes first in byte order wins, and the other is refused (policy.md 4). Neighbours: `agent/src/store`
 //! watches such a folder; `sinew_api` decodes what stands in it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Read as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use sinew_api::object::folder::{MAX_DEPTH, MAX_FILES, is_hidden, is_object_file};
 use sinew_api::object::{Object, ObjectName, Origin, Problem, Refused, decode_bytes};
+use sinew_api::yaml;
 
 /// What stands in the folder.
 #[derive(Debug, Default)]
@@ -29,21 +32,29 @@ impl Folder {
     /// Reads the folder. What can't be read as a file is an error; what is no object is told in `refused`.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let mut files = Vec::new();
-        collect(folder, &mut files)?;
+        collect(folder, 0, &mut files)?;
         // Whole paths, since `a-b.yaml` comes before `a/x.yaml` although `a` comes before `a-b.yaml`.
         files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
         for name in OF_AGENTS {
             let own = folder.join(name);
             if own.is_dir() {
-                collect(&own, &mut files)?;
+                collect(&own, 1, &mut files)?;
             }
         }
         let mut read = Self::default();
         for file in files {
-            let bytes = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
             // `.` as a folder should not show in every place.
-            let shown = file.strip_prefix(".").unwrap_or(&file);
-            read.add(&shown.display().to_string(), &bytes);
+            let shown = file.strip_prefix(".").unwrap_or(&file).display().to_string();
+            match content(&file) {
+                Ok(Some(bytes)) => read.add(&shown, &bytes),
+                // A link to a folder.
+                Ok(None) => {}
+                Err(message) => {
+                    let origin = Origin { file: shown, line: 0 };
+                    let problem = Problem { path: String::new(), message, origin: origin.clone() };
+                    read.refused.push(Refused::new(None, origin, vec![problem]));
+                }
+            }
         }
         Ok(read.without_duplicates())
     }
@@ -76,7 +87,12 @@ impl Folder {
         for decoded in decode_bytes(file, bytes) {
             match decoded {
                 Ok(object) => self.objects.push(object),
-                Err(refused) => self.refused.push(refused),
+                Err(refused) => {
+                    // A deny rule reaches what can be read of a group (policy.md 14).
+                    self.objects
+                        .extend(refused.remains.iter().map(|group| Object::CidrGroup((**group).clone())));
+                    self.refused.push(refused);
+                }
             }
         }
     }
@@ -97,7 +113,7 @@ impl Folder {
                         "{name} stands in {first} already, and that one counts: its path comes first"
                     );
                     let problem = Problem { path: "metadata.name".into(), message, origin: place.clone() };
-                    self.refused.push(Refused { name: Some(name), origin: place, problems: vec![problem] });
+                    self.refused.push(Refused::new(Some(name), place, vec![problem]));
                 }
             }
         }
@@ -120,20 +136,53 @@ pub(crate) fn origin(object: &Object) -> Origin {
 }
 
 /// Every object file below `folder`, in no order.
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    if depth > MAX_DEPTH {
+        bail!("{} is more than {MAX_DEPTH} folders deep, and the agent would not read it", folder.display());
+    }
     for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
-        let path = entry.with_context(|| format!("list {}", folder.display()))?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden {
-            continue;
-        }
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json") {
+        let entry = entry.with_context(|| format!("list {}", folder.display()))?;
+        let path = entry.path();
+        // Places are printed; a name that is no text is passed over.
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        // Of the entry itself: a link to a folder is none, so no circle of links has no end.
+        let kind = entry.file_type().with_context(|| format!("look at {}", path.display()))?;
+        if kind.is_dir() {
+            if !is_hidden(&name) {
+                collect(&path, depth + 1, files)?;
+            }
+        } else if is_object_file(&name) {
+            if files.len() == MAX_FILES {
+                bail!(
+                    "the folder has more than {MAX_FILES} files, and the agent would not read {}",
+                    path.display()
+                );
+            }
             files.push(path);
         }
     }
     Ok(())
+}
+
+/// What a file holds, or why the agent would take nothing of it; nothing for a folder.
+fn content(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let failed = |error: io::Error| format!("the file cannot be read: {error}");
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if metadata.is_dir() {
+        return Ok(None);
+    }
+    // Opening a pipe would wait for its writer.
+    if !metadata.is_file() {
+        return Err("this is neither a file nor a folder".into());
+    }
+    let limit = yaml::MAX_BYTES as u64;
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    match bytes.len() as u64 {
+        0 => Err("the file is empty: delete it to remove what it held".into()),
+        length if length > limit => Err(format!("the file is larger than {limit} bytes: split it")),
+        _ => Ok(Some(bytes)),
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +210,41 @@ mod tests {
         assert_eq!(refused.origin.file, at("a/pods.yml").display().to_string());
         let first = format!("Pod/default/web stands in {}:1 already", at("a-b.yaml").display());
         assert!(refused.problems[0].message.starts_with(&first), "{}", refused.problems[0].message);
+    }
+
+    #[test]
+    fn nothing_that_stands_in_a_folder_keeps_it_from_being_read() {
+        use std::os::unix::fs::symlink;
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("pod.yaml"), pod("web")).unwrap();
+        fs::write(at("kustomization.yaml"), "resources: [pod.yaml]\n").unwrap();
+        fs::write(at("other.yaml"), "apiVersion: apps/v1\nkind: Deployment\n").unwrap();
+        fs::write(at("empty.yaml"), "").unwrap();
+        fs::write(at("huge.yaml"), vec![b'#'; yaml::MAX_BYTES + 1]).unwrap();
+        symlink(folder.path(), at("circle")).unwrap();
+        symlink(folder.path(), at("circle.yaml")).unwrap();
+        symlink(at("nowhere"), at("dangling.yaml")).unwrap();
+        fs::create_dir(at("mounted")).unwrap();
+        fs::write(at("notes"), pod("db")).unwrap();
+        symlink(at("notes"), at("mounted/db.yaml")).unwrap();
+        let pipe = std::process::Command::new("mkfifo").arg(at("pipe.yaml")).status().unwrap();
+        assert!(pipe.success());
+
+        let read = Folder::read(folder.path()).unwrap();
+        let names = read.objects.iter().map(|object| object.name().to_string()).collect::<Vec<_>>();
+        assert_eq!(names, ["Pod/default/db", "Pod/default/web"], "a link to a file is followed");
+        let file = |path: &str| Path::new(path).file_name().unwrap().to_string_lossy().into_owned();
+        let refused = read.refused.iter().map(|refused| (file(&refused.origin.file), refused.foreign));
+        let expected = ["dangling.yaml", "empty.yaml", "huge.yaml", "other.yaml", "pipe.yaml"];
+        let expected = expected.map(|name| (name.to_owned(), name == "other.yaml"));
+        assert_eq!(refused.collect::<Vec<_>>(), expected);
+
+        let deep = (0..=MAX_DEPTH).fold(folder.path().to_owned(), |path, _| path.join("d"));
+        fs::create_dir_all(deep).unwrap();
+        let error = Folder::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("16 folders deep"), "{error}");
     }
 
     #[test]

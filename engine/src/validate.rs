@@ -179,7 +179,7 @@ fn may_resolve(engine: &Engine, peer: &PeerMatch) -> bool {
         },
         PeerMatch::Cidr { prefix, .. } => prefix_may_resolve(prefix),
         PeerMatch::CidrGroup { group, .. } => {
-            prefixes_of(engine.cidr_groups(), group).any(|prefix| prefix_may_resolve(&prefix))
+            prefixes_of(engine.cidr_groups(), group, rule.action).any(|prefix| prefix_may_resolve(&prefix))
         }
     }
 }
@@ -247,7 +247,7 @@ fn of_peer(engine: &Engine, places: &Places, rule: &Rule, peer: &Peer, populated
         PeerMatch::Entity(_) => None,
         PeerMatch::Cidr { prefix, except, reach } => beyond_reach(places, rule, prefix, except, *reach),
         PeerMatch::CidrGroup { group, except, reach } => {
-            let mut prefixes = prefixes_of(engine.cidr_groups(), group).peekable();
+            let mut prefixes = prefixes_of(engine.cidr_groups(), group, rule.action).peekable();
             if prefixes.peek().is_none() {
                 return Some(match group {
                     CidrGroupMatch::Name(name) => {

@@ -165,17 +165,6 @@ pub fn forget_node(path: &Path, node: &str) -> io::Result<bool> {
     Ok(there)
 }
 
-/// Whether a name is hidden: editors' swap files, our temporary ones, `..data` of mounted ConfigMaps.
-fn is_hidden(name: &str) -> bool {
-    name.starts_with('.')
-}
-
-/// Whether a file may hold objects.
-fn is_object_file(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    matches!(extension, Some("yaml" | "yml" | "json"))
-}
-
 /// Names of the folders that agents write.
 mod area {
     pub(super) const NODES: &str = ".nodes";

@@ -74,33 +74,66 @@ fn one(file: &str, field: &Field<'_>) -> Result<Object, Refused> {
     let Some(mut document) = field.fields(&mut report) else {
         return Err(refused(None, field.line, report));
     };
-    let Some(kind) = kind(&mut document, &mut report) else {
-        return Err(refused(None, field.line, report));
-    };
-    object(kind, field.node, &mut document, report)
+    match kind(&mut document, &mut report) {
+        Kind::Ours(kind) => object(kind, field.node, &mut document, report),
+        Kind::Foreign => Err(Refused { foreign: true, ..refused(None, field.line, report) }),
+        Kind::Unknown => Err(refused(None, field.line, report)),
+    }
+}
+
+/// What a document says that it is.
+enum Kind {
+    Ours(ObjectKind),
+    /// Somebody else's business.
+    Foreign,
+    /// It says nothing that can be read, or what looks like a slip in the name of one of ours.
+    Unknown,
 }
 
 /// Which of our kinds the document is.
-fn kind(document: &mut Fields<'_>, report: &mut Report) -> Option<ObjectKind> {
+fn kind(document: &mut Fields<'_>, report: &mut Report) -> Kind {
     let version = document.require("apiVersion", report);
     let kind = document.require("kind", report);
-    let version = version?.text(report)?;
-    let field = kind?;
-    let name = field.text(report)?;
+    let Some(version) = version.and_then(|version| version.text(report)) else { return Kind::Unknown };
+    let Some(field) = kind else { return Kind::Unknown };
+    let Some(name) = field.text(report) else { return Kind::Unknown };
     let Some(kind) = ObjectKind::ALL.into_iter().find(|kind| kind.kind() == name) else {
         let known: Vec<_> = ObjectKind::ALL.iter().map(|kind| kind.kind()).collect();
         field.refuse(
             report,
             format!("{name:?} of {version:?} is not read here (known: {})", known.join(", ")),
         );
-        return None;
+        return if is_foreign(version, name) { Kind::Foreign } else { Kind::Unknown };
     };
     if !kind.api_versions().contains(&version) {
         let wanted = kind.api_versions().join(" or ");
         report.refuse("apiVersion", field.line, format!("{name} is of {wanted}, not of {version:?}"));
-        return None;
+        return if is_foreign(version, name) { Kind::Foreign } else { Kind::Unknown };
     }
-    Some(kind)
+    Kind::Ours(kind)
+}
+
+/// Whether a document is meant for somebody else. A slip in the kind or in the API group of a policy must not take the
+/// policy out of force: what is nearly one of ours is not foreign, nor is any kind of our own group.
+fn is_foreign(version: &str, name: &str) -> bool {
+    let group = |version: &'static str| version.split_once('/').map_or("", |(group, _)| group);
+    let its = version.split_once('/').map_or("", |(group, _)| group);
+    let near_kind = ObjectKind::ALL
+        .into_iter()
+        .any(|kind| nearly_same(kind.kind(), name) || kind.kind().eq_ignore_ascii_case(name));
+    let near_group = ObjectKind::ALL
+        .into_iter()
+        .flat_map(|kind| kind.api_versions())
+        .any(|known| nearly_same(group(known), its));
+    its != group(GROUP_VERSION) && !(near_kind && near_group)
+}
+
+/// Whether two names differ in one place only, and by three letters at most.
+fn nearly_same(one: &str, other: &str) -> bool {
+    let same = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let (one, other) = (&one.as_bytes()[same..], &other.as_bytes()[same..]);
+    let same = one.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
+    one.len().max(other.len()) - same <= 3
 }
 
 fn object(
@@ -142,6 +175,10 @@ fn object(
     };
     match read {
         Ok(object) if report.count() == 0 => Ok(object),
+        Ok(Object::CidrGroup(group)) => Err(Refused {
+            remains: Some(Box::new(policy::CidrGroup { whole: false, ..group })),
+            ..refused(Some(name), line, report)
+        }),
         Ok(_) => Err(refused(Some(name), line, report)),
         Err(wrong) => {
             report.refuse(&wrong.path, line, wrong.message);
@@ -153,7 +190,7 @@ fn object(
 fn refused(name: Option<ObjectName>, line: u32, report: Report) -> Refused {
     let origin = report.origin(line);
     let (problems, _) = report.into_parts();
-    Refused { name, origin, problems }
+    Refused::new(name, origin, problems)
 }
 
 /// A number for the content of a document, 53 bits of SHA-256, so that every reader of JSON can hold it: it changes

@@ -184,6 +184,56 @@ fn kinds_that_are_not_ours_are_named_with_those_that_are() {
 }
 
 #[test]
+fn a_kind_of_somebody_else_is_foreign_and_a_slip_is_not() {
+    let foreign = |version: &str, kind: &str| {
+        let refused =
+            one(&format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: web}}\n")).unwrap_err();
+        assert!(!refused.problems.is_empty());
+        assert_eq!(refused.is_unreadable(), !refused.foreign, "{version} {kind}");
+        refused.foreign
+    };
+    for (version, kind) in [
+        ("apps/v1", "Deployment"),
+        ("v1", "Service"),
+        ("v1", "Node"),
+        ("batch/v1", "Job"),
+        ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
+        ("networking.k8s.io/v1", "Ingress"),
+        ("cilium.io/v2", "CiliumEnvoyConfig"),
+        ("crd.projectcalico.org/v1", "NetworkPolicy"),
+    ] {
+        assert!(foreign(version, kind), "{version} {kind}");
+    }
+    for (version, kind) in [
+        ("networking.k8s.io/v1", "NetworkPolcy"),
+        ("networking.k8s.io/v1", "networkpolicy"),
+        ("networking.k8s.io/v2", "NetworkPolicy"),
+        ("networking.k8s.o/v1", "NetworkPolicy"),
+        ("cilium.io/v2", "CiliumNetworkPolicies"),
+        ("cilium.io/v2", "CiliumNetworkPolicyy"),
+        ("cilium.io/v2", "SinewNetworkPolicy"),
+        ("v1", "NetworkPolicy"),
+        ("sinew.io/v1", "SinewPolicy"),
+    ] {
+        assert!(!foreign(version, kind), "{version} {kind}");
+    }
+    let text = "apiVersion: apps/v1\n";
+    assert!(one(text).unwrap_err().is_unreadable(), "half a document may be anything");
+}
+
+#[test]
+fn what_can_be_read_of_a_refused_group_remains() {
+    let text = "apiVersion: sinew.io/v1\nkind: SinewCIDRGroup\nmetadata: {name: bad}\n\
+                spec: {externalCIDRs: [203.0.113.0/24, 10.0.0.0/33]}\n";
+    let refused = one(text).unwrap_err();
+    let remains = refused.remains.unwrap();
+    assert_eq!(remains.prefixes, ["203.0.113.0/24".parse().unwrap()]);
+    assert!(!remains.whole);
+    let Ok(Object::CidrGroup(whole)) = one(&text.replace("/33", "/32")) else { panic!("it is valid now") };
+    assert!(whole.whole);
+}
+
+#[test]
 fn bytes_that_are_no_text_are_refused_where_they_stand() {
     let refused = decode_bytes("a.yaml", b"a: 1\nb: \xff\n").remove(0).unwrap_err();
     assert_eq!(

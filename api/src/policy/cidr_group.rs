@@ -27,6 +27,7 @@ pub(crate) fn read(
         name: metadata.name.clone(),
         labels: metadata.labels.clone(),
         prefixes,
+        whole: true,
         origin: report.origin(document.line()),
     }
 }

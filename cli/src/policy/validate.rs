@@ -39,6 +39,8 @@ struct Finding {
     origin: Origin,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// Of a kind that is not read: passed over, whatever else stands here.
+    foreign: bool,
 }
 
 /// Checks the objects; exit 1 when one would be refused.
@@ -78,7 +80,7 @@ fn read(inputs: &[PathBuf]) -> Result<Folder> {
                 folder::origin(first)
             );
             let problem = Problem { path: "metadata.name".into(), message, origin: origin.clone() };
-            all.refused.push(Refused { name: Some(name), origin, problems: vec![problem] });
+            all.refused.push(Refused::new(Some(name), origin, vec![problem]));
         }
     }
     Ok(all)
@@ -104,7 +106,9 @@ fn known(all: &Folder) -> String {
 /// What the decoder says of each document, and what the engine says of the policies among `all` objects.
 fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
     let snapshot = Offline::new(all)?.engine.snapshot();
-    let valid = read.objects.iter().map(|object| match object {
+    // What can be read of a refused group is told of as the refused document that it is.
+    let whole = |object: &&Object| !matches!(object, Object::CidrGroup(group) if !group.whole);
+    let valid = read.objects.iter().filter(whole).map(|object| match object {
         Object::Policy(policy) => {
             let view = snapshot.policies.get(&policy.name);
             Finding {
@@ -112,6 +116,7 @@ fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
                 origin: policy.origin.clone(),
                 problems: view.map_or_else(|| policy.problems.clone(), |view| view.problems.clone()),
                 warnings: view.map_or_else(|| policy.warnings.clone(), |view| view.warnings.clone()),
+                foreign: false,
             }
         }
         other => Finding {
@@ -119,13 +124,15 @@ fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
             origin: folder::origin(other),
             problems: Vec::new(),
             warnings: Vec::new(),
+            foreign: false,
         },
     });
     let refused = read.refused.iter().map(|refused| Finding {
         name: refused.name.as_ref().map(ToString::to_string).unwrap_or_default(),
         origin: refused.origin.clone(),
-        problems: refused.problems.clone(),
+        problems: if refused.foreign { Vec::new() } else { refused.problems.clone() },
         warnings: Vec::new(),
+        foreign: refused.foreign,
     });
     let mut findings = valid.chain(refused).collect::<Vec<_>>();
     findings.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -138,7 +145,7 @@ fn judge(findings: &[Finding], strict: bool) -> Result<(), Failure> {
     if refused > 0 {
         return Err(Failure::failed(format!("{refused} of {} objects would be refused", findings.len())));
     }
-    if findings.is_empty() {
+    if findings.iter().all(|finding| finding.foreign) {
         return Err(Failure::failed("there is no object in it"));
     }
     if strict && warned > 0 {
@@ -155,6 +162,8 @@ fn text(findings: &[Finding], paint: Paint) -> String {
             (true, false) => (Tone::Odd, "valid, with warnings"),
             (true, true) => (Tone::Good, "valid"),
         };
+        let (tone, word) =
+            if finding.foreign { (Tone::Plain, "passed over: no kind that is read") } else { (tone, word) };
         let name = if finding.name.is_empty() { "a document without a name" } else { &finding.name };
         text.push_str(&format!(
             "{}  {}  {}\n",
@@ -188,6 +197,7 @@ fn value(findings: &[Finding]) -> Value {
             "file": finding.origin.file,
             "line": finding.origin.line,
             "valid": finding.problems.is_empty(),
+            "foreign": finding.foreign,
             "problems": problems(&finding.problems),
             "warnings": problems(&finding.warnings),
         })
@@ -276,6 +286,20 @@ spec:
     #[test]
     fn a_text_without_objects_is_no_success() {
         assert!(judge(&read("# nothing\n"), false).is_err());
+    }
+
+    #[test]
+    fn a_document_of_another_kind_is_passed_over() {
+        let findings = read(&format!("apiVersion: apps/v1\nkind: Deployment\n---\n{TWO}"));
+        let shown = text(&findings, Paint::Plain);
+        assert!(
+            shown.starts_with(
+                "a document without a name  two.yaml:1  passed over: no kind that is read\nsnp/"
+            ),
+            "{shown}"
+        );
+        assert_eq!(judge(&findings, false).unwrap_err().message, "1 of 3 objects would be refused");
+        assert!(judge(&read("apiVersion: v1\nkind: Service\n"), false).is_err(), "there is no object in it");
     }
 
     #[test]

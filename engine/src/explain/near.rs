@@ -134,7 +134,9 @@ impl Bench {
             PeerMatch::Entity(entity) => self.engine.is_entity(*entity, peer.identity, &peer.labels),
             PeerMatch::Cidr { prefix, except, reach } => cidr(*prefix, except, *reach),
             PeerMatch::CidrGroup { group, except, reach } => {
-                prefixes_of(self.engine.cidr_groups(), group).any(|prefix| cidr(prefix, except, *reach))
+                // Only what allows is nearly an answer.
+                prefixes_of(self.engine.cidr_groups(), group, RuleAction::Allow)
+                    .any(|prefix| cidr(prefix, except, *reach))
             }
         }
     }

@@ -173,14 +173,14 @@ impl Loading<'_> {
             action: rule.action,
             audit: self.audit,
             cookie: self.numbers.cookie(&cause),
-            peers: self.peers(&rule.peers, prefixes),
+            peers: self.peers(rule, prefixes),
             fixed,
             named,
         }
     }
 
-    fn peers(&mut self, peers: &Peers, prefixes: &mut BTreeSet<IpNet>) -> LoadedPeers {
-        let Peers::OneOf(peers) = peers else { return LoadedPeers::Any };
+    fn peers(&mut self, rule: &Rule, prefixes: &mut BTreeSet<IpNet>) -> LoadedPeers {
+        let Peers::OneOf(peers) = &rule.peers else { return LoadedPeers::Any };
         let mut ids = Vec::new();
         for peer in peers {
             let matchers = match &peer.matches {
@@ -192,7 +192,7 @@ impl Loading<'_> {
                 }
                 PeerMatch::CidrGroup { group, except, reach } => {
                     self.names_groups = true;
-                    prefixes_of(self.groups, group)
+                    prefixes_of(self.groups, group, rule.action)
                         .map(|prefix| Matcher::Cidr(CidrTerm::new(prefix, except, *reach)))
                         .collect()
                 }
@@ -213,13 +213,16 @@ impl Loading<'_> {
     }
 }
 
-/// The prefixes of the groups that a rule names; none for a group that isn't there.
+/// The prefixes of the groups that a rule names; none for a group that isn't there. What can be read of a refused group
+/// holds in a deny rule only (policy.md 14).
 pub(crate) fn prefixes_of<'a>(
     groups: &'a BTreeMap<(CidrGroupKind, String), CidrGroup>,
     wanted: &'a CidrGroupMatch,
+    action: RuleAction,
 ) -> impl Iterator<Item = IpNet> + 'a {
     groups
         .values()
+        .filter(move |group| group.whole || action == RuleAction::Deny)
         .filter(move |group| group_matches(group, wanted))
         .flat_map(|group| group.prefixes.iter().copied())
 }

@@ -134,7 +134,7 @@ fn matches(
                     within(cluster, &[*prefix], except, *reach, peer.address)
                 }
                 PeerMatch::CidrGroup { group, except, reach } => {
-                    within(cluster, &prefixes(cluster, group), except, *reach, peer.address)
+                    within(cluster, &prefixes(cluster, group, rule.action), except, *reach, peer.address)
                 }
                 _ => false,
             });
@@ -182,7 +182,7 @@ fn within(
     reached && in_any(prefixes) && !in_any(except)
 }
 
-fn prefixes(cluster: &Cluster, wanted: &CidrGroupMatch) -> Vec<IpNet> {
+fn prefixes(cluster: &Cluster, wanted: &CidrGroupMatch, action: RuleAction) -> Vec<IpNet> {
     let named = cluster.groups.iter().filter(|group| match wanted {
         CidrGroupMatch::Name(name) => group.name == *name,
         CidrGroupMatch::Labels(selector) => {
@@ -191,7 +191,9 @@ fn prefixes(cluster: &Cluster, wanted: &CidrGroupMatch) -> Vec<IpNet> {
             selects(selector, &labels)
         }
     });
-    named.flat_map(|group| group.prefixes.clone()).collect()
+    // What can be read of a refused group closes, and opens nothing.
+    let counts = named.filter(|group| group.whole || action == RuleAction::Deny);
+    counts.flat_map(|group| group.prefixes.clone()).collect()
 }
 
 /// 6.

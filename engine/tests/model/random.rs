@@ -278,6 +278,7 @@ pub(crate) fn group(number: u8, prefixes: Vec<IpNet>, labels: u8) -> CidrGroup {
         name: format!("g{}", number % 4 / 2),
         labels: [("app".to_owned(), app.to_owned())].into(),
         prefixes,
+        whole: !labels.is_multiple_of(4),
         origin: Origin::default(),
     }
 }

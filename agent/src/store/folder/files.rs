@@ -9,16 +9,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use sinew_api::object::folder::{MAX_DEPTH, MAX_FILES, is_hidden, is_object_file};
 use sinew_api::object::{Object, ObjectKind, Origin, Problem, Refused, decode_bytes};
 use sinew_api::yaml;
 
+use super::area;
 use super::index::Documents;
-use super::{area, is_hidden, is_object_file};
-
-/// Levels of folders that are read. Deeper ones are reported and passed over.
-const MAX_DEPTH: usize = 16;
-/// Files that are read: those of 10,000 pods with their endpoints and identities three times over.
-pub(super) const MAX_FILES: usize = 100_000;
 
 /// What tells one content of a file from another without reading it: a hash of device, inode, size and both times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +135,7 @@ pub(super) fn reads_folder(path: &str) -> bool {
 /// Whether this file may hold objects.
 pub(super) fn reads_file(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-    is_object_file(Path::new(name)) && !is_hidden(name) && (folder.is_empty() || reads_folder(folder))
+    is_object_file(name) && (folder.is_empty() || reads_folder(folder))
 }
 
 /// The fingerprint of a file, if it is there.
@@ -204,11 +200,7 @@ fn unreadable(path: &str, message: String) -> Reading {
 }
 
 fn refused(path: &str, origin: Origin, message: String) -> Refused {
-    Refused {
-        name: None,
-        origin: origin.clone(),
-        problems: vec![Problem { path: path.to_owned(), message, origin }],
-    }
+    Refused::new(None, origin.clone(), vec![Problem { path: path.to_owned(), message, origin }])
 }
 
 /// Refuses an object that does not belong where it stands.
@@ -217,7 +209,7 @@ fn admit(path: &str, document: Result<Object, Refused>) -> Result<Object, Refuse
     let origin = super::index::origin(&object).clone();
     let wrong = |field: &str, message: String| {
         let problem = Problem { path: field.to_owned(), message, origin: origin.clone() };
-        Err(Refused { name: Some(object.name()), origin: origin.clone(), problems: vec![problem] })
+        Err(Refused::new(Some(object.name()), origin.clone(), vec![problem]))
     };
     let mut parts = path.split('/');
     let area = parts.next().unwrap_or_default();

@@ -4,7 +4,9 @@
 //!   others are refused and both places are named (policy.md 4).
 //! - A document that can't be read keeps the last good version of what its file held under its name; if not even its
 //!   name can be read, of everything that the file held and now lacks (policy.md 15). Policies that are understood but
-//!   refused pass through: what they keep in force is the engine's business (policy.md 14).
+//!   refused pass through: what they keep in force is the engine's business (policy.md 14). Of a group of CIDRs that was
+//!   never good, what can be read of it comes into force, for deny rules.
+//! - A document of a foreign kind is nobody's: it claims no name and hides none.
 //!
 //! It holds names, places and a hash of each object, not the objects: those of ten thousand endpoints would be 30 MB here
 //! besides what the engine keeps of them. An object is handed on when its file is told; if it is wanted later, because
@@ -18,6 +20,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
 use sinew_api::object::{Object, ObjectName, Origin, Problem, Refused};
+use sinew_api::policy::CidrGroup;
 
 use crate::store::StoreChange;
 
@@ -62,6 +65,8 @@ enum Document {
 struct InForce {
     hash: u64,
     file: Arc<str>,
+    /// Only what remains of a refused document: a last good version, were there one, would stand instead.
+    remains: bool,
 }
 
 /// What follows from the files that were told.
@@ -81,7 +86,7 @@ impl Index {
             let (name, file) = (Arc::new(object.name()), Arc::from(origin(&object).file.as_str()));
             index.dirty.insert(Arc::clone(&name));
             index.held.entry(Arc::clone(&file)).or_default().insert(Arc::clone(&name));
-            let in_force = Some(InForce { hash: hash(&object), file });
+            let in_force = Some(InForce { hash: hash(&object), file, remains: false });
             index.names.insert(Arc::clone(&name), Named { claims: Vec::new(), in_force });
             index.untold.insert(name, object);
         }
@@ -155,6 +160,14 @@ impl Index {
         for name in std::mem::take(&mut self.dirty) {
             match self.wanted(&name) {
                 Wanted::Document(place, hash) => self.enforce(name, place, hash, &mut settled),
+                Wanted::Remains(file, object) => {
+                    let in_force = InForce { hash: hash(&object), file, remains: true };
+                    if self.in_force(&name).is_none_or(|present| present.hash != in_force.hash) {
+                        settled.changes.push(StoreChange::Set(object));
+                    }
+                    self.take(&name);
+                    self.names.entry(name).or_default().in_force = Some(in_force);
+                }
                 Wanted::AsItIs => {
                     self.hold(&name);
                     if let Some(object) = self.untold.remove(&name) {
@@ -189,7 +202,7 @@ impl Index {
             settled.changes.push(StoreChange::Set(Box::new(object)));
         }
         self.take(&name);
-        self.names.entry(name).or_default().in_force = Some(InForce { hash, file: place.0 });
+        self.names.entry(name).or_default().in_force = Some(InForce { hash, file: place.0, remains: false });
     }
 
     /// Notes that a name is in force although no document claims it: its file says when that ends.
@@ -230,7 +243,13 @@ impl Index {
         let first = self.names.get(name).and_then(|named| named.claims.first());
         match first.and_then(|place| Some((place, self.files.get(&place.0)?.get(place.1)?))) {
             Some((place, Document::Good { hash, .. })) => Wanted::Document(place.clone(), *hash),
-            Some((_, Document::Refused(..))) => Wanted::AsItIs,
+            Some((place, Document::Refused(refused, _))) => match &refused.remains {
+                Some(group) if self.in_force(name).is_none_or(|present| present.remains) => {
+                    let object = Object::CidrGroup(CidrGroup::clone(group));
+                    Wanted::Remains(Arc::clone(&place.0), Box::new(object))
+                }
+                _ => Wanted::AsItIs,
+            },
             None => match self.in_force(name) {
                 Some(present) if self.hides(&present.file) => Wanted::AsItIs,
                 _ => Wanted::Nothing,
@@ -240,7 +259,8 @@ impl Index {
 
     /// Whether a file has a document of which not even the name can be read: it may be any that the file held before.
     fn hides(&self, path: &str) -> bool {
-        self.files.get(path).into_iter().flatten().any(|document| document.name().is_none())
+        let mut documents = self.files.get(path).into_iter().flatten();
+        documents.any(|document| matches!(document, Document::Refused(refused, _) if refused.is_unreadable()))
     }
 
     /// Takes a name out of force. True if it was in force.
@@ -280,6 +300,8 @@ impl Document {
 enum Wanted {
     /// The document at this place, with this hash.
     Document(Place, u64),
+    /// What can be read of a refused document in this file.
+    Remains(Arc<str>, Box<Object>),
     /// Whatever is in force.
     AsItIs,
     Nothing,
@@ -319,7 +341,7 @@ fn duplicate(name: &ObjectName, first: &Origin, other: &Origin) -> Refused {
          remove one of them"
     );
     let problem = Problem { path: "metadata.name".into(), message, origin: other.clone() };
-    Refused { name: Some(name.clone()), origin: other.clone(), problems: vec![problem] }
+    Refused::new(Some(name.clone()), other.clone(), vec![problem])
 }
 
 #[cfg(test)]

@@ -114,3 +114,67 @@ fn what_an_earlier_run_kept_comes_back_only_behind_an_unreadable_file() {
     index.set_file("y.yaml", Some(decode_text("y.yaml", &namespace("b", "new"))));
     assert_eq!(settle(&mut index), ["+a=kept", "+b=new"], "c was never told of, so nothing is taken back");
 }
+
+/// Of a Deployment beside a policy.
+const FOREIGN: &str = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n---\n";
+
+#[test]
+fn a_document_of_a_foreign_kind_hides_nothing() {
+    let mut index = Index::default();
+    let both = namespace("a", "red") + &namespace("b", "red") + FOREIGN;
+    assert_eq!(write(&mut index, "x.yaml", &both), ["+a=red", "+b=red"]);
+    assert_eq!(write(&mut index, "x.yaml", &(namespace("a", "red") + FOREIGN)), ["-b"]);
+    let told = index.take_refusals().unwrap();
+    assert!(
+        told.iter().all(|document| document.foreign) && told.len() == 1,
+        "it is told of, as foreign: {told:?}"
+    );
+    // Half of a document may be anything.
+    assert_eq!(write(&mut index, "x.yaml", "apiVersion: apps/v1\n"), [] as [&str; 0]);
+    assert_eq!(write(&mut index, "x.yaml", FOREIGN), ["-a"]);
+}
+
+/// The file of a group with these CIDRs.
+fn group(cidrs: &str) -> Documents {
+    let text = format!(
+        "apiVersion: sinew.io/v1\nkind: SinewCIDRGroup\nmetadata: {{name: bad}}\nspec: {{externalCIDRs: [{cidrs}]}}\n"
+    );
+    decode_text("g.yaml", &text)
+}
+
+/// How many prefixes the group has that was set, and whether that is all of it.
+fn settle_group(index: &mut Index) -> Option<(usize, bool)> {
+    match index.settle().changes.as_slice() {
+        [] => None,
+        [StoreChange::Set(object)] => {
+            let Object::CidrGroup(group) = &**object else { panic!("{object:?}") };
+            Some((group.prefixes.len(), group.whole))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_remains_of_a_group_holds_until_it_is_good() {
+    let mut index = Index::default();
+    index.set_file("g.yaml", Some(group("10.1.0.0/16, 10.0.0.0/33")));
+    assert_eq!(settle_group(&mut index), Some((1, false)));
+    index.set_file("g.yaml", Some(group("10.1.0.0/16, 10.2.0.0/16, 10.0.0.0/33")));
+    assert_eq!(settle_group(&mut index), Some((2, false)), "the rest of a later text takes its place");
+    index.set_file("g.yaml", Some(decode_text("g.yaml", "kind: [")));
+    assert_eq!(settle_group(&mut index), None, "it stays behind an unreadable text");
+    index.set_file("g.yaml", Some(group("10.1.0.0/16")));
+    assert_eq!(settle_group(&mut index), Some((1, true)));
+    index.set_file("g.yaml", Some(group("10.1.0.0/16, 10.2.0.0/16, 10.0.0.0/33")));
+    assert_eq!(settle_group(&mut index), None, "the last good version stands, as a whole");
+    index.set_file("g.yaml", None);
+    assert!(matches!(index.settle().changes.as_slice(), [StoreChange::Removed(_)]));
+}
+
+#[test]
+fn a_group_that_an_earlier_run_kept_stands_behind_a_refused_one() {
+    let kept = group("10.1.0.0/16, 10.2.0.0/16").remove(0).unwrap();
+    let mut index = Index::restored(vec![kept]);
+    index.set_file("g.yaml", Some(group("10.1.0.0/33")));
+    assert_eq!(settle_group(&mut index), Some((2, true)));
+}
