@@ -44,7 +44,7 @@ use crate::netlink::watch::{LinkEvent, LinkWatch};
 use crate::netlink::{Link, Netlink};
 use crate::server::Ask;
 use crate::store::{Batch, Store, StoreChange, StoreWrite};
-use crate::view::View;
+use crate::view::{Part, View};
 use backlog::{Backlog, Done};
 use files::NodeFiles;
 use nodes::{HEARTBEAT, Nodes};
@@ -111,7 +111,7 @@ pub struct Control<S> {
     /// Identities of all nodes' endpoints, by the endpoint's object, and since when an identity is nobody's.
     in_use: BTreeMap<String, Vec<Identity>>,
     idle: BTreeMap<Identity, Instant>,
-    failures: BTreeMap<&'static str, String>,
+    failures: BTreeMap<Part, String>,
     /// Revisions that are asked for and not enforced yet, and when the change that led to each was heard of.
     asked: VecDeque<(u64, Instant)>,
     counted: Arc<Counted>,
@@ -231,7 +231,7 @@ impl<S: Store> Control<S> {
         }
         self.counted.waiting(self.backlog.waiting());
         self.wanted_identities.extend(allocate);
-        self.fail("datapath", self.backlog.failure().map(str::to_owned));
+        self.fail(Part::Datapath, self.backlog.failure().map(str::to_owned));
         self.stale = true;
     }
 
@@ -261,7 +261,7 @@ impl<S: Store> Control<S> {
             self.stale = true;
         }
         if let Some(trouble) = batch.trouble {
-            self.fail("store", Some(trouble).filter(|trouble| !trouble.is_empty()));
+            self.fail(Part::Store, Some(trouble).filter(|trouble| !trouble.is_empty()));
         }
         self.hear(events);
     }
@@ -334,10 +334,10 @@ impl<S: Store> Control<S> {
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the node's addresses cannot be read"),
         }
-        if self.failures.contains_key("devices") {
+        if self.failures.contains_key(&Part::Devices) {
             self.attach_devices().await;
         }
-        self.routes_due |= self.failures.contains_key("routes");
+        self.routes_due |= self.failures.contains_key(&Part::Routes);
     }
 
     /// Relabels that every living node is ready for, or that have waited long enough (policy.md 17).
@@ -387,19 +387,19 @@ impl<S: Store> Control<S> {
     }
 
     /// Notes that something is not as it should be, or that it is again.
-    fn fail(&mut self, part: &'static str, message: Option<String>) {
-        if self.failures.get(part) == message.as_ref() {
+    fn fail(&mut self, part: Part, message: Option<String>) {
+        if self.failures.get(&part) == message.as_ref() {
             return;
         }
         self.stale = true;
         match message {
             Some(message) => {
-                tracing::warn!(part, message, "something is not as it should be");
+                tracing::warn!(part = part.name(), message, "something is not as it should be");
                 self.failures.insert(part, message);
             }
             None => {
-                tracing::info!(part, "it is as it should be again");
-                self.failures.remove(part);
+                tracing::info!(part = part.name(), "it is as it should be again");
+                self.failures.remove(&part);
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
-use sinew_api::object::{Node, Problem};
+use sinew_api::object::{Node, Problem, Refused};
 use sinew_engine::EndpointId;
 use sinew_engine::snapshot::Snapshot;
 
@@ -28,14 +28,111 @@ pub struct View {
     pub nodes: Arc<BTreeMap<String, Node>>,
     /// Digest of the policies that the store holds, as this node reads them.
     pub store_digest: String,
-    /// Documents of the store that can't be read.
+    /// Documents of the store that can't be read, not even their names.
     pub unreadable: Arc<Vec<Problem>>,
+    /// Documents with a name that are no object as they are: of objects other than policies, or of a name that another
+    /// document has.
+    pub refused: Arc<Vec<Refused>>,
+    /// Documents of the store that are of foreign kinds, and nobody's business here.
+    pub foreign: usize,
     /// How the endpoints are wired.
     pub wires: Arc<BTreeMap<EndpointId, Wire>>,
     /// The node's pools.
     pub pools: Vec<PoolFill>,
     /// What is not as it should be, by what it concerns; empty is good.
-    pub failures: BTreeMap<&'static str, String>,
+    pub failures: BTreeMap<Part, String>,
+}
+
+impl View {
+    /// Before anything is known.
+    pub(crate) fn empty() -> Self {
+        Self {
+            snapshot: Arc::default(),
+            enforced: 0,
+            nodes: Arc::default(),
+            store_digest: String::new(),
+            unreadable: Arc::default(),
+            refused: Arc::default(),
+            foreign: 0,
+            wires: Arc::default(),
+            pools: Vec::new(),
+            failures: BTreeMap::new(),
+        }
+    }
+
+    /// Why no CNI ADD can be served now, if that is so.
+    #[must_use]
+    pub fn unavailable(&self) -> Option<String> {
+        unavailable(&self.failures, self.snapshot.synced, &self.pools)
+    }
+}
+
+/// The same before it is in a view: CNI STATUS and `sinew status` say one thing.
+pub(crate) fn unavailable(
+    failures: &BTreeMap<Part, String>,
+    synced: bool,
+    pools: &[PoolFill],
+) -> Option<String> {
+    for part in [Part::Datapath, Part::Store] {
+        if let Some(message) = failures.get(&part) {
+            return Some(format!("{}: {message}", part.name()));
+        }
+    }
+    if !synced {
+        return Some("the first list of objects is not complete yet".into());
+    }
+    let full = pools.iter().find(|pool| pool.is_exhausted())?;
+    Some(format!("no address is free in {}", full.range))
+}
+
+/// A part of the node that is checked, in the order in which they are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// Programs and maps.
+    Datapath,
+    /// The store, as far as it can be read and written.
+    Store,
+    /// The objects in it.
+    Policies,
+    /// Whether pods can be attached.
+    Cni,
+    /// The node's pools.
+    Addresses,
+    /// The underlay's devices.
+    Devices,
+    /// The ways to other nodes' pods.
+    Routes,
+    /// What a restart must find again.
+    State,
+}
+
+impl Part {
+    /// Every part.
+    pub const ALL: [Self; 8] = [
+        Self::Datapath,
+        Self::Store,
+        Self::Policies,
+        Self::Cni,
+        Self::Addresses,
+        Self::Devices,
+        Self::Routes,
+        Self::State,
+    ];
+
+    /// Its name in `sinew status` and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Datapath => "datapath",
+            Self::Store => "store",
+            Self::Policies => "policies",
+            Self::Cni => "cni",
+            Self::Addresses => "addresses",
+            Self::Devices => "devices",
+            Self::Routes => "routes",
+            Self::State => "state",
+        }
+    }
 }
 
 /// How an endpoint is wired.
@@ -66,6 +163,20 @@ pub struct PoolFill {
     pub leased: u64,
     /// Released addresses that rest.
     pub resting: u64,
+}
+
+impl PoolFill {
+    /// Addresses that can be leased now.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.capacity.saturating_sub(self.leased + self.resting)
+    }
+
+    /// Whether none can be.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        self.free() == 0
+    }
 }
 
 /// What doesn't change while the agent runs.

@@ -13,6 +13,7 @@ use crate::netlink::route::{self, Route};
 use crate::netlink::watch::LinkEvent;
 use crate::netlink::{Link, Netlink, NetlinkError};
 use crate::store::Store;
+use crate::view::Part;
 
 impl<S: Store> Control<S> {
     pub(super) async fn hear_link(&mut self, event: &LinkEvent) {
@@ -47,7 +48,7 @@ impl<S: Store> Control<S> {
             self.on_link = on_link;
             self.routes_due = true;
         }
-        self.fail("devices", (!missing.is_empty()).then(|| missing.join("; ")));
+        self.fail(Part::Devices, (!missing.is_empty()).then(|| missing.join("; ")));
     }
 
     async fn attach_device(&mut self, name: &str, on_link: &mut Vec<(u32, IpNet)>) -> Result<(), String> {
@@ -82,7 +83,7 @@ impl<S: Store> Control<S> {
                 self.write_routes(&interfaces, &routes).await
             }
         };
-        self.fail("routes", outcome.err());
+        self.fail(Part::Routes, outcome.err());
     }
 
     async fn sync_overlay_routes(&self, overlay: &Link, mut interfaces: Vec<u32>) -> Result<(), String> {

@@ -26,15 +26,18 @@ impl<S: Store> Control<S> {
             self.digested = (Arc::clone(&snapshot.policies), policy_digest(policies));
         }
         let store_digest = self.digested.1.clone();
-        let nameless = self.refused.iter().filter(|document| document.name.is_none());
+        let nameless = self.refused.iter().filter(|document| document.is_unreadable());
         let unreadable: Arc<Vec<Problem>> =
             Arc::new(nameless.flat_map(|document| document.problems.clone()).collect());
+        let named = self.refused.iter().filter(|document| document.name.is_some());
         let view = View {
             snapshot: Arc::clone(&snapshot),
             enforced: self.enforced,
             nodes: Arc::new(self.nodes.all().clone()),
             store_digest: store_digest.clone(),
             unreadable: Arc::clone(&unreadable),
+            refused: Arc::new(named.cloned().collect()),
+            foreign: self.refused.iter().filter(|document| document.foreign).count(),
             wires: Arc::new(self.wires()),
             pools: self.pools(),
             failures: self.failures.clone(),

@@ -137,7 +137,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
 
     let (steps, step_receiver) = mpsc::channel(STEPS);
     let (asks, ask_receiver) = mpsc::channel(ASKS);
-    let (view, view_receiver) = watch::channel(Arc::new(empty_view()));
+    let (view, view_receiver) = watch::channel(Arc::new(View::empty()));
     let constants = constants(&config, mtu, kernel);
     let counted = Arc::new(Counted::default());
     let (readings, scraped) = (datapath.readings()?, datapath.readings()?);
@@ -342,18 +342,5 @@ fn constants(config: &Config, mtu: Mtu, kernel: String) -> Constants {
         store: config.store.to_string(),
         started: SystemTime::now(),
         kernel,
-    }
-}
-
-fn empty_view() -> View {
-    View {
-        snapshot: Arc::default(),
-        enforced: 0,
-        nodes: Arc::default(),
-        store_digest: String::new(),
-        unreadable: Arc::default(),
-        wires: Arc::default(),
-        pools: Vec::new(),
-        failures: BTreeMap::new(),
     }
 }

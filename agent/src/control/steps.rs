@@ -14,6 +14,7 @@ use crate::cni::{AttachmentKey, Refusal};
 use crate::netlink::Link;
 use crate::netlink::veth::{self, PodLink};
 use crate::store::Store;
+use crate::view::unavailable;
 use sinew_api::identity::Identity;
 
 impl<S: Store> Control<S> {
@@ -103,16 +104,9 @@ impl<S: Store> Control<S> {
     }
 
     fn available(&mut self) -> Result<(), Refusal> {
-        for part in ["datapath", "store"] {
-            if let Some(message) = self.failures.get(part) {
-                return Err(Refusal::NotAvailable(format!("{part}: {message}")));
-            }
-        }
-        if !self.engine.snapshot().synced {
-            return Err(Refusal::NotAvailable("the first list of objects is not complete yet".into()));
-        }
-        match self.pools().iter().find(|pool| pool.leased + pool.resting >= pool.capacity) {
-            Some(pool) => Err(Refusal::NotAvailable(format!("no address is free in {}", pool.range))),
+        let synced = self.engine.snapshot().synced;
+        match unavailable(&self.failures, synced, &self.pools()) {
+            Some(reason) => Err(Refusal::NotAvailable(reason)),
             None => Ok(()),
         }
     }

@@ -18,6 +18,8 @@ pub(super) const METRICS: &[&Description] = &[
     &CONDITION,
     &SYNCED,
     &UNREADABLE,
+    &REFUSED,
+    &FOREIGN,
     &ENDPOINTS,
     &IDENTITIES,
     &POLICIES,
@@ -49,6 +51,16 @@ const UNREADABLE: Description = Description::gauge(
     "sinew_store_unreadable_documents",
     &[],
     "Documents of the store that have no readable name and enforce nothing.",
+);
+const REFUSED: Description = Description::gauge(
+    "sinew_store_refused_documents",
+    &[],
+    "Documents of the store that have a name and are refused: objects other than policies, and duplicates.",
+);
+const FOREIGN: Description = Description::gauge(
+    "sinew_store_foreign_documents",
+    &[],
+    "Documents of the store that are of kinds which are not read here, such as a Deployment; they are passed over.",
 );
 const ENDPOINTS: Description =
     Description::gauge("sinew_endpoints", &["state"], "Endpoints of this node, by state.");
@@ -88,6 +100,8 @@ pub(super) fn families(constants: &Constants, view: &View, now: SystemTime) -> V
         condition(view),
         single(&SYNCED, usize::from(view.snapshot.synced)),
         single(&UNREADABLE, view.unreadable.len()),
+        single(&REFUSED, view.refused.len()),
+        single(&FOREIGN, view.foreign),
         endpoints(view),
         single(&IDENTITIES, view.snapshot.identities.len()),
         policies(view),
@@ -164,12 +178,8 @@ fn agreeing(view: &View, now: SystemTime) -> usize {
 fn pools(view: &View) -> Family {
     let mut family = Family::new(&POOL);
     for pool in &view.pools {
-        let states: BTreeMap<&str, u64> = [
-            ("leased", pool.leased),
-            ("resting", pool.resting),
-            ("free", pool.capacity.saturating_sub(pool.leased + pool.resting)),
-        ]
-        .into();
+        let states: BTreeMap<&str, u64> =
+            [("leased", pool.leased), ("resting", pool.resting), ("free", pool.free())].into();
         for (state, count) in states {
             family.add([&pool.range.to_string(), state], Value::Count(count));
         }

@@ -14,18 +14,21 @@ use sinew_bpf::abi::VERSION as MAP_LAYOUT;
 use tonic::Status;
 
 use super::{AgentService, endpoints, policies};
-use crate::view::{Constants, NODE_SILENCE, View};
+use crate::view::{Constants, NODE_SILENCE, Part, View};
 
-/// Parts that are checked, in the order in which they are shown.
-const PARTS: [(&str, &str); 7] = [
-    ("datapath", "programs and maps are in place"),
-    ("store", "every first list is complete"),
-    ("policies", "every policy is in force"),
-    ("cni", "CNI ADD is served"),
-    ("addresses", "every pool has free addresses"),
-    ("devices", "the underlay's devices have their programs"),
-    ("routes", "other nodes' pods are reached"),
-];
+/// What is so when a part is as it should be.
+fn good(part: Part) -> &'static str {
+    match part {
+        Part::Datapath => "programs and maps are in place",
+        Part::Store => "every first list is complete",
+        Part::Policies => "every policy is in force",
+        Part::Cni => "CNI ADD is served",
+        Part::Addresses => "every pool has free addresses",
+        Part::Devices => "the underlay's devices have their programs",
+        Part::Routes => "other nodes' pods are reached",
+        Part::State => "what a restart needs is on disk",
+    }
+}
 
 impl AgentService {
     /// The whole of it.
@@ -99,40 +102,66 @@ impl AgentService {
 
 /// The parts of the node and how they are.
 pub(crate) fn conditions(view: &View) -> Vec<Condition> {
-    let refused = view.snapshot.policies.values().filter(|policy| !policy.problems.is_empty()).count();
-    let unreadable = view.unreadable.len();
-    PARTS
-        .iter()
-        .map(|(part, good)| {
-            let (state, message) = match (*part, view.failures.get(part)) {
-                // This node's pods reach each other all the same.
-                ("devices" | "routes", Some(failure)) => (State::Warning, failure.clone()),
-                (_, Some(failure)) => (State::Failure, failure.clone()),
-                ("store", None) if !view.snapshot.synced => {
-                    (State::Failure, "the first list of objects is not complete yet".to_owned())
-                }
-                ("policies", None) if unreadable > 0 => (
-                    State::Failure,
-                    format!(
-                        "{unreadable} documents can't be read and enforce nothing: see `sinew policy list`"
-                    ),
-                ),
-                ("policies", None) if refused > 0 => {
-                    (State::Warning, format!("{refused} policies are refused: see `sinew policy list`"))
-                }
-                ("addresses", None) => match view.pools.iter().find(|pool| pool.leased >= pool.capacity) {
-                    // No ADD can be served: that is what `ready` is about.
-                    Some(pool) => (
-                        State::Failure,
-                        format!("no address is free in {}: delete pods, or enlarge --pod-cidr", pool.range),
-                    ),
-                    None => (State::Ok, (*good).to_owned()),
-                },
-                _ => (State::Ok, (*good).to_owned()),
+    let condition = |part: Part| {
+        let (state, message) = match view.failures.get(&part) {
+            // This node's pods reach each other all the same, and what runs runs on.
+            Some(failure) if matches!(part, Part::Devices | Part::Routes | Part::State) => {
+                (State::Warning, failure.clone())
+            }
+            Some(failure) => (State::Failure, failure.clone()),
+            None => found(view, part).unwrap_or_else(|| (State::Ok, good(part).to_owned())),
+        };
+        Condition { name: part.name().to_owned(), state: state.into(), message }
+    };
+    Part::ALL.into_iter().map(condition).collect()
+}
+
+/// What the view says against a part of which no failure was told.
+fn found(view: &View, part: Part) -> Option<(State, String)> {
+    match part {
+        Part::Store if !view.snapshot.synced => {
+            Some((State::Failure, "the first list of objects is not complete yet".into()))
+        }
+        Part::Store if view.foreign > 0 => {
+            let documents = documents(view.foreign);
+            Some((State::Ok, format!("{}; {documents} of foreign kinds passed over", good(part))))
+        }
+        Part::Policies => policies_found(view),
+        Part::Cni => view.unavailable().map(|reason| (State::Failure, reason)),
+        Part::Addresses => {
+            let pool = view.pools.iter().find(|pool| pool.is_exhausted())?;
+            let advice = match pool.resting {
+                0 => "delete pods, or enlarge --pod-cidr".to_owned(),
+                resting => format!("{resting} rest after their release and are free soon"),
             };
-            Condition { name: (*part).to_owned(), state: state.into(), message }
-        })
-        .collect()
+            Some((State::Failure, format!("no address is free in {}: {advice}", pool.range)))
+        }
+        _ => None,
+    }
+}
+
+fn policies_found(view: &View) -> Option<(State, String)> {
+    let policies = view.snapshot.policies.values().filter(|policy| !policy.problems.is_empty()).count();
+    if !view.unreadable.is_empty() {
+        // What each of them held before stays in force, which only the files' authors can compare with what they meant.
+        let documents = documents(view.unreadable.len());
+        let message = format!(
+            "{documents} can't be read; what their files held before, if they did, is in force: see `sinew policy list`"
+        );
+        return Some((State::Failure, message));
+    }
+    let refused = [(policies, "policies"), (view.refused.len(), "other documents")];
+    let refused: Vec<String> = refused
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    (!refused.is_empty())
+        .then(|| (State::Warning, format!("refused: {}: see `sinew policy list`", refused.join(", "))))
+}
+
+fn documents(count: usize) -> String {
+    if count == 1 { "1 document".into() } else { format!("{count} documents") }
 }
 
 /// A node as the others see it.
@@ -173,7 +202,65 @@ pub(super) fn version(constants: &Constants) -> GetVersionResponse {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use sinew_api::object::{Origin, Problem, Refused};
+    use sinew_engine::snapshot::Snapshot;
+
     use super::*;
+    use crate::view::PoolFill;
+
+    /// A node with which all is well.
+    fn well() -> View {
+        View {
+            snapshot: Arc::new(Snapshot { synced: true, ..Snapshot::default() }),
+            pools: vec![PoolFill {
+                range: "10.1.0.0/29".parse().unwrap(),
+                capacity: 5,
+                leased: 3,
+                resting: 1,
+            }],
+            ..View::empty()
+        }
+    }
+
+    /// The parts that are not well, and how they are.
+    fn unwell(view: &View) -> Vec<(String, State)> {
+        let all = conditions(view);
+        assert_eq!(all.len(), Part::ALL.len());
+        let other = all.into_iter().filter(|condition| condition.state() != State::Ok);
+        other.map(|condition| (condition.name.clone(), condition.state())).collect()
+    }
+
+    #[test]
+    fn resting_addresses_are_not_free_and_an_add_needs_one() {
+        let mut view = well();
+        assert_eq!(unwell(&view), []);
+        view.pools[0].resting = 2;
+        assert_eq!(unwell(&view), [("cni".into(), State::Failure), ("addresses".into(), State::Failure)]);
+    }
+
+    #[test]
+    fn what_keeps_an_add_from_being_served_shows_in_cni() {
+        let mut view = well();
+        view.failures.insert(Part::Datapath, "no".into());
+        assert_eq!(unwell(&view), [("datapath".into(), State::Failure), ("cni".into(), State::Failure)]);
+        let mut view = well();
+        view.failures.insert(Part::State, "no".into());
+        assert_eq!(unwell(&view), [("state".into(), State::Warning)]);
+    }
+
+    #[test]
+    fn documents_that_are_refused_show_and_foreign_ones_do_no_harm() {
+        let mut view = well();
+        view.foreign = 3;
+        assert_eq!(unwell(&view), []);
+        view.refused = Arc::new(vec![Refused::new(None, Origin::default(), Vec::new())]);
+        assert_eq!(unwell(&view), [("policies".into(), State::Warning)]);
+        let problem = Problem { path: String::new(), message: "x".into(), origin: Origin::default() };
+        view.unreadable = Arc::new(vec![problem]);
+        assert_eq!(unwell(&view), [("policies".into(), State::Failure)]);
+    }
 
     #[test]
     fn a_silent_node_is_dead_and_one_ahead_of_us_is_alive() {

@@ -1,11 +1,11 @@
 use std::sync::Arc;
 
-use sinew_api::object::{Node, NodeStatus, Origin, Problem, Routing};
+use sinew_api::object::{Node, NodeStatus, Origin, Problem, Refused, Routing};
 use sinew_engine::snapshot::Snapshot;
 use sinew_observer::metrics::{Format, text};
 
 use super::*;
-use crate::view::PoolFill;
+use crate::view::{Part, PoolFill};
 
 fn node(name: &str, heartbeat_ms: u64, digest: &str) -> (String, Node) {
     let status = NodeStatus { heartbeat_ms, policy_digest: digest.into(), ..NodeStatus::default() };
@@ -46,9 +46,11 @@ fn a_node_of_which_not_everything_is_well() {
             message: "no name".into(),
             origin: Origin::default(),
         }]),
+        refused: Arc::new(vec![Refused::new(None, Origin::default(), Vec::new())]),
+        foreign: 2,
         wires: Arc::default(),
         pools: vec![PoolFill { range: "10.1.0.0/29".parse().unwrap(), capacity: 5, leased: 3, resting: 1 }],
-        failures: [("routes", "no route".to_owned())].into(),
+        failures: [(Part::Routes, "no route".to_owned())].into(),
     };
     let text = text(families(&constants, &view, now), Format::OpenMetrics);
     for line in [
@@ -59,6 +61,8 @@ fn a_node_of_which_not_everything_is_well() {
         "sinew_condition{condition=\"policies\",state=\"failure\"} 1",
         "sinew_store_synced 1",
         "sinew_store_unreadable_documents 1",
+        "sinew_store_refused_documents 1",
+        "sinew_store_foreign_documents 2",
         "sinew_endpoints{state=\"ready\"} 0",
         "sinew_policies{state=\"refused\"} 0",
         "sinew_policy_revision{of=\"desired\"} 9",
