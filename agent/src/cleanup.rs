@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 
 use crate::cni::{ledger, server as cni_server};
 use crate::config::{Place, StoreArgument};
-use crate::control::{NUMBERS, POLICIES};
+use crate::control::{NUMBERS, OBJECTS, POLICIES};
 use crate::datapath::folder_of_node;
 use crate::netlink::node::OVERLAY_LINK;
 use crate::netlink::{Netlink, ROUTE_PROTOCOL};
@@ -36,7 +36,7 @@ pub fn cleanup(place: &Place) -> anyhow::Result<Vec<String>> {
     let mut swept = Swept::default();
     runtime.block_on(remove_links(&mut swept));
     swept.folder("programs and maps", &folder_of_node(&place.bpf_root, &place.node_name));
-    for name in [ledger::FOLDER, queue::FOLDER, POLICIES] {
+    for name in [ledger::FOLDER, queue::FOLDER, POLICIES, OBJECTS] {
         swept.folder("state", &place.state_dir.join(name));
     }
     for name in [ledger::RESTING, NUMBERS] {

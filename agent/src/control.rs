@@ -50,7 +50,7 @@ use files::NodeFiles;
 use nodes::{HEARTBEAT, Nodes};
 use report::Told;
 
-pub(crate) use files::{NUMBERS, POLICIES};
+pub(crate) use files::{NUMBERS, OBJECTS, POLICIES};
 
 pub use files::FileError;
 pub use start::{StartError, Started, start};
@@ -238,14 +238,17 @@ impl<S: Store> Control<S> {
     fn hear_store(&mut self, batch: Batch) {
         let mut events = Vec::new();
         for change in batch.changes {
+            self.files.objects.note(&change);
             match change {
                 StoreChange::Set(object) => self.hear_object(*object, &mut events),
                 StoreChange::Removed(name) => self.hear_removed(name, &mut events),
             }
         }
         if batch.synced {
+            self.files.objects.first_list_complete();
             events.push(Event::Synced);
         }
+        self.keep_objects();
         if let Some(refused) = batch.refused {
             for document in refused.iter().filter(|document| !self.refused.contains(document)) {
                 if document.foreign {
@@ -264,6 +267,14 @@ impl<S: Store> Control<S> {
             self.fail(Part::Store, Some(trouble).filter(|trouble| !trouble.is_empty()));
         }
         self.hear(events);
+    }
+
+    /// Writes down what a restart must find again of groups and namespaces.
+    fn keep_objects(&mut self) {
+        if self.files.objects.is_behind() || self.failures.contains_key(&Part::State) {
+            let outcome = self.files.objects.write();
+            self.fail(Part::State, outcome.err().map(|error| error.to_string()));
+        }
     }
 
     fn hear_object(&mut self, object: Object, events: &mut Vec<Event>) {
@@ -324,6 +335,7 @@ impl<S: Store> Control<S> {
         {
             tracing::warn!(%error, "the file of numbers keeps its old lines");
         }
+        self.keep_objects();
         self.finish_relabels();
         match self.netlink.node_addresses().await {
             Ok(addresses) if addresses != self.addresses => {

@@ -5,6 +5,7 @@ pub mod cni;
 pub mod config;
 pub mod control;
 pub mod datapath;
+mod durable;
 pub mod flow;
 pub mod kernel;
 pub mod metrics;

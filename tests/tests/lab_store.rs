@@ -147,3 +147,67 @@ fn an_exhausted_pool_is_an_error_and_a_status() -> Result<()> {
     assert!(shown.contains("no address is free in 10.240.0.0/29"), "{shown}");
     Ok(())
 }
+
+const GROUP: &str = "
+apiVersion: sinew.io/v1
+kind: SinewCIDRGroup
+metadata: {name: clients}
+spec:
+  externalCIDRs: [CIDRS]
+";
+const NOT_FROM_GROUP: &str = "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: not-from-group, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  policyCIDRMatchMode: [pods]
+  ingress: [{fromEntities: [all]}]
+  ingressDeny: [{fromCIDRSet: [{cidrGroupRef: clients}]}]
+";
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_refused_group_goes_on_closing_over_a_restart() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let client = node.pod("client", &[])?;
+    let server = node.pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[])?;
+    let to = server.address(Family::V4);
+    let from = format!("{}/32", client.address(Family::V4));
+    let group = |cidrs: &str| GROUP.replace("CIDRS", cidrs);
+    lab.apply("group", &group(&from))?;
+    lab.apply("not-from-group", NOT_FROM_GROUP)?;
+    assert!(client.tcp(to, TCP)?.dropped());
+    // Nothing of it names the client any more, and it is refused: the last good version holds.
+    lab.store().write("group", &group("203.0.113.0/24, 10.0.0.0/33"))?;
+    pause(Duration::from_millis(500))?;
+    assert!(client.tcp(to, TCP)?.dropped());
+    node.restart_agent()?;
+    lab.store().write("unrelated", CLOSED.replace("app: server", "app: nobody").as_str())?;
+    pause(Duration::from_secs(1))?;
+    assert!(client.tcp(to, TCP)?.dropped(), "a refused group is forgotten over a restart");
+    // Mended, it says what it says.
+    lab.store().write("group", &group("203.0.113.0/24"))?;
+    wait_until("the client is let in", Duration::from_secs(5), || Ok(client.tcp(to, TCP)?.answered()))
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_deployment_beside_a_policy_does_no_harm() -> Result<()> {
+    const DEPLOYMENT: &str = "\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n";
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let client = lab.node("a").pod("client", &[])?;
+    let server = lab.node("a").pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[])?;
+    let to = server.address(Family::V4);
+    lab.apply("closed", &format!("{CLOSED}{DEPLOYMENT}"))?;
+    assert!(client.tcp(to, TCP)?.dropped());
+    let status = lab.node("a").sinew(&["status"])?;
+    let shown = String::from_utf8_lossy(&status.stdout);
+    assert!(status.status.success() && shown.contains("1 document of foreign kinds"), "{shown}");
+    // What is taken out of the file is taken out of force.
+    lab.store().write("closed", DEPLOYMENT.trim_start_matches("\n---\n"))?;
+    wait_until("the policy is gone", Duration::from_secs(5), || Ok(client.tcp(to, TCP)?.answered()))
+}

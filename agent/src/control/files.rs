@@ -1,17 +1,26 @@
-//! What the engine must find again after a restart: numbers that it gave out, and the last valid version of each policy.
+//! What must be found again after a restart: numbers that the engine gave out, the last valid version of each policy, and
+//! that of the objects which policies lean on.
 //!
 //! `numbers.jsonl` is appended to, a line a number; a last line that a power cut left incomplete is dropped, nothing had
-//! used it. It starts anew with what the engine still remembers when it has many more lines than that. `policies/` has a file a policy, synced, since a refused edit must not open anything after a power cut either
-//! (policy.md 14).
+//! used it, and so is what a write that failed left of its line. It starts anew with what the engine still remembers when
+//! it has many more lines than that. `policies/` has a file a policy, synced, since a refused edit must not open anything
+//! after a power cut either (policy.md 14); [`kept`] has the other objects.
+
+mod kept;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use sinew_api::object::PolicyName;
+use sinew_api::object::{Object, PolicyName};
 use sinew_api::policy::Policy;
 use sinew_engine::Record;
+
+use crate::durable;
+pub(super) use kept::KeptObjects;
+pub(crate) use kept::OBJECTS;
 
 /// Name of the file of numbers.
 pub(crate) const NUMBERS: &str = "numbers.jsonl";
@@ -35,9 +44,15 @@ pub struct FileError {
 pub(super) struct NodeFiles {
     state_dir: PathBuf,
     numbers: File,
+    /// Bytes of the file that are whole lines.
+    whole: u64,
+    /// Whether something else may stand behind them, of a write that failed.
+    torn: bool,
     /// Lines of the file, and those that it started with.
     lines: usize,
     began_with: usize,
+    /// Objects that policies lean on.
+    pub(super) objects: KeptObjects,
 }
 
 /// What they held at start.
@@ -47,6 +62,8 @@ pub(super) struct Remembered {
     pub(super) numbers: Vec<Record>,
     /// Last valid policies.
     pub(super) policies: Vec<Policy>,
+    /// Last valid objects of other kinds.
+    pub(super) objects: Vec<Object>,
 }
 
 impl NodeFiles {
@@ -77,8 +94,17 @@ impl NodeFiles {
             .into_values()
             .collect();
         let (lines, began_with) = (numbers.len(), numbers.len());
-        let files = Self { state_dir: state_dir.into(), numbers: file, lines, began_with };
-        Ok((files, Remembered { numbers, policies }))
+        let (kept, objects) = KeptObjects::open(state_dir)?;
+        let files = Self {
+            state_dir: state_dir.into(),
+            numbers: file,
+            whole: whole as u64,
+            torn: false,
+            lines,
+            began_with,
+            objects: kept,
+        };
+        Ok((files, Remembered { numbers, policies, objects }))
     }
 
     /// Appends a number.
@@ -88,10 +114,31 @@ impl NodeFiles {
     pub(super) fn remember(&mut self, record: &Record) -> Result<(), FileError> {
         let mut line = serde_json::to_vec(record).expect("a number and its meaning are plain JSON");
         line.push(b'\n');
-        self.lines += 1;
-        self.numbers
-            .write_all(&line)
-            .map_err(|source| FileError { path: self.state_dir.join(NUMBERS), source })
+        let outcome = self.mend().and_then(|()| self.numbers.write_all(&line));
+        match outcome {
+            Ok(()) => {
+                self.whole += line.len() as u64;
+                self.lines += 1;
+                Ok(())
+            }
+            Err(source) => {
+                // Half a line with another one behind it would keep every later agent from starting.
+                self.torn = true;
+                if let Err(error) = self.mend() {
+                    tracing::warn!(%error, "half a number stays behind, and is cut off before the next one");
+                }
+                Err(FileError { path: self.state_dir.join(NUMBERS), source })
+            }
+        }
+    }
+
+    /// Cuts off what a write that failed left.
+    fn mend(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.numbers.set_len(self.whole)?;
+            self.torn = false;
+        }
+        Ok(())
     }
 
     /// Whether the file of numbers may have many lines that mean nothing any more.
@@ -103,7 +150,7 @@ impl NodeFiles {
     /// new one is on disk.
     ///
     /// # Errors
-    /// [`FileError`]; the old file is appended to as before.
+    /// [`FileError`]; whichever of the two files stands there is appended to.
     pub(super) fn start_anew(&mut self, records: &[Record]) -> Result<(), FileError> {
         // Not at once again, whatever comes of it.
         self.began_with = self.lines;
@@ -116,10 +163,23 @@ impl NodeFiles {
             serde_json::to_writer(&mut text, record).expect("a number and its meaning are plain JSON");
             text.push(b'\n');
         }
-        let outcome = write_synced(&path, &text).and_then(|()| OpenOptions::new().append(true).open(&path));
-        self.numbers = outcome.map_err(|source| FileError { path, source })?;
-        (self.lines, self.began_with) = (records.len(), records.len());
-        Ok(())
+        match durable::replace(&path, &text) {
+            Ok(file) => {
+                (self.numbers, self.whole, self.torn) = (file, text.len() as u64, false);
+                (self.lines, self.began_with) = (records.len(), records.len());
+                Ok(())
+            }
+            Err(source) => {
+                // When all that failed is to make sure of the new name, the new file stands there.
+                let inode = |file: &File| file.metadata().map(|metadata| metadata.ino()).ok();
+                let there = OpenOptions::new().append(true).open(&path).ok();
+                if let Some(file) = there.filter(|file| inode(file) != inode(&self.numbers)) {
+                    (self.numbers, self.whole, self.torn) = (file, text.len() as u64, false);
+                    self.lines = records.len();
+                }
+                Err(FileError { path, source })
+            }
+        }
     }
 
     /// Keeps a valid version of a policy.
@@ -129,7 +189,7 @@ impl NodeFiles {
     pub(super) fn keep_policy(&self, policy: &Policy) -> Result<(), FileError> {
         let path = self.policy_path(&policy.name);
         let text = serde_json::to_vec(policy).expect("a policy is plain JSON");
-        write_synced(&path, &text).map_err(|source| FileError { path, source })
+        durable::replace(&path, &text).map(drop).map_err(|source| FileError { path, source })
     }
 
     /// Forgets a policy.
@@ -138,10 +198,7 @@ impl NodeFiles {
     /// [`FileError`].
     pub(super) fn forget_policy(&self, name: &PolicyName) -> Result<(), FileError> {
         let path = self.policy_path(name);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FileError { path, source }),
-            _ => Ok(()),
-        }
+        durable::remove(&path).map_err(|source| FileError { path, source })
     }
 
     fn policy_path(&self, name: &PolicyName) -> PathBuf {
@@ -172,14 +229,6 @@ fn read_policies(folder: &Path) -> io::Result<BTreeMap<PathBuf, Policy>> {
     Ok(policies)
 }
 
-fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(content)?;
-    file.sync_data()?;
-    fs::rename(&temporary, path)
-}
-
 #[cfg(test)]
 mod tests {
     use sinew_api::object::{Object, decode_text};
@@ -202,6 +251,24 @@ mod tests {
         files.remember(&Record::Cookie(2, Cause::Init)).unwrap();
         let (_, remembered) = NodeFiles::open(folder.path()).unwrap();
         assert_eq!(remembered.numbers.len(), 2);
+    }
+
+    #[test]
+    fn a_number_that_was_written_by_half_is_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut files, _) = NodeFiles::open(folder.path()).unwrap();
+        let path = folder.path().join(NUMBERS);
+        files.remember(&Record::Cookie(1, Cause::LocalHost)).unwrap();
+        // As a full disk leaves it: half of the line, and an error. Nothing can be written through this handle.
+        let writable = std::mem::replace(&mut files.numbers, File::open(&path).unwrap());
+        let mut text = fs::read(&path).unwrap();
+        text.extend(b"{\"cookie\":[2");
+        fs::write(&path, &text).unwrap();
+        files.remember(&Record::Cookie(2, Cause::Init)).unwrap_err();
+        files.numbers = writable;
+        files.remember(&Record::Cookie(2, Cause::Init)).unwrap();
+        let (_, remembered) = NodeFiles::open(folder.path()).unwrap();
+        assert_eq!(remembered.numbers, [Record::Cookie(1, Cause::LocalHost), Record::Cookie(2, Cause::Init)]);
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub struct Started {
     pub constants: Constants,
     /// The event rings.
     pub rings: Option<EventRings>,
-    /// The datapath's counters, for metrics.
+    /// Handles on the datapath's tables, for the services.
     pub readings: Readings,
     /// The same, for metrics.
     pub scraped: Readings,
@@ -119,13 +119,13 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
     let overlay = prepare_overlay(&netlink, &config, mtu).await?;
 
     let (mut files, remembered) = NodeFiles::open(&config.place.state_dir)?;
-    let Remembered { numbers, policies } = remembered;
+    let Remembered { numbers, policies, objects } = remembered;
     let ledger = Ledger::open(&config.place.state_dir, &config.node.pod_cidrs, LAST_ENDPOINT, since_1970())?;
     let StoreArgument::Folder(path) = &config.store;
     let store = FolderStore::open(FolderConfig {
         path: path.clone(),
         node: config.place.node_name.clone(),
-        kept: policies.iter().cloned().map(Object::Policy).collect(),
+        kept: policies.iter().cloned().map(Object::Policy).chain(objects).collect(),
     })?;
     let own = own_node(&config, store.node_number());
 

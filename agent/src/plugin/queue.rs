@@ -3,14 +3,14 @@
 //! A file is complete or absent (temporary name, fsync, rename). Its name is `<container id>:<ifname>.json`
 //! (neither part can hold a colon, so two attachments never share a file); readers trust the content, not the name. Neighbours: the plugin writes, the agent reads at start, before it serves an ADD.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process;
 
 use sinew_api::cni::Request;
 
 use super::PluginError;
+use crate::durable;
 
 /// The folder of queued DELs under an agent's state directory.
 pub const FOLDER: &str = "cni-queue";
@@ -46,14 +46,7 @@ fn write(path: &Path, container_id: &str, ifname: &str) -> io::Result<()> {
     let folder = path.parent().expect("the path of a queued DEL has a folder");
     fs::create_dir_all(folder)?;
     let request = Request::Del { container_id: container_id.to_owned(), ifname: ifname.to_owned() };
-    let line = serde_json::to_vec(&request)?;
-    // Readers take *.json only; the process id keeps two plugins from writing one temporary file.
-    let temporary = path.with_extension(format!("{}.tmp", process::id()));
-    let mut file = File::create(&temporary)?;
-    file.write_all(&line)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    // The rename itself must outlive a power cut too.
-    File::open(folder)?.sync_all()
+    let mut line = serde_json::to_vec(&request)?;
+    line.push(b'\n');
+    durable::replace(path, &line).map(drop)
 }
