@@ -208,7 +208,6 @@ pub(crate) fn endpoint_state(state: EndpointState) -> &'static str {
         EndpointState::Ready => "ready",
         EndpointState::Restored => "restored",
         EndpointState::Terminating => "terminating",
-        EndpointState::Failed => "failed",
     }
 }
 

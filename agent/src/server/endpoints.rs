@@ -97,10 +97,20 @@ pub(crate) fn state(view: &View, id: EndpointId) -> EndpointState {
     match endpoint {
         _ if endpoint.pod.as_ref().is_some_and(|pod| pod.terminating) => EndpointState::Terminating,
         EndpointView { table: None, created, .. } if created.found.is_some() => EndpointState::Restored,
+        EndpointView { identity: Identity::INIT, .. } if has_labels(view, endpoint) => {
+            EndpointState::WaitingForIdentity
+        }
         EndpointView { identity: Identity::INIT, .. } => EndpointState::WaitingForLabels,
         EndpointView { table: None, .. } => EndpointState::WaitingForTable,
         _ => EndpointState::Ready,
     }
+}
+
+/// Whether it is known which labels an endpoint has: its pod's, or those of CNI where there is no pod. The engine asks
+/// for their number once the first lists are complete.
+fn has_labels(view: &View, endpoint: &EndpointView) -> bool {
+    let known = endpoint.pod.is_some() || endpoint.created.pod_name.is_empty();
+    known && view.snapshot.synced
 }
 
 fn answer(
@@ -212,5 +222,56 @@ pub(super) fn protocol_name(number: u8) -> &'static str {
         58 => "ICMPv6",
         132 => "SCTP",
         _ => "ANY",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use sinew_api::object::{Object, decode_text};
+    use sinew_engine::LocalEndpoint;
+    use sinew_engine::snapshot::Snapshot;
+
+    use super::*;
+
+    /// The state of an endpoint of `init` with this pod, whose object says this, or none.
+    fn state_of_init(pod_name: &str, pod: Option<&str>, synced: bool) -> EndpointState {
+        let pod = pod.map(|text| match decode_text("pod.yaml", text).remove(0) {
+            Ok(Object::Pod(pod)) => Arc::new(pod),
+            other => panic!("{other:?}"),
+        });
+        let created = LocalEndpoint {
+            id: EndpointId(1),
+            container_id: "c".into(),
+            ifname: "eth0".into(),
+            pod_namespace: "default".into(),
+            pod_name: pod_name.into(),
+            labels: BTreeMap::new(),
+            addresses: Vec::new(),
+            found: None,
+        };
+        let endpoint = EndpointView {
+            created,
+            pod,
+            identity: Identity::INIT,
+            labels: Arc::new(Labels::reserved("init")),
+            moving_to: None,
+            enforcement: Default::default(),
+            table: None,
+        };
+        let endpoints = Arc::new(BTreeMap::from([(EndpointId(1), endpoint)]));
+        let snapshot = Arc::new(Snapshot { synced, endpoints, ..Snapshot::default() });
+        state(&View { snapshot, ..View::empty() }, EndpointId(1))
+    }
+
+    #[test]
+    fn a_pod_whose_labels_are_known_waits_for_their_number() {
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\n";
+        assert_eq!(state_of_init("web", None, true), EndpointState::WaitingForLabels);
+        assert_eq!(state_of_init("web", Some(pod), true), EndpointState::WaitingForIdentity);
+        assert_eq!(state_of_init("", None, true), EndpointState::WaitingForIdentity);
+        assert_eq!(state_of_init("web", Some(pod), false), EndpointState::WaitingForLabels);
     }
 }

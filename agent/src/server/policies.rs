@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use sinew_api::object::{PolicyName, Problem};
+use sinew_api::object::{ObjectKind, ObjectName, PolicyName, Problem, Refused};
 use sinew_api::policy::{Policy, Rule, RuleAction};
 use sinew_api::proto::agent::{
     GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse, Policy as Answer, PolicyState,
-    Problem as ProblemAnswer, Rule as RuleAnswer, RuleRef,
+    Problem as ProblemAnswer, RefusedDocument, Rule as RuleAnswer, RuleRef,
 };
 use sinew_api::proto::flow::TrafficDirection;
 use sinew_engine::explain::rule_text;
@@ -29,6 +29,8 @@ impl AgentService {
     ) -> Result<ListPoliciesResponse, Status> {
         let hits = self.ask(Ask::RuleHits).await?.map_err(|error| Status::internal(error.to_string()))?;
         let view = self.view();
+        let hits = hits_by_rule(&view, &hits);
+        let enforcing = Enforcing::of(&view);
         let selects = |policy: &PolicyView| {
             request.endpoint.is_empty()
                 || policy
@@ -43,14 +45,12 @@ impl AgentService {
             .iter()
             .filter(|(name, _)| request.namespace.is_empty() || name.namespace == request.namespace)
             .filter(|(_, policy)| selects(policy))
-            .map(|(name, policy)| answer(&view, name, policy, &hits))
+            .map(|(name, policy)| answer(&view, name, policy, hits.get(name), enforcing))
             .collect();
-        let unreadable = if request.namespace.is_empty() && request.endpoint.is_empty() {
-            view.unreadable.iter().map(problem).collect()
-        } else {
-            Vec::new()
-        };
-        Ok(ListPoliciesResponse { policies, unreadable })
+        let all = request.namespace.is_empty() && request.endpoint.is_empty();
+        let unreadable = view.unreadable.iter().filter(|_| all).map(problem).collect();
+        let refused = view.refused.iter().filter(|_| all).map(refused).collect();
+        Ok(ListPoliciesResponse { policies, unreadable, refused })
     }
 
     /// One, by a name that is as long as it needs to be.
@@ -58,7 +58,9 @@ impl AgentService {
         let hits = self.ask(Ask::RuleHits).await?.map_err(|error| Status::internal(error.to_string()))?;
         let view = self.view();
         let (full, policy) = find(&view, name)?;
-        Ok(GetPolicyResponse { policy: Some(answer(&view, full, policy, &hits)) })
+        let hits = hits_by_rule(&view, &hits);
+        let answer = answer(&view, full, policy, hits.get(full), Enforcing::of(&view));
+        Ok(GetPolicyResponse { policy: Some(answer) })
     }
 }
 
@@ -100,19 +102,64 @@ pub(super) fn problem(problem: &Problem) -> ProblemAnswer {
     }
 }
 
-fn answer(view: &View, name: &PolicyName, policy: &PolicyView, hits: &BTreeMap<u32, RuleHits>) -> Answer {
-    let now = SystemTime::now();
-    let live: Vec<_> = view.nodes.values().filter(|node| is_alive(node, now)).collect();
-    let enforcing = live.iter().filter(|node| node.status.policy_digest == view.store_digest).count();
-    let by_path: BTreeMap<&str, RuleHits> = view
-        .snapshot
-        .causes
-        .iter()
-        .filter_map(|(cookie, cause)| match cause {
-            Cause::Rule { policy, path } if policy == name => Some((path.as_str(), *hits.get(cookie)?)),
-            _ => None,
-        })
-        .collect();
+/// Judgements of one policy, by the paths of its rules.
+type HitsByPath<'a> = BTreeMap<&'a str, RuleHits>;
+
+/// Judgements by policy and path: one walk over the cookies for all policies of an answer.
+fn hits_by_rule<'a>(
+    view: &'a View,
+    hits: &BTreeMap<u32, RuleHits>,
+) -> BTreeMap<&'a PolicyName, HitsByPath<'a>> {
+    let mut by_rule: BTreeMap<&PolicyName, HitsByPath<'_>> = BTreeMap::new();
+    for (cookie, hits) in hits {
+        if let Some(Cause::Rule { policy, path }) = view.snapshot.causes.get(cookie) {
+            by_rule.entry(policy).or_default().insert(path.as_str(), *hits);
+        }
+    }
+    by_rule
+}
+
+/// How many of the living nodes enforce what this one's store holds.
+#[derive(Clone, Copy)]
+struct Enforcing {
+    live: usize,
+    enforcing: usize,
+}
+
+impl Enforcing {
+    fn of(view: &View) -> Self {
+        let now = SystemTime::now();
+        let live: Vec<_> = view.nodes.values().filter(|node| is_alive(node, now)).collect();
+        let enforcing = live.iter().filter(|node| node.status.policy_digest == view.store_digest).count();
+        Self { live: live.len(), enforcing }
+    }
+}
+
+/// A document with a name that is refused, on the wire.
+fn refused(document: &Refused) -> RefusedDocument {
+    RefusedDocument {
+        name: document.name.as_ref().map(written_name).unwrap_or_default(),
+        problems: document.problems.iter().map(problem).collect(),
+    }
+}
+
+/// An object's name as people write it: a policy's as everywhere, others by their kinds.
+pub(super) fn written_name(name: &ObjectName) -> String {
+    match name.kind {
+        ObjectKind::Policy(kind) => {
+            PolicyName { kind, namespace: name.namespace.clone(), name: name.name.clone() }.to_string()
+        }
+        _ => name.to_string(),
+    }
+}
+
+fn answer(
+    view: &View,
+    name: &PolicyName,
+    policy: &PolicyView,
+    hits: Option<&HitsByPath<'_>>,
+    nodes: Enforcing,
+) -> Answer {
     let running = &policy.running;
     let selected = policy.selected.iter().filter_map(|id| view.snapshot.endpoints.get(id));
     Answer {
@@ -131,11 +178,11 @@ fn answer(view: &View, name: &PolicyName, policy: &PolicyView, hits: &BTreeMap<u
                 matched_peers: policy.matched.get(&rule.path).copied().flatten().unwrap_or(0) as u32,
                 any_peer: policy.matched.get(&rule.path).is_some_and(Option::is_none),
                 text: rule_text(rule, engine_direction(direction)),
-                ..hit(by_path.get(rule.path.as_str()))
+                ..hit(hits.and_then(|hits| hits.get(rule.path.as_str())))
             })
             .collect(),
-        nodes_enforcing: enforcing as u32,
-        nodes_live: live.len() as u32,
+        nodes_enforcing: nodes.enforcing as u32,
+        nodes_live: nodes.live as u32,
         file: policy.policy.origin.file.clone(),
         line: policy.policy.origin.line,
         uid: policy.policy.uid.clone(),

@@ -47,7 +47,8 @@ pub(super) fn progress(
 fn answer(view: &View, own: &str, name: &str, generation: u64) -> WaitPolicyResponse {
     let now = SystemTime::now();
     let wanted = view.snapshot.policies.iter().find(|(full, _)| full.to_string() == name);
-    let here = wanted.is_none_or(|(_, policy)| policy.policy.generation >= generation || generation == 0)
+    // A generation is a hash of the content: another one is neither older nor newer.
+    let here = wanted.is_none_or(|(_, policy)| generation == 0 || policy.policy.generation == generation)
         && view.enforced >= view.snapshot.revision;
     // Of the other nodes only a digest of everything is known.
     let behind: Vec<String> = view
@@ -69,18 +70,128 @@ fn answer(view: &View, own: &str, name: &str, generation: u64) -> WaitPolicyResp
             behind: if node.name == own { behind.clone() } else { Vec::new() },
         })
         .collect();
-    let refused = view
-        .snapshot
-        .policies
-        .iter()
-        .filter(|(full, policy)| !policy.problems.is_empty() && (name.is_empty() || full.to_string() == name))
-        .map(|(full, _)| full.to_string())
-        .collect();
     let live = nodes.iter().filter(|node| node.alive);
     WaitPolicyResponse {
         enforced: here && live.clone().count() > 0 && live.into_iter().all(|node| node.enforced),
         nodes,
         revision: view.enforced,
-        refused,
+        refused: refused(view, name),
+    }
+}
+
+/// What will never be enforced of all objects, or of one policy: refused policies, refused documents with a name, and
+/// documents without one by their places. For one policy those of its own file count, since it may be one of them.
+fn refused(view: &View, name: &str) -> Vec<String> {
+    let meant = |other: &str| name.is_empty() || other == name;
+    let policies = view.snapshot.policies.iter();
+    let file = policies
+        .clone()
+        .find(|(full, _)| full.to_string() == name)
+        .map(|(_, policy)| policy.policy.origin.file.as_str());
+    let policies = policies
+        .filter(|(_, policy)| !policy.problems.is_empty())
+        .map(|(full, _)| full.to_string())
+        .filter(|full| meant(full));
+    let documents = view.refused.iter().filter_map(|document| {
+        let name = document.name.as_ref().map(policies::written_name)?;
+        meant(&name).then(|| format!("{name} in {}", document.origin))
+    });
+    let unreadable = view
+        .unreadable
+        .iter()
+        .filter(|problem| name.is_empty() || Some(problem.origin.file.as_str()) == file)
+        .map(|problem| problem.origin.to_string());
+    policies.chain(documents).chain(unreadable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sinew_api::object::{
+        CidrGroupKind, Node, NodeStatus, Object, ObjectKind, ObjectName, Origin, Problem, Refused, Routing,
+        decode_text,
+    };
+    use sinew_engine::snapshot::{PolicyState, PolicyView, Snapshot};
+
+    use super::*;
+
+    /// A node with one policy, `snp/default/web`, that it enforces.
+    fn view() -> View {
+        let text = "apiVersion: sinew.io/v1\nkind: SinewNetworkPolicy\nmetadata: {name: web}\n\
+                    spec: {endpointSelector: {}, ingress: [{fromEntities: [all]}]}\n";
+        let Ok(Object::Policy(policy)) = decode_text("web.yaml", text).remove(0) else {
+            panic!("it is valid")
+        };
+        let name = policy.name.clone();
+        let policy = Arc::new(policy);
+        let policy = PolicyView {
+            policy: Arc::clone(&policy),
+            running: policy,
+            state: PolicyState::Enforced,
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            selected: Vec::new(),
+            matched: BTreeMap::new(),
+            revision: 1,
+        };
+        let node = Node {
+            name: "a".into(),
+            cluster: "default".into(),
+            id: 1,
+            addresses: Vec::new(),
+            pod_cidrs: Vec::new(),
+            routing: Routing::Native,
+            // Ahead of every clock.
+            status: NodeStatus { heartbeat_ms: 1 << 50, policy_digest: "x".into(), ..NodeStatus::default() },
+            origin: Origin::default(),
+        };
+        let policies = Arc::new(BTreeMap::from([(name, policy)]));
+        View {
+            snapshot: Arc::new(Snapshot { revision: 1, synced: true, policies, ..Snapshot::default() }),
+            enforced: 1,
+            nodes: Arc::new(BTreeMap::from([("a".into(), node)])),
+            store_digest: "x".into(),
+            ..View::empty()
+        }
+    }
+
+    const WEB: &str = "snp/default/web";
+
+    #[test]
+    fn a_generation_is_waited_for_as_it_is() {
+        let view = view();
+        let generation = view.snapshot.policies.values().next().unwrap().policy.generation;
+        for (wanted, enforced) in
+            [(0, true), (generation, true), (generation - 1, false), (generation + 1, false)]
+        {
+            assert_eq!(answer(&view, "a", WEB, wanted).enforced, enforced, "{wanted} of {generation}");
+        }
+    }
+
+    #[test]
+    fn documents_that_are_refused_will_never_be_enforced() {
+        let mut view = view();
+        assert_eq!(answer(&view, "a", "", 0).refused, [] as [&str; 0]);
+        let at = |file: &str| Origin { file: file.into(), line: 3 };
+        let problem = |file: &str| Problem { path: String::new(), message: "x".into(), origin: at(file) };
+        view.unreadable = Arc::new(vec![problem("other.yaml"), problem("web.yaml")]);
+        let group = ObjectName {
+            kind: ObjectKind::CidrGroup(CidrGroupKind::Sinew),
+            namespace: String::new(),
+            name: "g".into(),
+        };
+        let web = view.snapshot.policies.keys().next().unwrap().clone();
+        let kind = ObjectKind::Policy(web.kind);
+        let duplicate = ObjectName { kind, namespace: web.namespace, name: web.name };
+        view.refused = Arc::new(vec![
+            Refused::new(Some(group), at("g.yaml"), vec![problem("g.yaml")]),
+            Refused::new(Some(duplicate), at("x.yaml"), vec![problem("x.yaml")]),
+        ]);
+        assert_eq!(
+            answer(&view, "a", "", 0).refused,
+            ["SinewCIDRGroup/g in g.yaml:3", "snp/default/web in x.yaml:3", "other.yaml:3", "web.yaml:3"]
+        );
+        assert_eq!(answer(&view, "a", WEB, 0).refused, ["snp/default/web in x.yaml:3", "web.yaml:3"]);
     }
 }

@@ -644,6 +644,20 @@ pub struct ListPoliciesResponse {
     /// Documents whose name could not be read: file, line and what is wrong.
     #[prost(message, repeated, tag = "2")]
     pub unreadable: ::prost::alloc::vec::Vec<Problem>,
+    /// Documents with a name that are no object as they are: groups, pods and namespaces with errors, and those of a name
+    /// that another document has. Policies with errors are among the policies.
+    #[prost(message, repeated, tag = "3")]
+    pub refused: ::prost::alloc::vec::Vec<RefusedDocument>,
+}
+/// A document with a name that is refused.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RefusedDocument {
+    /// Such as `SinewCIDRGroup/offices`, or a policy's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Why, with file and line.
+    #[prost(message, repeated, tag = "2")]
+    pub problems: ::prost::alloc::vec::Vec<Problem>,
 }
 /// Which policy.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -665,7 +679,7 @@ pub struct WaitPolicyRequest {
     /// A policy, by name; empty for every object of the store.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
-    /// At least this generation of it; 0 for the newest in the store.
+    /// This generation of it, a hash of its content; 0 for the one in the store.
     #[prost(uint64, tag = "2")]
     pub generation: u64,
 }
@@ -681,7 +695,7 @@ pub struct WaitPolicyResponse {
     /// Revision of the answering node that holds it.
     #[prost(uint64, tag = "3")]
     pub revision: u64,
-    /// Objects that are refused and will therefore never be enforced.
+    /// Objects that are refused and will therefore never be enforced, by name; documents without a readable name by place.
     #[prost(string, repeated, tag = "4")]
     pub refused: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
@@ -1131,7 +1145,7 @@ pub struct GetVersionResponse {
     #[prost(string, tag = "4")]
     pub kernel: ::prost::alloc::string::String,
 }
-/// Where an endpoint stands in its life.
+/// Where an endpoint stands in its life. One that could not be made is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum EndpointState {
@@ -1149,8 +1163,6 @@ pub enum EndpointState {
     Restored = 5,
     /// Its pod ends; policy and address hold until CNI DEL.
     Terminating = 6,
-    /// Could not be made; the message says why.
-    Failed = 7,
 }
 impl EndpointState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1166,7 +1178,6 @@ impl EndpointState {
             Self::Ready => "READY",
             Self::Restored => "RESTORED",
             Self::Terminating => "TERMINATING",
-            Self::Failed => "FAILED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1179,7 +1190,6 @@ impl EndpointState {
             "READY" => Some(Self::Ready),
             "RESTORED" => Some(Self::Restored),
             "TERMINATING" => Some(Self::Terminating),
-            "FAILED" => Some(Self::Failed),
             _ => None,
         }
     }

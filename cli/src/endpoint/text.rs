@@ -167,7 +167,6 @@ fn mode_tone(mode: EnforcementMode) -> Tone {
 fn state_cell(state: EndpointState) -> Cell {
     let tone = match state {
         EndpointState::Ready => Tone::Good,
-        EndpointState::Failed => Tone::Bad,
         _ => Tone::Odd,
     };
     Cell::toned(tone, status::endpoint_state(state))

@@ -27,6 +27,10 @@ pub(super) fn list(answer: &ListPoliciesResponse, paint: Paint) -> String {
     for policy in &answer.policies {
         text.push_str(&problems(policy, paint));
     }
+    for document in &answer.refused {
+        text.push_str(&format!("\n{} {}\n", paint.tone(Tone::Bad, "REFUSED"), document.name));
+        document.problems.iter().for_each(|problem| text.push_str(&problem_line(problem)));
+    }
     for problem in &answer.unreadable {
         let place = file_place(&problem.file, problem.line);
         text.push_str(&format!("\n{} {place}: {}\n", paint.tone(Tone::Bad, "UNREADABLE"), problem.message));
@@ -156,7 +160,7 @@ mod tests {
     use std::time::Duration;
 
     use prost_types::Timestamp;
-    use sinew_api::proto::agent::RuleRef;
+    use sinew_api::proto::agent::{RefusedDocument, RuleRef};
 
     use super::*;
 
@@ -222,6 +226,15 @@ mod tests {
                 line: 3,
                 ..Default::default()
             }],
+            refused: vec![RefusedDocument {
+                name: "SinewCIDRGroup/offices".into(),
+                problems: vec![Problem {
+                    path: "spec.externalCIDRs[1]".into(),
+                    message: "is no CIDR".into(),
+                    file: "groups.yaml".into(),
+                    line: 7,
+                }],
+            }],
         };
         let expected = "\
 POLICY             STATE     SELECTS  RULES  NODES  PLACE
@@ -230,6 +243,9 @@ cnp/default/names  refused   0        0      0/2    names.yaml:1
 
 REFUSED cnp/default/names: what it would close stays closed, it allows nothing
   names.yaml:12  spec.egress[0].toFQDNs: rules by DNS name are not enforced yet
+
+REFUSED SinewCIDRGroup/offices
+  groups.yaml:7  spec.externalCIDRs[1]: is no CIDR
 
 UNREADABLE bad.yaml:3: line 3: a tab
 ";

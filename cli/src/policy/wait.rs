@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use clap::Args;
 use sinew_api::proto::agent::{ListPoliciesRequest, WaitPolicyRequest, WaitPolicyResponse};
+use tonic::{Code, Status};
 
 use crate::explain::words;
 use crate::failure::Failure;
@@ -16,9 +17,9 @@ use crate::{AgentArgs, agent, names, when};
 /// Arguments of `sinew policy wait`.
 #[derive(Args)]
 pub(crate) struct WaitArgs {
-    /// Only this policy, as KIND/NS/NAME, NS/NAME or NAME; without it everything in the store
+    /// Only this policy, as KIND/NS/NAME, NS/NAME, NAME or a prefix where that is unique; without it everything in the store
     policy: Option<String>,
-    /// At least this generation of it
+    /// This generation of it, as `sinew policy get` shows it
     #[arg(long, requires = "policy")]
     generation: Option<u64>,
     /// How long to wait
@@ -30,25 +31,36 @@ pub(crate) struct WaitArgs {
 
 /// Waits. Exit 1: it is refused and will never be enforced; exit 2: not in time.
 pub(crate) async fn run(args: &WaitArgs) -> Result<()> {
-    let name = args.policy.clone().unwrap_or_default();
-    let request = WaitPolicyRequest { name, generation: args.generation.unwrap_or_default() };
+    let mut request = WaitPolicyRequest {
+        name: args.policy.clone().unwrap_or_default(),
+        generation: args.generation.unwrap_or_default(),
+    };
     let mut client = args.agent.connect().await?;
     let mut last = WaitPolicyResponse::default();
     let outcome = tokio::time::timeout(args.timeout, async {
-        let mut stream = client.wait_policy(request).await?.into_inner();
-        while let Some(progress) = stream.message().await? {
+        // Asked first, since the agent then looks at what stands in the store now.
+        let answer = match client.wait_policy(request.clone()).await {
+            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
+                request.name = full_name(args, &status).await?;
+                client.wait_policy(request).await
+            }
+            answer => answer,
+        };
+        let mut stream = answer.map_err(Ended::Status)?.into_inner();
+        while let Some(progress) = stream.message().await.map_err(Ended::Status)? {
             last = progress;
             if last.enforced {
                 break;
             }
         }
-        Ok::<(), tonic::Status>(())
+        Ok::<(), Ended>(())
     })
     .await;
     let in_time = match outcome {
         Ok(Ok(())) => true,
-        Ok(Err(status)) if status.code() == tonic::Code::DeadlineExceeded => false,
-        Ok(Err(status)) => return Err(refused(args, &status).await.into()),
+        Ok(Err(Ended::Status(status))) if status.code() == Code::DeadlineExceeded => false,
+        Ok(Err(Ended::Status(status))) => return Err(agent::refused(&status).into()),
+        Ok(Err(Ended::Name(failure))) => return Err(failure.into()),
         Err(_elapsed) => false,
     };
     let now = SystemTime::now();
@@ -56,17 +68,23 @@ pub(crate) async fn run(args: &WaitArgs) -> Result<()> {
     judge(&last, in_time, args.timeout).map_err(Into::into)
 }
 
-/// A name that the agent does not know is answered with those that it does.
-async fn refused(args: &WaitArgs, status: &tonic::Status) -> Failure {
-    if let (tonic::Code::NotFound, Some(wanted)) = (status.code(), &args.policy)
-        && let Ok(known) = super::ask(&args.agent, ListPoliciesRequest::default()).await
-    {
-        let known = known.policies.into_iter().map(|policy| policy.name).collect::<Vec<_>>();
-        if let Err(miss) = names::find(names::POLICY, wanted, &known) {
-            return miss;
-        }
-    }
-    agent::refused(status)
+/// Why there is no progress.
+enum Ended {
+    Status(Status),
+    /// The name is nobody's, or more than one's.
+    Name(Failure),
+}
+
+/// The full name of the policy whose name the agent did not take as it is: as in `policy get` a beginning is enough, and
+/// a miss is answered with the names that there are.
+async fn full_name(args: &WaitArgs, status: &Status) -> Result<String, Ended> {
+    let wanted = args.policy.as_deref().unwrap_or_default();
+    let Ok(known) = super::ask(&args.agent, ListPoliciesRequest::default()).await else {
+        return Err(Ended::Status(status.clone()));
+    };
+    let known = known.policies.into_iter().map(|policy| policy.name).collect::<Vec<_>>();
+    let found = names::find(names::POLICY, wanted, &known).map_err(Ended::Name)?;
+    Ok(known[found].clone())
 }
 
 /// What the last progress means.
