@@ -1056,7 +1056,7 @@ pub struct MonitorEvent {
     /// Time of the event.
     #[prost(message, optional, tag = "1")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
-    /// CPU whose ring it came through.
+    /// Always 0: records are told in the order of their time, over the rings of all CPUs.
     #[prost(uint32, tag = "2")]
     pub cpu: u32,
     /// Sequence number of that CPU.
