@@ -57,7 +57,13 @@ pub struct FlowSettings {
 pub type Journal = sinew_observer::Journal<Seen>;
 
 /// Records as they came from the rings, for whoever watches them raw.
-pub type RecordBatch = Arc<[EventRecord]>;
+#[derive(Clone, Debug)]
+pub struct RecordBatch {
+    /// How many were given out before these: a reader that missed batches knows by it how many records it missed.
+    pub before: u64,
+    /// The records.
+    pub records: Arc<[EventRecord]>,
+}
 
 /// Reads the rings until the task is dropped. What it has taken and not written yet is lost then, as it would be with
 /// the agent.
@@ -73,6 +79,7 @@ pub async fn run(
     mut counting: Option<Counting>,
 ) -> io::Result<std::convert::Infallible> {
     let bells = rings.bells()?;
+    let mut given_out = 0;
     // Read before anything is taken, so that what is lost from here on is told.
     let (mut lost, mut suppressed) = (Losses::after(rings.lost()), Losses::after(rings.suppressed()));
     let mut names = Names::new(&settings, Clock::now(), views.borrow_and_update().snapshot.clone());
@@ -91,7 +98,8 @@ pub async fn run(
             }
             if raw.receiver_count() > 0 && !records.is_empty() {
                 // Nobody is left to hear it only if the last one went just now.
-                let _ = raw.send(records.as_slice().into());
+                let _ = raw.send(RecordBatch { before: given_out, records: records.as_slice().into() });
+                given_out += records.len() as u64;
             }
             for record in records.drain(..) {
                 see(&record, &mut names, &mut seen);

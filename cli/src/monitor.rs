@@ -74,7 +74,7 @@ fn event_type(kind: EventType) -> MonitorEventType {
     }
 }
 
-/// `2026-11-21T03:22:22.123456Z cpu 1 #42 ep 7  DROP POLICY_DENIED …`
+/// `2026-11-21T03:22:22.123456Z #42 ep 7 drop POLICY_DENIED …`; the records of all CPUs come in one order, that of time.
 fn line(event: &MonitorEvent, hex: bool, paint: Paint) -> String {
     let (tone, word) = match event.r#type() {
         MonitorEventType::MonitorDrop => (Tone::Bad, "drop"),
@@ -84,7 +84,10 @@ fn line(event: &MonitorEvent, hex: bool, paint: Paint) -> String {
         MonitorEventType::MonitorLost => (Tone::Odd, "LOST"),
         MonitorEventType::Unspecified => (Tone::Odd, "unknown"),
     };
-    let mut text = format!("{} cpu {} #{}", when::timestamp(event.time.as_ref()), event.cpu, event.sequence);
+    let mut text = when::timestamp(event.time.as_ref());
+    if event.r#type() != MonitorEventType::MonitorLost {
+        text.push_str(&format!(" #{}", event.sequence));
+    }
     if event.endpoint_id != 0 {
         text.push_str(&format!(" ep {}", event.endpoint_id));
     }
@@ -150,7 +153,6 @@ mod tests {
     fn a_drop_on_one_line() {
         let event = MonitorEvent {
             time: Some(Timestamp { seconds: 0, nanos: 5_000 }),
-            cpu: 1,
             sequence: 42,
             r#type: MonitorEventType::MonitorDrop.into(),
             record: (0..18).collect(),
@@ -169,7 +171,7 @@ mod tests {
             destination_identity: 258,
             ..MonitorEvent::default()
         };
-        let expected = "1970-01-01T00:00:00.000005Z cpu 1 #42 ep 7 drop POLICY_DENIED \
+        let expected = "1970-01-01T00:00:00.000005Z #42 ep 7 drop POLICY_DENIED \
                         10.0.0.5:40000 (257) -> [fd00::7]:8080 (258) TCP Flags: SYN\n";
         assert_eq!(line(&event, false, Paint::Plain), expected);
         let with_bytes = format!("{expected}  00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f\n  10 11\n");
@@ -180,6 +182,6 @@ mod tests {
     fn a_loss_says_how_many() {
         let event =
             MonitorEvent { r#type: MonitorEventType::MonitorLost.into(), lost: 9, ..MonitorEvent::default() };
-        assert_eq!(line(&event, false, Paint::Plain), " cpu 0 #0 LOST 9 events\n");
+        assert_eq!(line(&event, false, Paint::Plain), " LOST 9 events\n");
     }
 }

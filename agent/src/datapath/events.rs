@@ -145,6 +145,15 @@ fn ring_bytes(bytes: u32, online: bool) -> u32 {
     if online { bytes } else { bytes.min(SPARE_BYTES) }
 }
 
+/// A record as the program wrote it.
+#[must_use]
+pub fn record_bytes(record: &EventRecord) -> &[u8] {
+    let bytes = std::ptr::from_ref(record).cast::<u8>();
+    // SAFETY: a record is integers only and without padding (every field of it is a word on the ring), so each of its
+    // bytes is written, and the slice lives as long as the borrow.
+    unsafe { std::slice::from_raw_parts(bytes, size_of::<EventRecord>()) }
+}
+
 /// The rings' wake-ups.
 pub struct Bells(Vec<AsyncFd<OwnedFd>>);
 

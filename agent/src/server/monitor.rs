@@ -6,30 +6,37 @@ use sinew_api::proto::agent::{MonitorEvent, MonitorEventType, MonitorRequest};
 use sinew_bpf::abi::{EventRecord, event};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
+use crate::datapath::record_bytes;
 use crate::flow::{Clock, RecordBatch, raw};
 
 /// Events, one by one.
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<MonitorEvent, Status>> + Send>>;
 
-/// The records that a request means, from now on. A watcher that lags is told how much it missed.
+/// The records that a request means, from now on. A watcher that lags is told how many records it missed.
 pub(super) fn events(records: broadcast::Receiver<RecordBatch>, request: MonitorRequest) -> Events {
-    let stream = BroadcastStream::new(records).map(move |batch| match batch {
-        Ok(batch) => {
-            // A watcher outlives steps of the wall clock.
-            let clock = Clock::now();
-            let events = batch.iter().map(|record| decode(record, clock));
-            events.filter(|event| wanted(&request, event)).map(Ok).collect::<Vec<_>>()
-        }
-        Err(BroadcastStreamRecvError::Lagged(batches)) => vec![Ok(lagged(batches))],
+    let mut next = None;
+    let stream = BroadcastStream::new(records).map(move |batch| {
+        // What a lag has cost, the batch behind it says.
+        let Ok(batch) = batch else { return Vec::new() };
+        let missed = next.map_or(0, |next| batch.before.saturating_sub(next));
+        next = Some(batch.before + batch.records.len() as u64);
+        // A watcher outlives steps of the wall clock.
+        let clock = Clock::now();
+        let missed = (missed > 0).then(|| lost(missed)).into_iter();
+        let told = batch.records.iter().map(|record| decode(record, clock));
+        missed.chain(told).filter(|event| wanted(&request, event)).map(Ok).collect::<Vec<_>>()
     });
     Box::pin(futures_util::StreamExt::flat_map(stream, tokio_stream::iter))
 }
 
 fn wanted(request: &MonitorRequest, event: &MonitorEvent) -> bool {
+    // Whoever asks for some of the events may have missed just those.
+    if event.r#type() == MonitorEventType::MonitorLost {
+        return true;
+    }
     (request.types.is_empty() || request.types.contains(&event.r#type))
         && (request.endpoint_ids.is_empty() || request.endpoint_ids.contains(&event.endpoint_id))
 }
@@ -41,14 +48,59 @@ fn decode(record: &EventRecord, clock: Clock) -> MonitorEvent {
         event::kind::CLOSE => MonitorEventType::MonitorClose,
         _ => MonitorEventType::MonitorTrace,
     };
-    MonitorEvent { r#type: kind.into(), ..raw(record, clock) }
+    MonitorEvent { r#type: kind.into(), record: record_bytes(record).to_vec(), ..raw(record, clock) }
 }
 
-fn lagged(batches: u64) -> MonitorEvent {
+fn lost(records: u64) -> MonitorEvent {
     MonitorEvent {
         r#type: MonitorEventType::MonitorLost.into(),
-        lost: batches,
-        text: format!("{batches} batches of records were missed: the reader is too slow"),
+        lost: records,
+        text: "the reader is too slow".to_owned(),
         ..MonitorEvent::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(before: u64, sequences: std::ops::Range<u32>) -> RecordBatch {
+        let record = |sequence| EventRecord { sequence, endpoint: 7, ..EventRecord::default() };
+        RecordBatch { before, records: sequences.map(record).collect() }
+    }
+
+    #[test]
+    fn a_record_is_told_with_its_bytes() {
+        let record = EventRecord {
+            time: 0x0102,
+            sequence: 42,
+            kind: event::kind::DROP,
+            macs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+            ..EventRecord::default()
+        };
+        let told = decode(&record, Clock::now());
+        assert_eq!((told.r#type(), told.sequence), (MonitorEventType::MonitorDrop, 42));
+        assert_eq!(told.record.len(), size_of::<EventRecord>());
+        assert_eq!(told.record[..8], 0x0102_u64.to_ne_bytes());
+        assert_eq!(told.record[8..12], 42_u32.to_ne_bytes());
+        assert_eq!(told.record[100..], record.macs);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_how_many_records_it_missed() {
+        let (sender, receiver) = broadcast::channel(2);
+        let request = MonitorRequest { endpoint_ids: vec![7], ..MonitorRequest::default() };
+        let mut events = events(receiver, request);
+        sender.send(batch(0, 0..3)).unwrap();
+        for sequence in 0..3 {
+            assert_eq!(events.next().await.unwrap().unwrap().sequence, sequence);
+        }
+        // Three batches of two, of which the channel keeps two.
+        for first in [3, 5, 7] {
+            sender.send(batch(first.into(), first..first + 2)).unwrap();
+        }
+        let told = events.next().await.unwrap().unwrap();
+        assert_eq!((told.r#type(), told.lost), (MonitorEventType::MonitorLost, 2));
+        assert_eq!(events.next().await.unwrap().unwrap().sequence, 5);
     }
 }
