@@ -79,7 +79,14 @@ fn execute(invocation: &Invocation) -> Result<Option<serde_json::Value>, PluginE
         }
         Invocation::Check { config, attachment } => {
             netns::must_be_a_pods(&attachment.netns, false)?;
-            expect_done(exchange::ask(&config.run_dir, &Request::Check(attachment.clone()), exchange::CHECK)?)
+            match exchange::ask(&config.run_dir, &Request::Check(attachment.clone()), exchange::CHECK)? {
+                Response::Added(added) => {
+                    invocation::previous_must_tell(config, attachment, &added)?;
+                    Ok(None)
+                }
+                // An agent from before it told what it has.
+                other => expect_done(other),
+            }
         }
         Invocation::Gc { config, valid } => {
             let request = Request::Gc { network: config.name.clone(), valid: valid.clone() };

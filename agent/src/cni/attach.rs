@@ -73,18 +73,18 @@ impl Attacher {
         self.remove(key).await
     }
 
-    /// CHECK.
+    /// CHECK: what the ADD made, which stands as it was made.
     ///
     /// # Errors
     /// [`Refusal::Differs`] names what is not as it was made.
-    pub async fn check(&self, attachment: &Attachment) -> Result<(), Refusal> {
+    pub async fn check(&self, attachment: &Attachment) -> Result<Added, Refusal> {
         let key = key_of(attachment);
         let turn = self.turn(&key);
         let _held = turn.lock().await;
         let namespace = PodNamespace::open(Path::new(&attachment.netns)).map_err(NetlinkError::from)?;
         let link = self.ask(|reply| Step::Find(key.clone(), reply)).await?;
         let differences = veth::check(&self.netlink, &namespace, &link).await?;
-        if differences.is_empty() { Ok(()) } else { Err(Refusal::Differs(differences.join("; "))) }
+        if differences.is_empty() { Ok(added(&link)) } else { Err(Refusal::Differs(differences.join("; "))) }
     }
 
     /// GC: removes every attachment to a network but these, and links of ours that no attachment claims. An attachment of

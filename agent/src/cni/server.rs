@@ -112,7 +112,7 @@ async fn carry_out(attacher: &Attacher, request: &Request) -> Result<Response, R
             let key = AttachmentKey { container_id: container_id.clone(), ifname: ifname.clone() };
             attacher.del(&key).await.map(|()| Response::Done)
         }
-        Request::Check(attachment) => attacher.check(attachment).await.map(|()| Response::Done),
+        Request::Check(attachment) => attacher.check(attachment).await.map(Response::Added),
         Request::Gc { network, valid } => {
             let valid: Vec<AttachmentKey> = valid
                 .iter()

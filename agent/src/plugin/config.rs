@@ -212,7 +212,10 @@ fn labels_of_args(value: &Value) -> Result<BTreeMap<String, String>, PluginError
         None => Ok(BTreeMap::new()),
         Some(Value::Object(map)) => map
             .iter()
-            .map(|(key, value)| Ok((key.clone(), text(&format!("args.cni.labels.{key}"), value)?.to_owned())))
+            .map(|(key, value)| {
+                let path = format!("args.cni.labels.{key}");
+                checked_label(&path, key, text(&path, value)?)
+            })
             .collect(),
         Some(Value::Array(items)) => {
             items.iter().enumerate().map(|(index, item)| label(index, item)).collect()
@@ -227,7 +230,26 @@ fn label(index: usize, item: &Value) -> Result<(String, String), PluginError> {
         let value = item.get(name).ok_or_else(|| invalid(&path, "both key and value are expected"))?;
         text(&format!("{path}.{name}"), value).map(str::to_owned)
     };
-    Ok((field("key")?, field("value")?))
+    checked_label(&path, &field("key")?, &field("value")?)
+}
+
+/// A label becomes part of an identity, which others read back as `source:key=value`: what a Kubernetes label can't hold
+/// would come back as another one.
+fn checked_label(path: &str, key: &str, value: &str) -> Result<(String, String), PluginError> {
+    let word = |text: &str| {
+        text.len() <= 63
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.ends_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+    };
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    if !word(name) || prefix.is_some_and(|prefix| sinew_api::names::subdomain(prefix).is_err()) {
+        return Err(invalid(path, &format!("{key:?} is no key of a label: [PREFIX/]NAME as in Kubernetes")));
+    }
+    if !value.is_empty() && !word(value) {
+        return Err(invalid(path, &format!("{value:?} is no value of a label, as Kubernetes has them")));
+    }
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn attachments(path: &str, value: &Value) -> Result<Vec<(String, String)>, PluginError> {

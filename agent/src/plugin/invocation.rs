@@ -4,9 +4,10 @@
 //! libcni's own skeleton does, since without a command nothing else means anything. Neighbours: `config`.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde_json::Value;
-use sinew_api::cni::Attachment;
+use sinew_api::cni::{Added, Attachment};
 
 use super::config::{NEWEST, NetworkConfig, Strictness};
 use super::error::PluginError;
@@ -164,23 +165,65 @@ fn attachment(env: Env) -> Result<Attachment, PluginError> {
 
 /// The runtime must hand CHECK the result of the ADD (specification, section 2), and it must be of this attachment.
 fn previous_must_name(config: &NetworkConfig, attachment: &Attachment) -> Result<(), PluginError> {
-    let invalid = |reason: fmt::Arguments| PluginError::Config {
-        path: "prevResult".to_owned(),
-        reason: reason.to_string(),
-    };
     let Some(previous) = &config.previous else {
-        return Err(invalid(format_args!("it is missing: CHECK needs the result of the ADD")));
+        return Err(no_result("", format_args!("it is missing: CHECK needs the result of the ADD")));
     };
+    own_interface(previous, attachment).map(drop)
+}
+
+/// The result must also tell of the interface and the addresses that the pod has: a runtime that kept another one would
+/// take CHECK's success for a word on what it kept.
+pub(super) fn previous_must_tell(
+    config: &NetworkConfig,
+    attachment: &Attachment,
+    added: &Added,
+) -> Result<(), PluginError> {
+    let Some(previous) = &config.previous else { return Ok(()) };
+    let (index, interface) = own_interface(previous, attachment)?;
+    let mac = interface.get("mac").and_then(Value::as_str);
+    if let Some(mac) = mac.filter(|mac| !mac.eq_ignore_ascii_case(&added.pod_mac)) {
+        let path = format!(".interfaces[{index}].mac");
+        return Err(no_result(&path, format_args!("{mac}, but the pod's is {}", added.pod_mac)));
+    }
+    let ips = previous.get("ips").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut missing = added.addresses.clone();
+    for (number, ip) in ips.iter().enumerate() {
+        // A plugin behind may have added interfaces, and addresses on them.
+        if ip.get("interface").and_then(Value::as_u64).is_some_and(|of| usize::try_from(of) != Ok(index)) {
+            continue;
+        }
+        let text = ip.get("address").and_then(Value::as_str).unwrap_or_default();
+        let address = text.split('/').next().and_then(|address| address.parse::<IpAddr>().ok());
+        let before = missing.len();
+        missing.retain(|has| Some(*has) != address);
+        if missing.len() == before {
+            let path = format!(".ips[{number}].address");
+            return Err(no_result(&path, format_args!("{text:?} is no address of the pod")));
+        }
+    }
+    match missing.first() {
+        None => Ok(()),
+        Some(address) => Err(no_result(".ips", format_args!("the pod's {address} is missing"))),
+    }
+}
+
+/// The pod's interface in a result, and its place in the list.
+fn own_interface<'a>(
+    previous: &'a Value,
+    attachment: &Attachment,
+) -> Result<(usize, &'a Value), PluginError> {
     let interfaces = previous.get("interfaces").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let named = interfaces.iter().any(|interface| {
+    let mut own = interfaces.iter().enumerate().filter(|(_, interface)| {
         interface.get("name").and_then(Value::as_str) == Some(&attachment.ifname)
             && interface.get("sandbox").and_then(Value::as_str) == Some(&attachment.netns)
     });
-    if named {
-        Ok(())
-    } else {
-        Err(invalid(format_args!("it has no interface {} in {}", attachment.ifname, attachment.netns)))
-    }
+    own.next().ok_or_else(|| {
+        no_result("", format_args!("it has no interface {} in {}", attachment.ifname, attachment.netns))
+    })
+}
+
+fn no_result(path: &str, reason: fmt::Arguments) -> PluginError {
+    PluginError::Config { path: format!("prevResult{path}"), reason: reason.to_string() }
 }
 
 /// `CNI_CONTAINERID`: a letter or digit, then letters, digits, `_`, `.` and `-` (specification, section 2).

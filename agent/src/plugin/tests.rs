@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sinew_api::cni::Added;
 use tempfile::TempDir;
 
 use super::*;
@@ -348,6 +349,62 @@ fn check_wants_the_result_of_this_attachments_add() {
     check_error(&Run::new("CHECK").with("prevResult", other), 7, "no interface eth0");
     let own = json!({"interfaces": [{"name": "snwx"}, {"name": "eth0", "sandbox": NETNS}]});
     check_error(&Run::new("CHECK").with("prevResult", own), 3, NETNS);
+}
+
+#[test]
+fn check_compares_the_result_with_what_the_pod_has() {
+    let (own, both) = ("02:00:00:00:00:02", ["10.0.0.5/32", "fd00::5/128"]);
+    let added = Added {
+        host_ifname: "snwx".to_owned(),
+        host_mac: "02:00:00:00:00:01".to_owned(),
+        pod_mac: own.to_owned(),
+        addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()],
+        gateways: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        device_mtu: 1500,
+        route_mtu: 1500,
+    };
+    let result = |mac: &str, ips: &[&str]| {
+        let ips: Vec<_> = ips.iter().map(|ip| json!({"address": ip, "interface": 1})).collect();
+        json!({"interfaces": [{"name": "snwx"}, {"name": "eth0", "mac": mac, "sandbox": NETNS}], "ips": ips})
+    };
+    for (previous, part) in [
+        (result(own, &both), ""),
+        (result("02:00:00:00:00:03", &both), "prevResult.interfaces[1].mac: 02:00:00:00:00:03"),
+        (result(own, &["10.0.0.6/32", "fd00::5/128"]), "prevResult.ips[0].address: \"10.0.0.6/32\""),
+        (result(own, &both[..1]), "prevResult.ips: the pod's fd00::5 is missing"),
+    ] {
+        let invocation = Run::new("CHECK").with("prevResult", previous).invocation().unwrap();
+        let Invocation::Check { config, attachment } = invocation else { panic!("a CHECK was asked for") };
+        match invocation::previous_must_tell(&config, &attachment, &added) {
+            Ok(()) => assert_eq!(part, ""),
+            Err(error) => {
+                assert_eq!(error.code(), Code::INVALID_CONFIG);
+                let said = error.to_string();
+                assert!(!part.is_empty() && said.contains(part), "{part:?} is not in {said:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn labels_that_would_be_read_back_as_others_are_refused() {
+    for (key, value, part) in [
+        ("app=web,tier", "x", "is no key of a label"),
+        ("", "x", "is no key of a label"),
+        ("Not_A_Domain/app", "x", "is no key of a label"),
+        ("a/b/c", "x", "is no key of a label"),
+        ("app", "a=b", "is no value of a label"),
+        ("app", "two words", "is no value of a label"),
+    ] {
+        for labels in [json!([{"key": key, "value": value}]), json!({key: value})] {
+            check_error(&Run::new("ADD").with("args", json!({"cni": {"labels": labels}})), 7, part);
+        }
+    }
+    let good = json!({"cni": {"labels": {"example.org/app": "web_1.2-x", "empty": ""}}});
+    let Invocation::Add { config, .. } = Run::new("ADD").with("args", good).invocation().unwrap() else {
+        panic!("an ADD was asked for")
+    };
+    assert_eq!(config.labels["example.org/app"], "web_1.2-x");
 }
 
 #[test]
