@@ -5,6 +5,7 @@
 //! is beyond a limit is closed at once. Neighbours: [`crate::tls`] has the handshake, [`crate::server`] what is served.
 
 mod connection;
+pub(crate) mod slots;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::tls::ServerTls;
-use connection::{Connection, Slots};
+use connection::Connection;
+use slots::Slots;
 
 /// Limits of a port.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +104,7 @@ async fn accept(
             Some(_done) = handshakes.join_next() => continue,
             () = ready.closed() => return,
         };
-        let Some(slot) = slots.take(address.ip()) else {
+        let Some(slot) = slots.take(Some(address.ip())) else {
             tracing::debug!(%address, "too many connections: closed");
             continue;
         };
@@ -110,7 +112,7 @@ async fn accept(
         handshakes.spawn(async move {
             match shake_hands(connection, tls.as_deref(), limits.handshake).await {
                 Ok(stream) => {
-                    let connection = Connection::new(stream, slot, limits.handshake);
+                    let connection = Connection::new(stream, address.ip(), slot, limits.handshake);
                     // The server has ended if nobody takes it.
                     let _ended = ready.send(Ok(connection)).await;
                 }

@@ -3,7 +3,8 @@
 //! Which nodes there are comes from outside ([`Peers`], kept current by [`follow_peers`] or a list); the relay asks each,
 //! with TLS ([`NodeTls`]), and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers rubbish costs the others at
 //! most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`, `NODE_GONE`, `NODE_ERROR`. Neighbours:
-//! [`merge`] orders, [`clock`] tells wrong clocks, [`node`] asks one node, [`discover`] learns which there are,
+//! [`merge`] orders, [`clock`] tells wrong clocks, [`node`] asks one node, [`resume`] goes on
+//! after a failure, [`discover`] learns which there are,
 //! [`counted`] has its metrics, [`crate::service`] serves the result.
 
 pub(crate) mod clock;
@@ -12,6 +13,7 @@ mod discover;
 mod fan;
 mod merge;
 mod node;
+mod resume;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -29,11 +31,11 @@ use tonic::Status;
 
 use crate::peer::{PeerAddress, Peers};
 use crate::query::Selection;
-use crate::source::{Answers, FlowQuery, Source};
+use crate::source::{Answers, FlowQuery, Source, StreamLimits};
 use counted::Counted;
 pub use discover::follow_peers;
 pub use node::NodeTls;
-use node::Nodes;
+use node::{Nodes, Purpose};
 
 /// How the relay waits.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +56,8 @@ impl Default for RelaySettings {
 pub struct Relay {
     settings: RelaySettings,
     version: String,
+    /// The machine that it runs on, as the node that tells of other nodes.
+    name: Arc<str>,
     started: SystemTime,
     nodes: Arc<Nodes>,
     peers: watch::Receiver<Peers>,
@@ -72,7 +76,9 @@ impl Relay {
     ) -> Self {
         let nodes = Arc::new(Nodes::new(settings.patience, tls));
         let counted = Arc::default();
-        Self { settings, version: version.to_owned(), started: now, nodes, peers, counted }
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = name.trim().into();
+        Self { settings, version: version.to_owned(), name, started: now, nodes, peers, counted }
     }
 
     /// Whether any node answers now.
@@ -95,7 +101,7 @@ impl Relay {
     {
         let peers = self.peers.borrow().clone();
         let questions = peers.into_iter().map(|(name, peer)| {
-            let client = self.nodes.client(&name, &peer);
+            let client = self.nodes.client(&name, &peer, Purpose::Single);
             let answer = client.map(&ask);
             async move {
                 let answer = match answer {
@@ -116,6 +122,11 @@ impl Source for Relay {
     async fn flows(&self, query: FlowQuery) -> Result<Answers<GetFlowsResponse>, Status> {
         // A node masks its own answer; time and node of the answer itself stay.
         Ok(fan::answers(self.fan_in(), query.request))
+    }
+
+    /// Each takes one of the requests that a node lets be open on the connection that all of them share.
+    fn stream_limits(&self) -> StreamLimits {
+        StreamLimits { all: 120, per_client: 60 }
     }
 
     async fn agent_events(&self, selection: Selection) -> Result<Answers<GetAgentEventsResponse>, Status> {
@@ -199,6 +210,7 @@ fn tls_of(peer: &PeerAddress) -> Tls {
 impl Relay {
     fn fan_in(&self) -> fan::FanIn {
         fan::FanIn {
+            name: Arc::clone(&self.name),
             settings: self.settings,
             nodes: self.nodes.clone(),
             peers: self.peers.clone(),

@@ -18,14 +18,16 @@ use sinew_api::proto::observer::{
 use tonic::{Request, Response, Status};
 
 use crate::filter::FilterSet;
+use crate::listen::slots::{Client, Slot, Slots};
 use crate::mask::Mask;
 use crate::query::Selection;
 use crate::relay::clock;
-use crate::source::{Answers, FlowQuery, Source};
+use crate::source::{Answers, FlowQuery, Source, StreamLimits};
 
 /// `observer.Observer` over a source.
 pub struct ObserverService {
     source: Arc<dyn Source>,
+    streams: Slots,
     /// What relays are told of this node's clock.
     clock: fn() -> SystemTime,
 }
@@ -34,18 +36,34 @@ impl ObserverService {
     /// The service of a source.
     #[must_use]
     pub fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, clock: SystemTime::now }
+        let StreamLimits { all, per_client } = source.stream_limits();
+        Self { source, streams: Slots::new(all, per_client), clock: SystemTime::now }
     }
 
     /// One whose node has another time.
     #[cfg(test)]
     pub(crate) fn with_clock(source: Arc<dyn Source>, clock: fn() -> SystemTime) -> Self {
-        Self { source, clock }
+        Self { clock, ..Self::new(source) }
     }
 
-    /// A stream's answer, with the time in its headers.
-    fn timed<T>(&self, answers: T) -> Response<T> {
-        let mut response = Response::new(answers);
+    /// A place for one more stream of whoever asks.
+    fn place<T>(&self, request: &Request<T>) -> Result<Slot, Status> {
+        let address = request.extensions().get::<Client>().map(|client| client.0);
+        self.streams.take(address).ok_or_else(|| {
+            let StreamLimits { all, per_client } = self.source.stream_limits();
+            Status::resource_exhausted(format!(
+                "too many streams are open: this server has {all}, and {per_client} for one address; end one or ask later"
+            ))
+        })
+    }
+
+    /// A stream's answer, with the time in its headers. It gives back its place when it ends.
+    fn timed<T: 'static>(&self, answers: Answers<T>, place: Slot) -> Response<Answers<T>> {
+        let answers = answers.map(move |answer| {
+            let _held = &place;
+            answer
+        });
+        let mut response = Response::new(Box::pin(answers) as Answers<T>);
         response.metadata_mut().insert(clock::HEADER, clock::header((self.clock)()));
         response
     }
@@ -61,6 +79,7 @@ impl Observer for ObserverService {
         &self,
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
+        let place = self.place(&request)?;
         let request = request.into_inner();
         let selection = selection(Selection::from(&request))?;
         let filters = FilterSet::new(&request.whitelist, &request.blacklist).map_err(invalid)?;
@@ -68,23 +87,25 @@ impl Observer for ObserverService {
         let query = FlowQuery { selection, filters: Arc::new(filters), request };
         let flows = self.source.flows(query).await?;
         let answers = flows.map(move |answer| answer.map(|answer| masked(&mask, answer)));
-        Ok(self.timed(Box::pin(answers)))
+        Ok(self.timed(Box::pin(answers), place))
     }
 
     async fn get_agent_events(
         &self,
         request: Request<GetAgentEventsRequest>,
     ) -> Result<Response<Self::GetAgentEventsStream>, Status> {
+        let place = self.place(&request)?;
         let selection = selection(Selection::from(request.get_ref()))?;
-        self.source.agent_events(selection).await.map(|events| self.timed(events))
+        self.source.agent_events(selection).await.map(|events| self.timed(events, place))
     }
 
     async fn get_debug_events(
         &self,
         request: Request<GetDebugEventsRequest>,
     ) -> Result<Response<Self::GetDebugEventsStream>, Status> {
+        let place = self.place(&request)?;
         let selection = selection(Selection::from(request.get_ref()))?;
-        self.source.debug_events(selection).await.map(|events| self.timed(events))
+        self.source.debug_events(selection).await.map(|events| self.timed(events, place))
     }
 
     async fn get_nodes(&self, _: Request<GetNodesRequest>) -> Result<Response<GetNodesResponse>, Status> {

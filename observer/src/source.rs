@@ -30,6 +30,15 @@ pub struct FlowQuery {
     pub request: GetFlowsRequest,
 }
 
+/// How many streams a source serves at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// To all clients.
+    pub all: usize,
+    /// To one address. A relay is one client.
+    pub per_client: usize,
+}
+
 /// Answers for the Observer service.
 #[tonic::async_trait]
 pub trait Source: Send + Sync + 'static {
@@ -43,6 +52,10 @@ pub trait Source: Send + Sync + 'static {
     async fn nodes(&self) -> Result<Vec<Node>, Status>;
     /// Namespaces seen lately, sorted.
     async fn namespaces(&self) -> Result<Vec<Namespace>, Status>;
+    /// How much it can serve. A stream costs a node some KiB and its share of the processor.
+    fn stream_limits(&self) -> StreamLimits {
+        StreamLimits { all: 512, per_client: 160 }
+    }
     /// Fill, rate and age.
     async fn status(&self) -> Result<ServerStatusResponse, Status>;
 }

@@ -2,11 +2,9 @@
 //!
 //! Neighbour: `super` hands it to the HTTP/2 server.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,6 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+
+use super::slots::{Client, Slot};
 
 /// Bytes with which every HTTP/2 connection begins (RFC 9113 section 3.4). From then on pings tell who lives.
 const PREFACE: usize = 24;
@@ -30,20 +30,23 @@ pub(super) struct Connection {
     stream: Stream,
     /// Until the preface is whole: how much of it has come, and until when it may.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
+    client: Client,
     /// Freed with the connection.
     _slot: Slot,
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, slot: Slot, limit: Duration) -> Self {
-        Self { stream, preface: Some((0, Box::pin(sleep(limit)))), _slot: slot }
+    pub(super) fn new(stream: Stream, address: IpAddr, slot: Slot, limit: Duration) -> Self {
+        Self { stream, preface: Some((0, Box::pin(sleep(limit)))), client: Client(address), _slot: slot }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Client;
 
-    fn connect_info(&self) -> Self::ConnectInfo {}
+    fn connect_info(&self) -> Client {
+        self.client
+    }
 }
 
 impl AsyncRead for Connection {
@@ -87,91 +90,5 @@ impl AsyncWrite for Connection {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-/// Places for connections.
-#[derive(Clone)]
-pub(super) struct Slots {
-    taken: Arc<Mutex<Taken>>,
-    all: usize,
-    per_address: usize,
-}
-
-#[derive(Default)]
-struct Taken {
-    all: usize,
-    by_address: BTreeMap<IpAddr, usize>,
-}
-
-/// One taken place; free again when dropped.
-pub(super) struct Slot {
-    slots: Slots,
-    address: IpAddr,
-}
-
-impl Slots {
-    pub(super) fn new(all: usize, per_address: usize) -> Self {
-        Self { taken: Arc::default(), all, per_address }
-    }
-
-    /// A place for a connection from that address, if there is one.
-    pub(super) fn take(&self, address: IpAddr) -> Option<Slot> {
-        let address = payer(address);
-        let mut taken = self.lock();
-        let own = taken.by_address.get(&address).copied().unwrap_or_default();
-        if taken.all >= self.all || own >= self.per_address {
-            return None;
-        }
-        taken.all += 1;
-        taken.by_address.insert(address, own + 1);
-        Some(Slot { slots: self.clone(), address })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut taken = self.slots.lock();
-        taken.all -= 1;
-        if let Some(own) = taken.by_address.get_mut(&self.address) {
-            *own -= 1;
-            if *own == 0 {
-                taken.by_address.remove(&self.address);
-            }
-        }
-    }
-}
-
-/// Who pays for a connection: a host has a whole /64 of IPv6 addresses to choose from.
-fn payer(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_counted_by_who_takes_them() {
-        let slots = Slots::new(5, 2);
-        let address = |text: &str| -> IpAddr { text.parse().expect("an address") };
-        let one = slots.take(address("192.0.2.1")).expect("a place");
-        let _two = slots.take(address("::ffff:192.0.2.1")).expect("the same host");
-        assert!(slots.take(address("192.0.2.1")).is_none(), "its share is taken");
-        let _three = slots.take(address("2001:db8::1")).expect("another host");
-        let _four = slots.take(address("2001:db8::ffff:2")).expect("the same /64");
-        assert!(slots.take(address("2001:db8::3")).is_none(), "its share is taken");
-        let _five = slots.take(address("2001:db8:1::3")).expect("another /64");
-        assert!(slots.take(address("192.0.2.9")).is_none(), "all places are taken");
-        drop(one);
-        assert!(slots.take(address("192.0.2.9")).is_some(), "a closed connection frees its place");
-        assert_eq!(slots.lock().by_address.len(), 3, "nobody is remembered who has none");
     }
 }

@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::{StreamExt, stream};
+use prost::Message;
 use prost_types::Timestamp;
+use sinew_api::proto::flow::{LostEvent, LostEventSource};
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 use sinew_api::proto::observer::{
     GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
@@ -25,16 +27,21 @@ use super::RelaySettings;
 use super::clock::Off;
 use super::counted::{Counted, Stream};
 use super::merge::{Merger, Next, Now};
-use super::node::{Client, FIRST_PAUSE, LONGEST_PAUSE, Nodes};
+use super::node::{Client, FIRST_PAUSE, LONGEST_PAUSE, Nodes, Purpose};
+use super::resume::{Heard, Resume};
 use crate::dial;
 use crate::peer::{PeerAddress, Peers};
 use crate::source::Answers;
 
+/// How long word of a node's state waits for others that are the same: fifty nodes behind a switch that fails are one line.
+const GROUPING: Duration = Duration::from_millis(100);
 /// Answers on their way from one node's task.
 const CHANNEL: usize = 64;
 
 /// What a fan-in needs.
 pub(super) struct FanIn {
+    /// Who says what is said of nodes.
+    pub(super) name: Arc<str>,
     pub(super) settings: RelaySettings,
     pub(super) nodes: Arc<Nodes>,
     pub(super) peers: watch::Receiver<Peers>,
@@ -44,7 +51,7 @@ pub(super) struct FanIn {
 /// A streaming request of the Observer.
 pub(super) trait Question: Clone + Send + Sync + 'static {
     /// What comes back.
-    type Answer: Send + 'static;
+    type Answer: Message + 'static;
     /// Asks a node.
     fn ask(
         &self,
@@ -58,12 +65,18 @@ pub(super) trait Question: Clone + Send + Sync + 'static {
     fn only_new(&self) -> Self;
     /// When an answer was seen.
     fn time(answer: &Self::Answer) -> Option<&Timestamp>;
+    /// What makes an answer unlike all others; empty where it has nothing of that kind.
+    fn id(answer: &Self::Answer) -> &str;
+    /// Word of a loss, if the answer is one.
+    fn loss(answer: &Self::Answer) -> Option<&LostEvent>;
+    /// Word of a gap as an answer, where the answer has a place for it.
+    fn gap(node: &str, lost: LostEvent) -> Option<Self::Answer>;
     /// A node's state as an answer, where the answer has a place for it.
-    fn status(event: NodeStatusEvent, time: Timestamp) -> Option<Self::Answer>;
+    fn status(relay: &str, event: NodeStatusEvent, time: Timestamp) -> Option<Self::Answer>;
 }
 
 macro_rules! question {
-    ($request:ty, $answer:ty, $call:ident, $status:expr) => {
+    ($request:ty, $answer:ty, $call:ident, $id:expr, $loss:expr, $gap:expr, $status:expr) => {
         impl Question for $request {
             type Answer = $answer;
 
@@ -87,21 +100,70 @@ macro_rules! question {
                 answer.time.as_ref()
             }
 
-            fn status(event: NodeStatusEvent, time: Timestamp) -> Option<$answer> {
-                let make: fn(NodeStatusEvent, Timestamp) -> Option<$answer> = $status;
-                make(event, time)
+            fn id(answer: &$answer) -> &str {
+                let id: fn(&$answer) -> &str = $id;
+                id(answer)
+            }
+
+            fn loss(answer: &$answer) -> Option<&LostEvent> {
+                let loss: fn(&$answer) -> Option<&LostEvent> = $loss;
+                loss(answer)
+            }
+
+            fn gap(node: &str, lost: LostEvent) -> Option<$answer> {
+                let gap: fn(&str, LostEvent) -> Option<$answer> = $gap;
+                gap(node, lost)
+            }
+
+            fn status(relay: &str, event: NodeStatusEvent, time: Timestamp) -> Option<$answer> {
+                let make: fn(&str, NodeStatusEvent, Timestamp) -> Option<$answer> = $status;
+                make(relay, event, time)
             }
         }
     };
 }
 
-question!(GetFlowsRequest, GetFlowsResponse, get_flows, |event, time| Some(GetFlowsResponse {
-    node_name: String::new(),
-    time: Some(time),
-    response_types: Some(ResponseTypes::NodeStatus(event)),
-}));
-question!(GetAgentEventsRequest, GetAgentEventsResponse, get_agent_events, |_, _| None);
-question!(GetDebugEventsRequest, GetDebugEventsResponse, get_debug_events, |_, _| None);
+question!(
+    GetFlowsRequest,
+    GetFlowsResponse,
+    get_flows,
+    |answer| match &answer.response_types {
+        Some(ResponseTypes::Flow(flow)) => &flow.uuid,
+        _ => "",
+    },
+    |answer| match &answer.response_types {
+        Some(ResponseTypes::LostEvents(lost)) => Some(lost),
+        _ => None,
+    },
+    |node, lost| Some(GetFlowsResponse {
+        node_name: node.to_owned(),
+        time: lost.last,
+        response_types: Some(ResponseTypes::LostEvents(lost)),
+    }),
+    |relay, event, time| Some(GetFlowsResponse {
+        node_name: relay.to_owned(),
+        time: Some(time),
+        response_types: Some(ResponseTypes::NodeStatus(event)),
+    })
+);
+question!(
+    GetAgentEventsRequest,
+    GetAgentEventsResponse,
+    get_agent_events,
+    |_| "",
+    |_| None,
+    |_, _| None,
+    |_, _, _| None
+);
+question!(
+    GetDebugEventsRequest,
+    GetDebugEventsResponse,
+    get_debug_events,
+    |_| "",
+    |_| None,
+    |_, _| None,
+    |_, _, _| None
+);
 
 /// The answers of all nodes, in order.
 pub(super) fn answers<Q: Question>(fan: FanIn, question: Q) -> Answers<Q::Answer> {
@@ -124,13 +186,22 @@ enum Told<A> {
     End,
 }
 
+/// Nodes of which the same is to be told.
+struct Report {
+    state: NodeState,
+    message: String,
+    nodes: Vec<String>,
+    /// When the first of them was heard of.
+    since: Instant,
+}
+
 struct Gathering<Q: Question> {
     fan: FanIn,
     question: Q,
     merger: Merger<Q::Answer>,
     tasks: BTreeMap<String, (PeerAddress, AbortHandle)>,
     streams: stream::SelectAll<stream::BoxStream<'static, (String, Told<Q::Answer>)>>,
-    states: VecDeque<Q::Answer>,
+    reports: VecDeque<Report>,
     /// Nodes whose clock has been reported.
     wrong_clocks: BTreeSet<String>,
     started: bool,
@@ -144,7 +215,7 @@ impl<Q: Question> Gathering<Q> {
             question,
             tasks: BTreeMap::new(),
             streams: stream::SelectAll::new(),
-            states: VecDeque::new(),
+            reports: VecDeque::new(),
             wrong_clocks: BTreeSet::new(),
             started: false,
         }
@@ -156,16 +227,19 @@ impl<Q: Question> Gathering<Q> {
             self.take_over();
         }
         loop {
-            if let Some(state) = self.states.pop_front() {
+            let ends = self.merger.is_done() && self.tasks.is_empty() && !self.question.follows();
+            if let Some(state) = self.due_report(Instant::now(), ends) {
                 return Some(state);
             }
             let until = match self.merger.next(Instant::now()) {
                 Next::Give(answer) => return Some(answer),
                 Next::Wait(until) => until,
             };
-            if self.merger.is_done() && self.tasks.is_empty() && !self.question.follows() {
+            if ends {
                 return None;
             }
+            let told = self.reports.front().map(|report| report.since + GROUPING);
+            let until = [until, told].into_iter().flatten().min();
             let due = until.map_or_else(
                 || tokio::time::Instant::now() + self.fan.settings.window,
                 tokio::time::Instant::from_std,
@@ -189,8 +263,8 @@ impl<Q: Question> Gathering<Q> {
         match told {
             Told::Answer(answer) => {
                 let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
-                let time = Q::time(&answer).copied();
-                if let Some(ahead) = self.merger.push(node, answer, time.as_ref(), now) {
+                let (time, bytes) = (Q::time(&answer).copied(), answer.encoded_len());
+                if let Some(ahead) = self.merger.push(node, (answer, bytes), time.as_ref(), now) {
                     self.report_clock(node, Off::Ahead(ahead));
                 }
             }
@@ -233,7 +307,7 @@ impl<Q: Question> Gathering<Q> {
                 self.report(NodeState::NodeGone, &name, String::new());
             }
         }
-        let joined_late = !self.tasks.is_empty() || !self.states.is_empty();
+        let joined_late = !self.tasks.is_empty() || !self.reports.is_empty();
         for (name, peer) in peers {
             if self.tasks.contains_key(&name) {
                 continue;
@@ -241,11 +315,12 @@ impl<Q: Question> Gathering<Q> {
             let question = if joined_late { self.question.only_new() } else { self.question.clone() };
             let (sender, receiver) = mpsc::channel(CHANNEL);
             let task = NodeTask {
-                client: self.fan.nodes.client(&name, &peer),
+                client: self.fan.nodes.client(&name, &peer, Purpose::Stream),
+                node: name.clone(),
                 question,
                 sender,
                 settings: self.fan.settings,
-                last: None,
+                resume: Resume::default(),
             };
             let handle = tokio::spawn(task.run()).abort_handle();
             self.merger.open(&name);
@@ -268,9 +343,28 @@ impl<Q: Question> Gathering<Q> {
 
     fn report(&mut self, state: NodeState, node: &str, message: String) {
         self.fan.counted.reported(state);
-        let event =
-            NodeStatusEvent { state_change: state.into(), node_names: vec![node.to_owned()], message };
-        self.states.extend(Q::status(event, SystemTime::now().into()));
+        // Only the last report is looked at: what a node goes through stays in order.
+        match self.reports.back_mut() {
+            Some(last) if (last.state, &last.message) == (state, &message) => {
+                last.nodes.push(node.to_owned())
+            }
+            _ => {
+                let nodes = vec![node.to_owned()];
+                self.reports.push_back(Report { state, message, nodes, since: Instant::now() });
+            }
+        }
+    }
+
+    /// The next report that has waited long enough, or that waits for nothing because the answer ends.
+    fn due_report(&mut self, now: Instant, ends: bool) -> Option<Q::Answer> {
+        while self.reports.front().is_some_and(|report| ends || report.since + GROUPING <= now) {
+            let Report { state, message, nodes, .. } = self.reports.pop_front()?;
+            let event = NodeStatusEvent { state_change: state.into(), node_names: nodes, message };
+            if let Some(answer) = Q::status(&self.fan.name, event, SystemTime::now().into()) {
+                return Some(answer);
+            }
+        }
+        None
     }
 }
 
@@ -285,11 +379,11 @@ impl<Q: Question> Drop for Gathering<Q> {
 /// Asks one node until the answer ends, or for ever if it follows.
 struct NodeTask<Q: Question> {
     client: Result<Client, Status>,
+    node: String,
     question: Q,
     sender: mpsc::Sender<Told<Q::Answer>>,
     settings: RelaySettings,
-    /// Time of the last answer.
-    last: Option<Timestamp>,
+    resume: Resume,
 }
 
 impl<Q: Question> NodeTask<Q> {
@@ -318,8 +412,9 @@ impl<Q: Question> NodeTask<Q> {
         let client = self.client.clone()?;
         let patience = self.settings.patience;
         let too_late = |_| Status::deadline_exceeded(format!("no answer in {} s", patience.as_secs()));
-        // Asked again after a failure, the node goes on behind its last answer.
-        let question = self.last.map_or_else(|| self.question.clone(), |last| resumed(&self.question, last));
+        // Asked again after a failure, the node begins with its last answer, which shows that it still has what follows.
+        let last = self.resume.begin();
+        let question = last.map_or_else(|| self.question.clone(), |last| self.question.since(last));
         let asked = SystemTime::now();
         let answer = tokio::time::timeout(patience, question.ask(client)).await.map_err(too_late)??;
         *pause = FIRST_PAUSE;
@@ -340,7 +435,16 @@ impl<Q: Question> NodeTask<Q> {
             match answer {
                 Some(answer) => {
                     let answer = answer?;
-                    self.last = Q::time(&answer).copied().or(self.last);
+                    let heard = self.resume.hear(Q::id(&answer), Q::time(&answer), Q::loss(&answer));
+                    if heard == Heard::Again {
+                        continue;
+                    }
+                    if let Heard::BehindGap { first } = heard
+                        && let Some(gap) = Q::gap(&self.node, gap(first, Q::time(&answer).copied()))
+                        && self.sender.send(Told::Answer(gap)).await.is_err()
+                    {
+                        return Ok(());
+                    }
                     if self.sender.send(Told::Answer(answer)).await.is_err() {
                         return Ok(());
                     }
@@ -362,12 +466,8 @@ fn state_of(status: &Status) -> NodeState {
     }
 }
 
-/// The question from a nanosecond behind `time` on.
-fn resumed<Q: Question>(question: &Q, time: Timestamp) -> Q {
-    let next = if time.nanos == 999_999_999 {
-        Timestamp { seconds: time.seconds + 1, nanos: 0 }
-    } else {
-        Timestamp { nanos: time.nanos + 1, ..time }
-    };
-    question.since(next)
+/// Word of answers that the node had and has no longer. Nobody knows how many they were.
+fn gap(first: Timestamp, last: Option<Timestamp>) -> LostEvent {
+    let source = LostEventSource::HubbleRingBuffer.into();
+    LostEvent { source, num_events_lost: 0, cpu: None, first: Some(first), last: last.or(Some(first)) }
 }

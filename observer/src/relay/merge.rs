@@ -13,6 +13,8 @@ use super::clock::TOLERANCE;
 
 /// Answers waiting, of all nodes together.
 const MOST_WAITING: usize = 4096;
+/// Bytes of them as they came.
+const MOST_BYTES: usize = 16 << 20;
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,7 @@ pub(super) struct Merger<T> {
     /// Open nodes, and closed ones of which answers wait.
     nodes: BTreeMap<String, Lane<T>>,
     waiting: usize,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -51,12 +54,13 @@ struct Lane<T> {
 struct Waiting<T> {
     key: (i64, i32),
     since: Instant,
+    bytes: usize,
     answer: T,
 }
 
 impl<T> Merger<T> {
     pub(super) fn new(window: Duration) -> Self {
-        Self { window, nodes: BTreeMap::new(), waiting: 0 }
+        Self { window, nodes: BTreeMap::new(), waiting: 0, bytes: 0 }
     }
 
     /// A node from which answers may come.
@@ -85,11 +89,11 @@ impl<T> Merger<T> {
         }
     }
 
-    /// An answer that came now. Says by how much its time lies in the future, if that is a wrong clock's.
+    /// An answer of so many bytes that came now. Says by how much its time lies in the future, if that is a wrong clock's.
     pub(super) fn push(
         &mut self,
         node: &str,
-        answer: T,
+        (answer, bytes): (T, usize),
         time: Option<&Timestamp>,
         now: Now,
     ) -> Option<Duration> {
@@ -103,15 +107,16 @@ impl<T> Merger<T> {
             let says_nothing = lane.distrusted || ahead.is_some();
             let ordered_by = if says_nothing { &arrived } else { time.unwrap_or(&arrived) };
             let key = (ordered_by.seconds, ordered_by.nanos);
-            lane.answers.push_back(Waiting { key, since: now.monotonic, answer });
+            lane.answers.push_back(Waiting { key, since: now.monotonic, bytes, answer });
             self.waiting += 1;
+            self.bytes += bytes;
         }
         ahead
     }
 
     /// Whether there is room for more.
     pub(super) fn has_room(&self) -> bool {
-        self.waiting < MOST_WAITING
+        self.waiting < MOST_WAITING && self.bytes < MOST_BYTES
     }
 
     /// Whether no node is open and nothing waits.
@@ -144,6 +149,7 @@ impl<T> Merger<T> {
         let lane = self.nodes.get_mut(node)?;
         let taken = lane.answers.pop_front()?;
         self.waiting -= 1;
+        self.bytes -= taken.bytes;
         if !lane.open && lane.answers.is_empty() {
             self.nodes.remove(node);
         }
@@ -171,7 +177,7 @@ mod tests {
         /// `at` milliseconds after the start, of a second.
         fn push(&mut self, node: &str, answer: &'static str, second: i64, at: u64) -> Option<Duration> {
             let now = Now { monotonic: self.start + Duration::from_millis(at), wall: self.wall };
-            self.merger.push(node, answer, Some(&Timestamp { seconds: second, nanos: 0 }), now)
+            self.merger.push(node, (answer, 1), Some(&Timestamp { seconds: second, nanos: 0 }), now)
         }
 
         /// Everything that goes out at that moment.
@@ -253,5 +259,12 @@ mod tests {
         }
         assert!(!bench.merger.has_room());
         assert_eq!(bench.given(0).len(), 1, "it makes room for one");
+
+        let mut bench = Bench::new(&["a", "silent"]);
+        let now = Now { monotonic: bench.start, wall: bench.wall };
+        bench.merger.push("a", ("large", MOST_BYTES), None, now);
+        assert!(!bench.merger.has_room());
+        assert_eq!(bench.given(0), ["large"], "few large ones are as much as many small ones");
+        assert!(bench.merger.has_room());
     }
 }

@@ -15,7 +15,10 @@ use crate::tls::ClientTls;
 /// A client of a node's Observer.
 pub(super) type Client = ObserverClient<Channel>;
 
-/// Largest answer of a node that is read, in bytes. Rubbish ends its stream, not the relay.
+/// Largest answer of a stream that is read, in bytes: a flow whose ends and policies have every label that Kubernetes lets
+/// them have. Rubbish ends its stream, not the relay.
+const LARGEST_FLOW: usize = 256 << 10;
+/// Largest answer to a single question.
 const LARGEST_ANSWER: usize = 4 << 20;
 /// Silence after which a node is asked whether it lives; one that is frozen does not answer, and its streams end.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -57,12 +60,30 @@ impl NodeTls {
     }
 }
 
-/// Channels to nodes, one for each, shared by all requests.
+/// What a node is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// An answer that may have no end.
+    Stream,
+    /// One answer, now. Streams must not keep it waiting: whether a node lives is such a question.
+    Single,
+}
+
+/// Channels to nodes, two for each, shared by all requests. A node lets so many requests be open on one connection
+/// ([`crate::listen::Limits`]); a relay serves fewer streams than that.
 #[derive(Debug)]
 pub(super) struct Nodes {
     patience: Duration,
     tls: NodeTls,
-    channels: Mutex<BTreeMap<String, (PeerAddress, Channel)>>,
+    channels: Mutex<BTreeMap<String, Channels>>,
+}
+
+/// Both connect when they are used.
+#[derive(Clone, Debug)]
+struct Channels {
+    peer: PeerAddress,
+    streams: Channel,
+    singles: Channel,
 }
 
 impl Nodes {
@@ -70,18 +91,24 @@ impl Nodes {
         Self { patience, tls, channels: Mutex::new(BTreeMap::new()) }
     }
 
-    /// A client of a node; it connects when it is used.
-    pub(super) fn client(&self, name: &str, peer: &PeerAddress) -> Result<Client, Status> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = match channels.get(name) {
-            Some((known, channel)) if known == peer => channel.clone(),
+    /// A client of a node.
+    pub(super) fn client(&self, name: &str, peer: &PeerAddress, purpose: Purpose) -> Result<Client, Status> {
+        let mut all = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match all.get(name) {
+            Some(known) if known.peer == *peer => known.clone(),
             _ => {
-                let made = channel(&self.tls.way(peer)?, self.patience)?;
-                channels.insert(name.to_owned(), (peer.clone(), made.clone()));
+                let way = self.tls.way(peer)?;
+                let (streams, singles) = (channel(&way, self.patience)?, channel(&way, self.patience)?);
+                let made = Channels { peer: peer.clone(), streams, singles };
+                all.insert(name.to_owned(), made.clone());
                 made
             }
         };
-        Ok(ObserverClient::new(made).max_decoding_message_size(LARGEST_ANSWER))
+        let (channel, largest) = match purpose {
+            Purpose::Stream => (known.streams, LARGEST_FLOW),
+            Purpose::Single => (known.singles, LARGEST_ANSWER),
+        };
+        Ok(ObserverClient::new(channel).max_decoding_message_size(largest))
     }
 
     /// Forgets the channels of nodes that are gone.

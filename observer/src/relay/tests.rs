@@ -143,13 +143,37 @@ fn told(answer: &GetFlowsResponse) -> String {
             let state = event.state_change().as_str_name().trim_start_matches("NODE_").to_lowercase();
             format!("{state} {}", event.node_names.join(","))
         }
+        Some(ResponseTypes::LostEvents(lost)) => {
+            format!("lost {} {}", lost.source().as_str_name(), answer.node_name)
+        }
         other => panic!("not told here: {other:?}"),
+    }
+}
+
+/// So that no client waits behind others for a place on the connection to a node.
+#[test]
+fn a_relay_serves_fewer_streams_than_a_node_takes_on_one_connection() {
+    let bench = Bench::new(&[]);
+    let node = crate::listen::Limits::default();
+    assert!(bench.relay.stream_limits().all < node.requests_per_connection as usize);
+    let settings = JournalSettings::new("default/a", "0.1.0");
+    let journal: Journal = Journal::new(settings, SystemTime::now());
+    assert!(bench.relay.stream_limits().all < journal.stream_limits().per_client);
+}
+
+/// What is told of several nodes at once, node by node.
+fn apart(told: String) -> Vec<String> {
+    match told.split_once(' ') {
+        Some((state, nodes)) if told.contains(',') => {
+            nodes.split(',').map(|node| format!("{state} {node}")).collect()
+        }
+        _ => vec![told],
     }
 }
 
 async fn all(stream: Answers<GetFlowsResponse>) -> (Vec<String>, Vec<String>) {
     let answers: Vec<String> = stream.map(|answer| told(&answer.expect("an answer"))).collect().await;
-    answers.into_iter().partition(|it| it.contains(' '))
+    answers.into_iter().flat_map(apart).partition(|it| it.contains(' '))
 }
 
 /// The next answers of a stream, until one of them is `last`.
@@ -161,8 +185,10 @@ async fn until(stream: &mut Answers<GetFlowsResponse>, last: &str) -> Vec<String
             .unwrap_or_else(|_| panic!("{last} did not come: {seen:?}"))
             .expect("it goes on")
             .expect("an answer");
-        seen.push(told(&answer));
-        if seen.last().is_some_and(|it| it == last) {
+        let told = apart(told(&answer));
+        let came = told.iter().any(|it| it == last);
+        seen.extend(told);
+        if came {
             return seen;
         }
     }
@@ -180,13 +206,14 @@ async fn a_relay_counts_its_nodes_its_clients_and_what_it_hands_on() {
     let (states, flows) = all(bench.stream(GetFlowsRequest::default()).await).await;
     assert_eq!((states.len(), flows.len()), (3, 4), "{states:?} {flows:?}");
     let text = metrics::text(bench.relay.families().await, Format::OpenMetrics);
+    // Four flows, and words on the nodes' states, of which alike ones are one.
+    let answers = text.lines().find_map(|line| line.strip_prefix("sinew_relay_answers_total "));
+    assert!(matches!(answers, Some("6" | "7")), "{text}");
     for line in [
         "sinew_relay_build_info{version=\"0.1.0\"} 1",
         "sinew_relay_nodes{state=\"answering\"} 2",
         "sinew_relay_nodes{state=\"silent\"} 1",
         "sinew_relay_streams 1",
-        // Four flows, and a word on each node's state.
-        "sinew_relay_answers_total 7",
         "sinew_relay_node_reports_total{state=\"connected\"} 2",
         "sinew_relay_node_reports_total{state=\"unavailable\"} 1",
         "sinew_relay_node_reports_total{state=\"gone\"} 0",
@@ -278,6 +305,34 @@ async fn a_node_that_dies_is_asked_again_and_goes_on_where_it_was() {
     let _again = Live::serve(&bench.path("b"), journal);
     let seen = until(&mut stream, "b3").await;
     assert!(seen.contains(&"connected default/b".to_owned()) && !seen.contains(&"b1".to_owned()), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_has_forgotten_where_it_was_leaves_a_gap_that_is_told() {
+    let bench = Bench::new(&["b"]);
+    let b = bench.live("b");
+    let follow = GetFlowsRequest { follow: true, since: Some(second(0)), ..GetFlowsRequest::default() };
+    let mut stream = bench.stream(follow).await;
+    b.journal.record_flows([flow("b1", second(1))]);
+    until(&mut stream, "b1").await;
+    drop(b);
+    until(&mut stream, "unavailable default/b").await;
+    let again = bench.live("b");
+    again.journal.record_flows([flow("b3", second(3)), flow("b4", second(4))]);
+    let mut seen = until(&mut stream, "b4").await;
+    seen.retain(|it| !it.ends_with(" default/b") || it.starts_with("lost"));
+    assert_eq!(seen, ["lost HUBBLE_RING_BUFFER default/b", "b3", "b4"]);
+}
+
+#[tokio::test]
+async fn nodes_of_which_the_same_is_told_are_one_line() {
+    let names: Vec<String> = (0..50).map(|number| format!("dead{number:02}")).collect();
+    let bench = Bench::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let stream = bench.stream(GetFlowsRequest::default()).await;
+    let answers: Vec<String> = stream.map(|answer| told(&answer.expect("an answer"))).collect().await;
+    assert!(answers.len() < 10, "{answers:?}");
+    let nodes: usize = answers.iter().map(|answer| answer.matches("default/dead").count()).sum();
+    assert_eq!(nodes, 50, "none is left out: {answers:?}");
 }
 
 #[tokio::test]

@@ -189,3 +189,65 @@ async fn agent_events_have_a_ring_of_their_own() {
     let debug = service.get_debug_events(Request::new(GetDebugEventsRequest::default())).await.expect("none");
     assert_eq!(debug.into_inner().count().await, 0);
 }
+
+/// A word of losses that is overwritten is missed with all that it told of; words are no flows.
+#[tokio::test]
+async fn a_loss_whose_word_is_overwritten_is_still_told() {
+    let journal = journal(3);
+    let service = ObserverService::new(journal.clone());
+    let request = GetFlowsRequest { follow: true, number: 1, ..GetFlowsRequest::default() };
+    journal.record_flows([flow(0, "a")]);
+    let mut stream = service.get_flows(Request::new(request)).await.expect("a stream").into_inner();
+    assert_eq!(describe(&stream.next().await.expect("it goes on").expect("an answer")), "default/a 0");
+    let source = LostEventSource::PerfEventRingBuffer.into();
+    journal.record_lost(LostEvent { source, num_events_lost: 1000, ..LostEvent::default() }, now());
+    assert_eq!(journal.numbers(now()).fill.entries, 1, "a word is no flow");
+    journal.record_flows([1, 2, 3, 4].map(|number| flow(number, "a")));
+    let told = describe(&stream.next().await.expect("it goes on").expect("an answer"));
+    assert_eq!(told, "lost HUBBLE_RING_BUFFER 1001", "flow 1, and what the word told of");
+}
+
+#[tokio::test]
+async fn events_that_a_slow_client_missed_are_told_and_counted() {
+    let journal = journal(1);
+    let service = ObserverService::new(journal.clone());
+    let event = || AgentEvent { r#type: 2, notification: None };
+    let request = Request::new(GetAgentEventsRequest { follow: true, ..GetAgentEventsRequest::default() });
+    let mut stream = service.get_agent_events(request).await.expect("a stream").into_inner();
+    // A stream begins when it is first asked.
+    assert!(tokio::time::timeout(Duration::from_millis(10), stream.next()).await.is_err());
+    (0..1034).for_each(|_| journal.record_event(event(), now()));
+    let first = stream.next().await.expect("it goes on").expect("an answer").agent_event.expect("an event");
+    let Some(Notification::Unknown(told)) = first.notification else { panic!("no word: {first:?}") };
+    assert!(told.notification.starts_with("10 events of the agent were missed"), "{told:?}");
+    assert_eq!(journal.numbers(now()).losses, [(LostEventSource::HubbleRingBuffer, 10)]);
+}
+
+/// A client has its share of the streams, and a stream that ends gives its place back.
+#[tokio::test]
+async fn streams_are_bounded_for_one_client_and_for_all() {
+    let journal = journal(1);
+    let service = ObserverService::new(journal.clone());
+    let StreamLimits { all, per_client } = journal.stream_limits();
+    let ask = async |from: Option<&str>| {
+        let mut request = Request::new(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() });
+        if let Some(address) = from {
+            request.extensions_mut().insert(Client(address.parse().expect("an address")));
+        }
+        service.get_flows(request).await
+    };
+    let mut open = Vec::new();
+    for _ in 0..per_client {
+        open.push(ask(Some("192.0.2.1")).await.expect("its share"));
+    }
+    let refused = ask(Some("192.0.2.1")).await.err().expect("one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("160 for one address"), "{refused}");
+    assert!(ask(Some("192.0.2.2")).await.is_ok(), "another client has a share of its own");
+    for _ in per_client..all {
+        open.push(ask(None).await.expect("the socket takes what is free"));
+    }
+    assert_eq!(ask(None).await.err().map(|status| status.code()), Some(Code::ResourceExhausted));
+    open.pop();
+    assert!(ask(None).await.is_ok(), "its place is free again");
+}
