@@ -27,7 +27,7 @@ use sinew_api::proto::observer::observer_client::ObserverClient;
 use crate::failure::Failure;
 use crate::server::{self, Address, Server, ServerArgs, refused};
 
-use flags::{EventArgs, FlowArgs};
+use flags::{EventArgs, FlowArgs, OutputForm};
 use print::Printer;
 
 /// Largest answer that is read, in bytes: a flow with every field is ≈ 2 KiB.
@@ -74,24 +74,38 @@ async fn flows(args: &FlowArgs) -> Result<()> {
     if args.other.print_raw_filters {
         return print::raw_filters(&request);
     }
+    let uuid = args.other.explain.as_deref();
+    if uuid.is_some() && !matches!(args.format.output, OutputForm::Compact | OutputForm::Dict) {
+        let message = "--explain writes lines behind a flow, for which only compact and dict have a place; \
+                       -o json carries the rules that decided in extensions";
+        return Err(Failure::usage(message).into());
+    }
     let mut printer = Printer::new(&args.format, &args.flow_format, args.other.silent_errors)?;
-    if let Some(path) = &args.other.input_file {
-        for response in input::read(path, &request)? {
-            printer.flow(&response?)?;
+    let (mut explain, answers) = match &args.other.input_file {
+        Some(path) => {
+            let answers = futures_util::stream::iter(input::read(path, &request)?);
+            (uuid.map(|uuid| explain::Explainer::new(None, uuid)), answers.left_stream())
         }
-        return printer.finish();
-    }
-    let (mut client, server) = connect(&args.server).await?;
-    let mut explain = args.other.explain.as_ref().map(|_| explain::Explainer::new(&server));
-    let mut stream = client.get_flows(request).await.map_err(|status| refused(&status))?.into_inner();
-    while let Some(response) = stream.next().await {
-        let response = response.map_err(|status| refused(&status))?;
-        printer.flow(&response)?;
+        None => {
+            let (mut client, server) = connect(&args.server).await?;
+            let stream = client.get_flows(request).await.map_err(|status| refused(&status))?.into_inner();
+            let answers = stream.map(|answer| answer.map_err(|status| anyhow::Error::from(refused(&status))));
+            (uuid.map(|uuid| explain::Explainer::new(Some(&server), uuid)), answers.right_stream())
+        }
+    };
+    let mut answers = std::pin::pin!(answers);
+    while let Some(answer) = answers.next().await {
+        let answer = answer?;
+        printer.flow(&answer)?;
         if let Some(explain) = &mut explain {
-            printer.note(&explain.of(&response).await)?;
+            printer.note(&explain.of(&answer).await)?;
         }
     }
-    printer.finish()
+    printer.finish()?;
+    match (explain, uuid) {
+        (Some(explain), Some(uuid)) => Ok(explain.finish(uuid)?),
+        _ => Ok(()),
+    }
 }
 
 async fn agent_events(args: &EventArgs) -> Result<()> {

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use super::census::policy_name;
 use super::print::words;
+use crate::failure::Failure;
 use crate::server::Address;
 
 /// How long the agent may take for one answer.
@@ -25,30 +26,57 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Explainer {
     socket: Option<String>,
     agent: Option<AgentClient<Channel>>,
+    /// Whether one flow is asked for. Of all flows, a denial's verdict is explained and not its drop once more.
+    single: bool,
+    explained: u64,
 }
 
 impl Explainer {
-    pub(super) fn new(server: &Address) -> Self {
+    /// For flows of a server, or of a file; `uuid` is the one that is wanted, if it is one.
+    pub(super) fn new(server: Option<&Address>, uuid: &str) -> Self {
         let socket = match server {
-            Address::Socket(path) => Some(path.clone()),
-            Address::Plain(_) | Address::Tls(_) => None,
+            Some(Address::Socket(path)) => Some(path.clone()),
+            Some(Address::Plain(_) | Address::Tls(_)) | None => None,
         };
-        Self { socket, agent: None }
+        Self { socket, agent: None, single: !uuid.is_empty(), explained: 0 }
+    }
+
+    /// Whether what was asked for was there to be explained.
+    ///
+    /// # Errors
+    /// The one flow that was asked for is not held any more, or never was.
+    pub(super) fn finish(self, uuid: &str) -> Result<(), Failure> {
+        if self.single && self.explained == 0 {
+            let message =
+                format!("no flow {uuid:?} is held there, or what was given as a filter leaves it out");
+            return Err(Failure::unknown_name(message)
+                .next("a node keeps its last flows only; `sinew observe --all -o jsonpb > FILE` keeps more, and")
+                .next("`sinew observe --input-file FILE --explain UUID` explains what such a file holds"));
+        }
+        Ok(())
     }
 
     /// Lines for an answer; none for what is no verdict.
     pub(super) async fn of(&mut self, answer: &GetFlowsResponse) -> Vec<String> {
         let Some(ResponseTypes::Flow(flow)) = &answer.response_types else { return Vec::new() };
+        self.explained += 1;
         let is_verdict =
             flow.event_type.as_ref().is_some_and(|event| event.r#type == words::TYPE_POLICY_VERDICT);
         if !is_verdict && flow.verdict() != Verdict::Dropped {
-            return Vec::new();
+            return if self.single {
+                vec!["no judgement: a trace of where it went".to_owned()]
+            } else {
+                Vec::new()
+            };
         }
         let known = Extensions::of(flow);
         let mut lines = carried(flow, &known);
-        if known.default_deny && is_verdict {
+        if known.default_deny && (is_verdict || self.single) {
             match self.ask(flow).await {
-                Ok(Some(answer)) => lines.extend(nearest(&answer, flow.traffic_direction())),
+                Ok(Some(answer)) => {
+                    lines.extend(nearest(&answer, flow.traffic_direction()));
+                    lines.extend(moved(flow, answer.revision));
+                }
                 Ok(None) => {}
                 Err(problem) => lines.push(format!("nearest rule unknown: {problem}")),
             }
@@ -121,6 +149,15 @@ fn nearest(answer: &ExplainResponse, direction: TrafficDirection) -> Vec<String>
     of_direction.flat_map(|it| it.near_misses.iter().take(1)).map(near_miss).collect()
 }
 
+/// Says that the rules that were asked are not those that judged. A flow carries the low half of the revision.
+fn moved(flow: &Flow, now: u64) -> Option<String> {
+    let denied = [&flow.egress_denied_by, &flow.ingress_denied_by].into_iter().flatten();
+    let then = denied.map(|policy| policy.revision).find(|revision| *revision != 0)?;
+    (then != now & u64::from(u32::MAX)).then(|| {
+        format!("the rules have changed since: it was judged at revision {then}, the node is at {now}")
+    })
+}
+
 fn near_miss(miss: &NearMiss) -> String {
     let rule = miss.rule.clone().unwrap_or_default();
     format!(
@@ -145,20 +182,22 @@ fn place(file: &str, line: u32) -> String {
 /// The flow's connection as a question; the opener asks. `None` where it can't be asked about.
 fn question(flow: &Flow) -> Option<ExplainRequest> {
     let ip = flow.ip.as_ref()?;
+    // What the responder sends comes from the port that was opened.
+    let reply = flow.is_reply == Some(true);
+    let port_of = |source: u32, destination: u32| if reply { source } else { destination };
     let (port, protocol) = match flow.l4.as_ref()?.protocol.as_ref()? {
-        layer4::Protocol::Tcp(it) => (it.destination_port, "TCP"),
-        layer4::Protocol::Udp(it) => (it.destination_port, "UDP"),
-        layer4::Protocol::Sctp(it) => (it.destination_port, "SCTP"),
-        layer4::Protocol::IcmPv4(it) => (it.r#type, "ICMP"),
-        layer4::Protocol::IcmPv6(it) => (it.r#type, "ICMPv6"),
+        layer4::Protocol::Tcp(it) => (port_of(it.source_port, it.destination_port), "TCP"),
+        layer4::Protocol::Udp(it) => (port_of(it.source_port, it.destination_port), "UDP"),
+        layer4::Protocol::Sctp(it) => (port_of(it.source_port, it.destination_port), "SCTP"),
+        // An answer to an echo belongs to the question, whose type rules name.
+        layer4::Protocol::IcmPv4(it) => (if reply && it.r#type == 0 { 8 } else { it.r#type }, "ICMP"),
+        layer4::Protocol::IcmPv6(it) => (if reply && it.r#type == 129 { 128 } else { it.r#type }, "ICMPv6"),
         layer4::Protocol::Vrrp(_) | layer4::Protocol::Igmp(_) => return None,
     };
-    Some(ExplainRequest {
-        from: Some(party(flow.source.as_ref(), &ip.source)),
-        to: Some(party(flow.destination.as_ref(), &ip.destination)),
-        port: Some(port),
-        protocol: protocol.to_owned(),
-    })
+    let sender = party(flow.source.as_ref(), &ip.source);
+    let receiver = party(flow.destination.as_ref(), &ip.destination);
+    let (from, to) = if reply { (receiver, sender) } else { (sender, receiver) };
+    Some(ExplainRequest { from: Some(from), to: Some(to), port: Some(port), protocol: protocol.to_owned() })
 }
 
 fn party(endpoint: Option<&Endpoint>, address: &str) -> Party {

@@ -23,14 +23,11 @@ use crate::failure::Failure;
 /// Most flows that `--last` keeps in memory.
 const MOST_LAST: u64 = 1_000_000;
 
-/// The answers of a file to a request.
+/// The answers of a file to a request. It has an end, whether the request follows or not, as for Hubble.
 pub(crate) fn read(
     path: &Path,
     request: &GetFlowsRequest,
 ) -> Result<Box<dyn Iterator<Item = Result<GetFlowsResponse>>>> {
-    if request.follow {
-        return Err(Failure::usage("--follow and --input-file can't be combined: a file has an end").into());
-    }
     let filters = FilterSet::new(&request.whitelist, &request.blacklist)
         .map_err(|error| Failure::usage(format!("a filter has no meaning: {error}")))?;
     let reader: Box<dyn BufRead> = if path == Path::new("-") {

@@ -268,6 +268,14 @@ impl Printer {
         }
         let mut text = if self.is_json() {
             super::json("observer.GetFlowsResponse", answer)?
+        } else if self.form == OutputForm::Dict {
+            let time = moment::text(answer.time.as_ref(), self.time_form);
+            // Between blocks of flows, should both go to one place.
+            if self.written > 0 {
+                output::write(&format!("{SEPARATOR}\n"))?;
+            }
+            self.written += 1;
+            status_block(&time, status)
         } else {
             let time = moment::text(answer.time.as_ref(), self.time_form);
             let (count, nodes) = (status.node_names.len(), joined(&status.node_names));
@@ -326,6 +334,15 @@ impl Printer {
         self.written += 1;
         output::write(&text)
     }
+}
+
+/// A node's state as a block.
+fn status_block(time: &str, status: &NodeStatusEvent) -> String {
+    let message = if status.message.is_empty() { "N/A".to_owned() } else { format!("{:?}", status.message) };
+    let nodes = joined(&status.node_names);
+    let state = status.state_change().as_str_name();
+    let fields = [("TIMESTAMP", time), ("STATE", state), ("NODES", &nodes), ("MESSAGE", &message)];
+    fields.map(|(name, value)| format!("{name:>11}: {}\n", visible(value))).concat()
 }
 
 /// The filters of a request as the YAML that `hubble --config` takes.

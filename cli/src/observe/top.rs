@@ -83,7 +83,7 @@ pub(super) async fn run(args: &TopArgs) -> Result<()> {
 }
 
 fn show(census: &Census, interval: Duration) -> Result<()> {
-    if !super::stdout_is_terminal() {
+    if !super::stdout_is_terminal() || is_dumb(std::env::var_os("TERM").as_deref()) {
         return output::write(&format!("{}\n", window(census, interval, usize::MAX, usize::MAX)));
     }
     let (width, height) = terminal_size::terminal_size()
@@ -93,6 +93,11 @@ fn show(census: &Census, interval: Duration) -> Result<()> {
     let rows = height.saturating_sub(OTHER_LINES).max(3) / 3;
     // Home, clear to the end of the screen: without a flicker, and what was longer before is gone.
     output::write(&format!("\u{1b}[H\u{1b}[J{}", window(census, interval, rows.max(1), width)))
+}
+
+/// Whether a terminal knows no escapes, by its name. One without a name gets none either.
+fn is_dumb(term: Option<&std::ffi::OsStr>) -> bool {
+    term.is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 /// One window with at most so many rows in each table, lines cut at the width.
@@ -199,6 +204,12 @@ ALLOWED  DENIED  POLICY
         assert_eq!(window(&census, Duration::from_secs(2), usize::MAX, usize::MAX), expected);
         let small = window(&census, Duration::from_secs(2), 1, 12);
         assert!(small.contains("3      0    \n") && !small.contains("10.0.0.2"), "{small}");
+    }
+
+    #[test]
+    fn a_terminal_without_escapes_gets_none() {
+        let of = |term: &str| is_dumb(Some(term.as_ref()));
+        assert!(is_dumb(None) && of("dumb") && of("") && !of("xterm-256color") && !of("linux"));
     }
 
     #[test]

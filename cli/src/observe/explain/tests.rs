@@ -126,3 +126,56 @@ fn a_question_names_pods_where_there_are_some() {
     flow.l4 = None;
     assert_eq!(question(&flow), None);
 }
+
+#[test]
+fn a_reply_is_asked_about_as_its_opener_would() {
+    let tcp = Tcp { source_port: 5432, destination_port: 40000, flags: None };
+    let mut flow = Flow {
+        source: Some(Endpoint { namespace: "shop".into(), pod_name: "db".into(), ..Endpoint::default() }),
+        ip: Some(Ip { source: "10.0.0.2".into(), destination: "198.51.100.1".into(), ..Ip::default() }),
+        l4: Some(Layer4 { protocol: Some(layer4::Protocol::Tcp(tcp)) }),
+        is_reply: Some(true),
+        ..Flow::default()
+    };
+    let asked = question(&flow).expect("a question");
+    assert_eq!(asked.from.and_then(|it| it.by), Some(By::Address("198.51.100.1".into())));
+    assert_eq!(asked.to.and_then(|it| it.by), Some(By::Pod("shop/db".into())));
+    assert_eq!(asked.port, Some(5432));
+    flow.l4 = Some(Layer4 { protocol: Some(layer4::Protocol::IcmPv4(IcmPv4 { r#type: 0, code: 0 })) });
+    assert_eq!(question(&flow).expect("a question").port, Some(8), "the echo, not its answer");
+}
+
+#[test]
+fn rules_that_have_changed_since_are_told() {
+    let policy = Policy { revision: 7, ..Policy::default() };
+    let flow = Flow { ingress_denied_by: vec![policy], ..Flow::default() };
+    assert_eq!(moved(&flow, 7), None);
+    assert_eq!(moved(&flow, (1 << 32) | 7), None, "a flow carries the low half");
+    let told = moved(&flow, 9).expect("it moved");
+    assert_eq!(told, "the rules have changed since: it was judged at revision 7, the node is at 9");
+    assert_eq!(moved(&Flow::default(), 9), None, "another server's flow says nothing of revisions");
+}
+
+/// By the UUID of the drop or of the verdict alike; and a flow that is gone is no success.
+#[tokio::test]
+async fn one_flow_is_explained_whichever_it_is_or_said_to_be_gone() {
+    let extensions = Extensions { default_deny: true, ..Extensions::default() };
+    let drop = GetFlowsResponse {
+        response_types: Some(ResponseTypes::Flow(Flow {
+            verdict: Verdict::Dropped.into(),
+            extensions: extensions.to_any(),
+            ..Flow::default()
+        })),
+        ..GetFlowsResponse::default()
+    };
+    let mut all = Explainer::new(None, "");
+    assert_eq!(all.of(&drop).await, [""; 0], "its verdict is explained");
+    assert!(all.finish("").is_ok());
+    let mut one = Explainer::new(None, "4f2a");
+    let told = one.of(&drop).await.join(" ");
+    assert!(told.starts_with("nearest rule unknown: only the node's own agent"), "{told}");
+    assert!(one.finish("4f2a").is_ok());
+    let gone = Explainer::new(None, "4f2a").finish("4f2a").expect_err("it is not held");
+    assert_eq!(gone.code as i32, 3);
+    assert!(gone.message.contains("no flow \"4f2a\" is held"), "{gone}");
+}

@@ -47,3 +47,20 @@ fn long_lists_of_nodes_are_cut() {
     assert_eq!(joined(&names), "default/node-0, default/node-1, default/node-2 (and 17 more)");
     assert_eq!(joined(&["x".repeat(80)]), "x".repeat(80));
 }
+
+#[test]
+fn a_nodes_state_is_a_block_among_blocks() {
+    let status = NodeStatusEvent {
+        state_change: NodeState::NodeUnavailable.into(),
+        node_names: vec!["default/a".into(), "default/b".into()],
+        message: "no answer in 3 s".into(),
+    };
+    let expected = "  TIMESTAMP: now
+      STATE: NODE_UNAVAILABLE
+      NODES: default/a, default/b
+    MESSAGE: \"no answer in 3 s\"
+";
+    assert_eq!(status_block("now", &status), expected);
+    let silent = NodeStatusEvent { message: String::new(), ..status };
+    assert!(status_block("now", &silent).ends_with("MESSAGE: N/A\n"));
+}
