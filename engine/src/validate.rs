@@ -178,9 +178,8 @@ fn may_resolve(engine: &Engine, peer: &PeerMatch) -> bool {
             | Entity::KubeApiserver => false,
         },
         PeerMatch::Cidr { prefix, .. } => prefix_may_resolve(prefix),
-        PeerMatch::CidrGroup { group, .. } => {
-            prefixes_of(engine.cidr_groups(), group, rule.action).any(|prefix| prefix_may_resolve(&prefix))
-        }
+        PeerMatch::CidrGroup { group, .. } => prefixes_of(engine.cidr_groups(), group, RuleAction::Allow)
+            .any(|prefix| prefix_may_resolve(&prefix)),
     }
 }
 
