@@ -61,6 +61,8 @@ const STEPS: usize = 128;
 const ASKS: usize = 32;
 /// Time between two tries of what failed, and between two looks at addresses and waiting relabels.
 const TICK: Duration = Duration::from_millis(200);
+/// Time between two looks at the kernel's routes, for what no event tells of.
+const ROUTES_LOOK: Duration = Duration::from_secs(30);
 /// Revisions whose way into the kernel is timed; with more of them waiting, the kernel refuses something.
 const ASKED: usize = 1024;
 /// A relabel waits for other nodes no longer than this (policy.md 17).
@@ -120,6 +122,12 @@ pub struct Control<S> {
     /// The policies of which the digest is known, and it.
     digested: (Arc<BTreeMap<PolicyName, PolicyView>>, String),
     routes_due: bool,
+    /// When the kernel's routes were compared last.
+    routes_looked: Instant,
+    /// Whether queues on pods' interfaces may have changed.
+    queues_due: bool,
+    /// The underlay's MTU that the programs were loaded for.
+    mtu_at_start: u32,
     /// Whether the view or what is said in the store may differ from what is so.
     stale: bool,
 }
@@ -177,6 +185,9 @@ impl<S: Store> Control<S> {
             if self.routes_due && self.engine.snapshot().synced {
                 self.routes_due = false;
                 self.sync_routes().await;
+            }
+            if std::mem::take(&mut self.queues_due) {
+                self.sync_queues().await;
             }
             if std::mem::take(&mut self.stale) {
                 self.publish().await;
@@ -349,7 +360,8 @@ impl<S: Store> Control<S> {
         if self.failures.contains_key(&Part::Devices) {
             self.attach_devices().await;
         }
-        self.routes_due |= self.failures.contains_key(&Part::Routes);
+        self.routes_due |=
+            self.failures.contains_key(&Part::Routes) || self.routes_looked.elapsed() >= ROUTES_LOOK;
     }
 
     /// Relabels that every living node is ready for, or that have waited long enough (policy.md 17).

@@ -3,12 +3,13 @@
 //! A [`Netlink`] belongs to the network namespace of the thread that opened it. The agent opens one for its node;
 //! [`namespace`] opens one on a thread of its own for each visit to a pod's namespace.
 //!
-//! Neighbours: [`veth`] wires a pod, [`node`] prepares the node, [`route`] reaches other nodes' pods, [`watch`] tells of
-//! links that appear; `crate::cni` asks for pods, `crate::control` for nodes.
+//! Neighbours: [`veth`] wires a pod, [`node`] prepares the node, [`route`] reaches other nodes' pods, [`queue`] sees what
+//! others put on pods' interfaces, [`watch`] tells of changes; `crate::cni` asks for pods, `crate::control` for nodes.
 
 pub mod address;
 pub mod namespace;
 pub mod node;
+pub mod queue;
 pub mod route;
 pub mod sysctl;
 pub mod veth;
@@ -17,7 +18,9 @@ pub mod watch;
 use std::io;
 
 use futures_util::TryStreamExt;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use tokio::task::JoinHandle;
 
@@ -46,6 +49,14 @@ pub enum NetlinkError {
     /// A link that must be there is not.
     #[error("there is no interface {0}")]
     NoLink(String),
+    /// A link can't serve as what it is configured for.
+    #[error("interface {name} {why}")]
+    Unfit {
+        /// The link.
+        name: String,
+        /// Why, as it follows the name.
+        why: &'static str,
+    },
     /// A setting under /proc/sys could not be written.
     #[error("cannot set {name} to {value}: {source}")]
     Sysctl {
@@ -71,7 +82,7 @@ impl NetlinkError {
                 source.raw_os_error()
             }
             Self::NoLink(_) => Some(libc::ENODEV),
-            Self::Namespace(_) => None,
+            Self::Namespace(_) | Self::Unfit { .. } => None,
         }
     }
 }
@@ -89,6 +100,34 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// What frames it takes.
+    pub kind: LinkKind,
+}
+
+/// What matters of a link's kind to programs that are attached to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkKind {
+    /// Its frames begin with an Ethernet header.
+    #[default]
+    Ethernet,
+    /// It is a port of a bond or team, whose device judges (datapath.md 30).
+    Port,
+    /// Its frames begin otherwise, as those of tun, WireGuard and IP tunnels do.
+    Other,
+}
+
+impl LinkKind {
+    /// Why a link of this kind can't be an underlay device, as it follows its name.
+    #[must_use]
+    pub fn unfit(self) -> Option<&'static str> {
+        match self {
+            Self::Ethernet => None,
+            Self::Port => Some("is a port of a bond or team: name the bond or team itself as --underlay"),
+            Self::Other => Some(
+                "has no Ethernet header (tun, WireGuard and IP tunnels have none), which --underlay needs",
+            ),
+        }
+    }
 }
 
 /// A connection to the kernel. Its task ends with it.
@@ -202,6 +241,7 @@ impl Link {
             mac: Vec::new(),
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
+            kind: kind_of(message),
         };
         for attribute in &message.attributes {
             if let LinkAttribute::IfName(name) = attribute {
@@ -213,6 +253,20 @@ impl Link {
             }
         }
         link
+    }
+}
+
+fn kind_of(message: &LinkMessage) -> LinkKind {
+    let is_port = message.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos
+            .iter()
+            .any(|info| matches!(info, LinkInfo::PortKind(InfoPortKind::Bond | InfoPortKind::Team))),
+        _ => false,
+    });
+    match message.header.link_layer_type {
+        LinkLayerType::Ether if is_port => LinkKind::Port,
+        LinkLayerType::Ether => LinkKind::Ethernet,
+        _ => LinkKind::Other,
     }
 }
 

@@ -102,13 +102,17 @@ pub enum Part {
     Devices,
     /// The ways to other nodes' pods.
     Routes,
+    /// The size of packets on the underlay.
+    Mtu,
+    /// Limits on pods' interfaces.
+    Queues,
     /// What a restart must find again.
     State,
 }
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Datapath,
         Self::Store,
         Self::Policies,
@@ -116,6 +120,8 @@ impl Part {
         Self::Addresses,
         Self::Devices,
         Self::Routes,
+        Self::Mtu,
+        Self::Queues,
         Self::State,
     ];
 
@@ -130,6 +136,8 @@ impl Part {
             Self::Addresses => "addresses",
             Self::Devices => "devices",
             Self::Routes => "routes",
+            Self::Mtu => "mtu",
+            Self::Queues => "queues",
             Self::State => "state",
         }
     }

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use nix::sched::{CloneFlags, unshare};
 use sinew_agent::netlink::address::Mac;
 use sinew_agent::netlink::namespace::{NamespaceError, PodNamespace};
+use sinew_agent::netlink::node::Overlay;
 use sinew_agent::netlink::route::{Route, sync_node_routes};
 use sinew_agent::netlink::veth::{self, PodLink};
-use sinew_agent::netlink::{Netlink, NetlinkError, node};
+use sinew_agent::netlink::watch::{LinkEvent, LinkWatch};
+use sinew_agent::netlink::{Link, LinkKind, Netlink, NetlinkError, node};
 
 /// Runs `scenario` on a thread in a network namespace of its own: the node.
 fn on_a_node(scenario: impl AsyncFnOnce(Netlink) + Send + 'static) {
@@ -133,12 +135,18 @@ fn routes_to_other_nodes_follow_what_is_wanted() {
         let loopback = netlink.require_link("lo").await.unwrap();
         netlink.set_up(&loopback).await.unwrap();
         let mac = node::overlay_mac("default", "a");
-        let overlay = node::ensure_overlay(&netlink, 8472, 1500, mac).await.unwrap();
+        let mut wanted = Overlay { port: 8472, mtu: 1500, mac, index: None };
+        let (overlay, made) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
+        assert!(made);
         assert_eq!(overlay.mac, mac.0);
-        let again = node::ensure_overlay(&netlink, 8472, 1500, mac).await.unwrap();
-        assert_eq!(again.index, overlay.index, "a device that is right is kept");
-        let moved = node::ensure_overlay(&netlink, 4789, 1500, mac).await.unwrap();
+        assert!(!overlay.up, "no packet passes before programs are attached");
+        netlink.set_up(&overlay).await.unwrap();
+        let again = node::ensure_overlay(&netlink, &wanted).await.unwrap();
+        assert_eq!(again, (Link { up: true, ..overlay.clone() }, false), "a device that is right is kept");
+        wanted.port = 4789;
+        let (moved, _) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
         assert_ne!(moved.index, overlay.index, "another port needs another device");
+        netlink.set_up(&moved).await.unwrap();
 
         let peer: Mac = node::overlay_mac("default", "b");
         let route = |destination: &str, gateway: IpAddr| Route {
@@ -158,5 +166,92 @@ fn routes_to_other_nodes_follow_what_is_wanted() {
         let changes = sync_node_routes(&netlink, &[moved.index], std::slice::from_ref(&v4)).await.unwrap();
         assert_eq!(changes.removed, vec![v6.destination], "a node that left takes its route along");
         netlink.set_neighbour(moved.index, "192.0.2.2".parse().unwrap(), peer).await.unwrap();
+    });
+}
+
+/// Runs `ip` or `tc` in the thread's namespace.
+fn run(words: &str) {
+    let mut words = words.split_whitespace();
+    let output = std::process::Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn the_overlay_is_mended_in_place_and_made_again_with_its_index() {
+    on_a_node(async |netlink| {
+        let mut wanted =
+            Overlay { port: 8472, mtu: 1450, mac: node::overlay_mac("default", "a"), index: None };
+        let (first, _) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
+        netlink.set_up(&first).await.unwrap();
+        (wanted.mtu, wanted.mac) = (1400, node::overlay_mac("default", "b"));
+        let (mended, made) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
+        let found = netlink.require_link(node::OVERLAY_LINK).await.unwrap();
+        assert_eq!((found.index, found.up, made), (first.index, true, false), "the same device, never down");
+        assert_eq!((found.mtu, &found.mac), (1400, &wanted.mac.0.to_vec()));
+        assert_eq!(found, Link { up: true, ..mended });
+
+        run("ip link del sinew_vxlan");
+        // Another link would get the next free index.
+        run("ip link add other type veth peer name far");
+        wanted.index = Some(first.index);
+        let (again, made) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
+        assert_eq!((again.index, again.up, made), (first.index, false, true), "programs know the index");
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_port_of_a_bond_and_a_device_without_ethernet_are_no_underlay() {
+    on_a_node(async |netlink| {
+        run("ip link add uplink type veth peer name far");
+        run("ip tuntap add dev naked mode tun");
+        let kind = async |name: &str| netlink.require_link(name).await.unwrap().kind;
+        assert_eq!(kind("uplink").await, LinkKind::Ethernet);
+        assert_eq!(kind("naked").await, LinkKind::Other);
+        let outcome =
+            std::process::Command::new("ip").args(["link", "add", "bond7", "type", "bond"]).output();
+        // Not every kernel is built with bonds.
+        if outcome.is_ok_and(|output| output.status.success()) {
+            run("ip link set uplink down");
+            run("ip link set uplink master bond7");
+            assert_eq!(kind("uplink").await, LinkKind::Port);
+            assert_eq!(kind("bond7").await, LinkKind::Ethernet);
+        }
+        for kind in [LinkKind::Port, LinkKind::Other] {
+            assert!(kind.unfit().unwrap().contains("--underlay"));
+        }
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn queues_of_others_and_lost_routes_are_noticed() {
+    on_a_node(async |netlink| {
+        run("ip link add uplink type veth peer name far");
+        run("ip link set far up");
+        run("ip link set uplink up");
+        let link = netlink.require_link("uplink").await.unwrap();
+        assert_eq!(netlink.queues().await.unwrap(), Default::default(), "the kernel's own don't count");
+        let mut watch = LinkWatch::open().unwrap();
+        let mut next =
+            async || tokio::time::timeout(std::time::Duration::from_secs(5), watch.next()).await.unwrap();
+        run("tc qdisc add dev uplink root tbf rate 1mbit burst 10kb latency 50ms");
+        while next().await != Some(LinkEvent::Queues) {}
+        run("tc qdisc add dev uplink ingress");
+        while next().await != Some(LinkEvent::Queues) {}
+        let queues = netlink.queues().await.unwrap();
+        assert!(queues.shaped.contains(&link.index) && queues.filtered.contains(&link.index), "{queues:?}");
+        run("tc qdisc del dev uplink root");
+        run("tc qdisc del dev uplink ingress");
+        while next().await != Some(LinkEvent::Queues) {}
+        assert_eq!(netlink.queues().await.unwrap(), Default::default());
+
+        run("ip addr add 192.0.2.1/24 dev uplink");
+        let own = netlink.own_destinations().await.unwrap();
+        assert!(own.contains(&"192.0.2.255".parse().unwrap()), "{own:?}");
+        run("ip route add 10.2.0.0/24 via 192.0.2.2 proto 83");
+        run("ip route flush proto 83");
+        while next().await != Some(LinkEvent::RouteGone) {}
     });
 }

@@ -87,6 +87,7 @@ mod tests {
             mac: Vec::new(),
             mtu: 1500,
             up: true,
+            kind: Default::default(),
         }
     }
 

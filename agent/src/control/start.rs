@@ -38,7 +38,7 @@ use crate::datapath::{
     Datapath, DatapathConfig, DatapathError, EventRings, LAST_ENDPOINT, Readings, folder_of_node,
 };
 use crate::metrics::Counted;
-use crate::netlink::node::{self, OVERLAY_LINK};
+use crate::netlink::node::{self, OVERLAY_LINK, Overlay};
 use crate::netlink::watch::LinkWatch;
 use crate::netlink::{Link, Netlink, NetlinkError};
 use crate::server::Ask;
@@ -115,7 +115,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
     let netlink = Arc::new(Netlink::open()?);
     let links = LinkWatch::open()?;
     node::enable_forwarding(&config.node.underlay, config.v6())?;
-    let mtu = mtu(&netlink, &config).await?;
+    let mtu = mtu_over(underlay_mtu(&netlink, &config).await?.unwrap_or(DEFAULT_MTU), &config);
     let overlay = prepare_overlay(&netlink, &config, mtu).await?;
 
     let (mut files, remembered) = NodeFiles::open(&config.place.state_dir)?;
@@ -177,6 +177,9 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
         wanted_identities: Vec::new(),
         digested: (Arc::default(), policy_digest([])),
         routes_due: true,
+        routes_looked: tokio::time::Instant::now(),
+        queues_due: true,
+        mtu_at_start: mtu.device,
         stale: true,
         config,
     };
@@ -259,21 +262,33 @@ impl Control<FolderStore> {
 }
 
 /// The smallest MTU of the underlay's devices that are there.
-async fn mtu(netlink: &Netlink, config: &Config) -> Result<Mtu, NetlinkError> {
+pub(super) async fn underlay_mtu(netlink: &Netlink, config: &Config) -> Result<Option<u32>, NetlinkError> {
     let mut device: Option<u32> = None;
     for name in &config.node.underlay {
         if let Some(link) = netlink.link(name).await? {
+            if let Some(why) = link.kind.unfit() {
+                return Err(NetlinkError::Unfit { name: link.name, why });
+            }
             device = Some(device.map_or(link.mtu, |mtu| mtu.min(link.mtu)));
         }
     }
-    let device = device.unwrap_or(DEFAULT_MTU);
-    Ok(Mtu { device, path: node::path_mtu(device, config.overlay(), &config.node.node_ips) })
+    Ok(device)
+}
+
+/// The MTUs over an underlay of this one.
+pub(super) fn mtu_over(device: u32, config: &Config) -> Mtu {
+    Mtu { device, path: node::path_mtu(device, config.overlay(), &config.node.node_ips) }
+}
+
+/// What the overlay's device is to be.
+pub(super) fn overlay(config: &Config, mtu: Mtu, index: Option<u32>) -> Overlay {
+    let mac = node::overlay_mac(&config.node.cluster_name, &config.place.node_name);
+    Overlay { port: config.node.tunnel_port, mtu: mtu.path, mac, index }
 }
 
 async fn prepare_overlay(netlink: &Netlink, config: &Config, mtu: Mtu) -> Result<Option<Link>, NetlinkError> {
     if config.overlay() {
-        let mac = node::overlay_mac(&config.node.cluster_name, &config.place.node_name);
-        node::ensure_overlay(netlink, config.node.tunnel_port, mtu.path, mac).await.map(Some)
+        node::ensure_overlay(netlink, &overlay(config, mtu, None)).await.map(|(link, _)| Some(link))
     } else {
         if netlink.delete_link(OVERLAY_LINK).await? {
             tracing::info!("the overlay's device of an earlier agent is removed: routing is native");

@@ -111,7 +111,7 @@ impl<S: Store> Control<S> {
         }
     }
 
-    fn pod_link(&self, entry: &Entry) -> PodLink {
+    pub(super) fn pod_link(&self, entry: &Entry) -> PodLink {
         let Attachment { container_id, ifname, pod_namespace, pod_name, .. } = &entry.attachment;
         let (host_mac, pod_mac) = veth::macs(container_id, ifname);
         let alias = if pod_name.is_empty() {

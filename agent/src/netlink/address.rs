@@ -122,6 +122,35 @@ impl Netlink {
             .collect())
     }
 
+    /// What packets to the node itself may be sent to: its addresses, the broadcast addresses of its subnets and their
+    /// anycast addresses (RFC 4291 §2.6.1). The kernel takes all of them for its own.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn own_destinations(&self) -> Result<Vec<IpAddr>, NetlinkError> {
+        let request = self.handle.address().get();
+        let messages: Vec<_> =
+            request.execute().try_collect().await.map_err(|error| refused("list addresses".into(), error))?;
+        let mut own = Vec::new();
+        for message in &messages {
+            let (mut address, mut local) = (None, None);
+            for attribute in &message.attributes {
+                if let AddressAttribute::Address(found) = attribute {
+                    address = Some(*found);
+                } else if let AddressAttribute::Local(found) = attribute {
+                    local = Some(*found);
+                } else if let AddressAttribute::Broadcast(found) = attribute {
+                    own.push((*found).into());
+                }
+            }
+            // On a point-to-point link `address` is the peer's.
+            own.extend(local.or(address));
+            let prefix = address.and_then(|address| IpNet::new(address, message.header.prefix_len).ok());
+            own.extend(prefix.and_then(shared_address));
+        }
+        Ok(own)
+    }
+
     /// Writes a permanent neighbour entry: nobody is ever asked for this address (datapath.md 23).
     ///
     /// # Errors
@@ -138,9 +167,29 @@ impl Netlink {
     }
 }
 
+/// The address that all nodes of a subnet listen to, as the kernel adds it (`fib_add_ifaddr`, `addrconf_join_anycast`).
+fn shared_address(prefix: IpNet) -> Option<IpAddr> {
+    match prefix {
+        IpNet::V4(v4) if v4.prefix_len() < 31 => Some(v4.broadcast().into()),
+        IpNet::V6(v6) if v6.prefix_len() < 127 => Some(v6.network().into()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subnets_have_a_broadcast_or_an_anycast_address() {
+        let shared =
+            |prefix: &str| shared_address(prefix.parse().unwrap()).map(|address| address.to_string());
+        assert_eq!(shared("192.0.2.7/25").as_deref(), Some("192.0.2.127"));
+        assert_eq!(shared("2001:db8::7/64").as_deref(), Some("2001:db8::"));
+        for alone in ["192.0.2.7/31", "192.0.2.7/32", "2001:db8::7/127", "2001:db8::7/128"] {
+            assert_eq!(shared(alone), None, "{alone}");
+        }
+    }
 
     #[test]
     fn a_derived_mac_is_local_unicast_and_stable() {

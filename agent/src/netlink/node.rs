@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::link::{InfoVxlan, LinkAttribute};
-use rtnetlink::{LinkMessageBuilder, LinkVxlan};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 
 use super::address::Mac;
 use super::sysctl::{self, Family};
@@ -52,21 +52,36 @@ pub fn enable_forwarding(underlay: &[String], v6: bool) -> Result<(), NetlinkErr
     Ok(())
 }
 
-/// Makes the overlay's device, up, or brings one that stands there to what it should be. A device with another port is
-/// made anew, since the port can't be changed.
+/// What the overlay's device is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlay {
+    /// UDP port.
+    pub port: u16,
+    /// MTU, bytes.
+    pub mtu: u32,
+    /// Hardware address.
+    pub mac: Mac,
+    /// Index that a device which is made anew has to have, since loaded programs know it.
+    pub index: Option<u32>,
+}
+
+/// Makes the overlay's device, or brings one that stands there to what it should be, without a gap where that can be. A
+/// device with another port is made anew, since the port can't be changed. A new one is down: programs are attached to
+/// it before it carries a packet. True if the device is new.
 ///
 /// # Errors
 /// Any [`NetlinkError`].
-pub async fn ensure_overlay(netlink: &Netlink, port: u16, mtu: u32, mac: Mac) -> Result<Link, NetlinkError> {
+pub async fn ensure_overlay(netlink: &Netlink, wanted: &Overlay) -> Result<(Link, bool), NetlinkError> {
+    let Overlay { port, mtu, mac, index } = *wanted;
     if let Some(present) = netlink.link(OVERLAY_LINK).await? {
-        let as_wanted = netlink.overlay_port(present.index).await? == Some(port) && present.mac == mac.0;
-        if as_wanted && present.mtu == mtu && present.up {
-            return Ok(present);
+        if netlink.overlay_port(present.index).await? == Some(port) {
+            return Ok((netlink.adjust(present, mtu, mac).await?, false));
         }
         netlink.delete_link(OVERLAY_LINK).await?;
     }
-    // Port 0 of an IPv6 UDP checksum: allowed for tunnels by RFC 6935, and what other VXLAN stacks send.
+    // Over IPv6 too, tunnels may send a UDP checksum of zero (RFC 6935), and other VXLAN stacks do.
     let device = LinkMessageBuilder::<LinkVxlan>::new(OVERLAY_LINK)
+        .index(index.unwrap_or(0))
         .collect_metadata(true)
         .port(port)
         .learning(false)
@@ -82,12 +97,27 @@ pub async fn ensure_overlay(netlink: &Netlink, port: u16, mtu: u32, mac: Mac) ->
     if sysctl::has_v6() {
         sysctl::set(Family::V6, OVERLAY_LINK, "accept_ra", "0")?;
     }
-    let link = netlink.require_link(OVERLAY_LINK).await?;
-    netlink.set_up(&link).await?;
-    Ok(Link { up: true, ..link })
+    Ok((netlink.require_link(OVERLAY_LINK).await?, true))
 }
 
 impl Netlink {
+    /// Gives a link another MTU or hardware address, where it has a different one.
+    async fn adjust(&self, link: Link, mtu: u32, mac: Mac) -> Result<Link, NetlinkError> {
+        if link.mtu == mtu && link.mac == mac.0 {
+            return Ok(link);
+        }
+        let message = LinkMessageBuilder::<LinkUnspec>::new()
+            .index(link.index)
+            .mtu(mtu)
+            .address(mac.0.to_vec())
+            .build();
+        let request = self.handle.link().set(message);
+        request.execute().await.map_err(|error| {
+            refused(format!("give {} the MTU {mtu} and the address {mac}", link.name), error)
+        })?;
+        Ok(Link { mtu, mac: mac.0.to_vec(), ..link })
+    }
+
     /// UDP port of a VXLAN device; none for any other device.
     async fn overlay_port(&self, index: u32) -> Result<Option<u16>, NetlinkError> {
         use futures_util::TryStreamExt;

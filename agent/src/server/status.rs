@@ -26,6 +26,8 @@ fn good(part: Part) -> &'static str {
         Part::Addresses => "every pool has free addresses",
         Part::Devices => "the underlay's devices have their programs",
         Part::Routes => "other nodes' pods are reached",
+        Part::Mtu => "the underlay's MTU is that of the agent's start",
+        Part::Queues => "no limit on a pod's interface is passed by",
         Part::State => "what a restart needs is on disk",
     }
 }
@@ -105,7 +107,9 @@ pub(crate) fn conditions(view: &View) -> Vec<Condition> {
     let condition = |part: Part| {
         let (state, message) = match view.failures.get(&part) {
             // This node's pods reach each other all the same, and what runs runs on.
-            Some(failure) if matches!(part, Part::Devices | Part::Routes | Part::State) => {
+            Some(failure)
+                if matches!(part, Part::Devices | Part::Routes | Part::Mtu | Part::Queues | Part::State) =>
+            {
                 (State::Warning, failure.clone())
             }
             Some(failure) => (State::Failure, failure.clone()),
