@@ -14,7 +14,7 @@ use left::Left;
 use serde_json::{Value, json};
 use sinew_tests::lab::cni::{Call, cnitool, configuration, host_interfaces};
 use sinew_tests::lab::netns::Netns;
-use sinew_tests::lab::process::wait_until;
+use sinew_tests::lab::process::{output_with, wait_until};
 use sinew_tests::lab::{Family, Lab, Node, Topology};
 
 const SETTLE: Duration = Duration::from_secs(10);
@@ -126,6 +126,44 @@ fn portmap_works_behind_it_and_bandwidth_is_refused() -> Result<()> {
     assert!(answer.object["msg"].as_str().is_some_and(|text| text.contains("bandwidth")), "{answer:?}");
     assert_eq!(Left::on(node)?, before);
     Ok(())
+}
+
+/// Bytes that the token bucket on a host-side interface has let through.
+fn through_bucket(node: &Node, interface: &str) -> Result<u64> {
+    let mut command = node.netns().command("tc");
+    let output = output_with(command.args(["-s", "qdisc", "show", "dev", interface]), b"")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let bucket = text.split("qdisc ").find(|part| part.starts_with("tbf"));
+    let sent = bucket.and_then(|part| part.split("Sent ").nth(1)).and_then(|part| part.split(' ').next());
+    sent.and_then(|bytes| bytes.parse().ok()).with_context(|| format!("no bucket on {interface}: {text}"))
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn what_a_pod_receives_passes_the_bandwidth_plugins_queue() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let client = node.pod("client", &[])?;
+    let others = host_interfaces(node.netns())?;
+    let sandbox = Sandbox::new(&lab, "limited")?;
+    // Its own limits, which sinew-cni does not see: only runtimeConfig comes to every plugin that declares it.
+    let limits = json!({"type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 800_000});
+    let folder = list(node, "1.0.0", "limited", json!([own_plugin(node), limits]))?;
+    let result = run_tool(node, &folder, &["add", "limited", &sandbox.path()], "limited-1")?;
+    let address = result["ips"][0]["address"].as_str().and_then(|cidr| cidr.split('/').next());
+    let address = address.with_context(|| format!("no address in {result}"))?.parse()?;
+    let interfaces = host_interfaces(node.netns())?;
+    let interface = interfaces.iter().find(|name| !others.contains(name)).context("its interface")?;
+    lab.place_in("limited", sandbox.netns.clone()).serve(&[80], &[])?;
+    // From a pod of the node, whose packets a redirect would take past the bucket.
+    wait_until("a connection to pass the bucket", SETTLE, || {
+        let before = through_bucket(node, interface)?;
+        let attempt = client.tcp(address, 80)?;
+        ensure!(attempt.answered(), "{attempt:?}");
+        // A handshake and an answer take more than one frame.
+        Ok(through_bucket(node, interface)? >= before + 120)
+    })?;
+    run_tool(node, &folder, &["del", "limited", &sandbox.path()], "limited-1").map(drop)
 }
 
 #[test]

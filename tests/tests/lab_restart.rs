@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ground::{CLIENT_MAY, EVERY, Ground, SERVES, TCP};
-use sinew_tests::lab::process::pause;
-use sinew_tests::lab::{Family, Lab, ROUTINGS, Topology};
+use sinew_tests::lab::process::{pause, wait_until};
+use sinew_tests::lab::{Family, Lab, Node, ROUTINGS, Routing, Topology};
 use sinew_tests::probe::Transport;
 
 fn kill_both(ground: &Ground) -> Result<()> {
@@ -112,5 +112,44 @@ fn pins_of_another_layout_are_refused_with_what_to_do() -> Result<()> {
     assert!(text.contains("maps of layout 999") && text.contains("run `sinew-agent cleanup`"), "{text}");
     // What runs in the kernel goes on.
     assert!(lab.outside().tcp(pod.address(Family::V4), TCP)?.answered());
+    Ok(())
+}
+
+/// The routes that the agent wrote.
+fn routes(node: &Node) -> Result<Vec<String>> {
+    let mut routes = Vec::new();
+    for family in ["-4", "-6"] {
+        let text = node.netns().ip_output(&[family, "route", "show", "proto", "83"])?;
+        routes.extend(text.lines().map(|line| line.trim().to_owned()));
+    }
+    routes.sort();
+    Ok(routes)
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn what_somebody_takes_from_a_node_comes_back() -> Result<()> {
+    for routing in ROUTINGS {
+        let lab = Lab::build(Topology::Wire(2)).routing(routing).start()?;
+        let (client, server) = (lab.node("a").pod("client", &[])?, lab.node("b").pod("server", &[])?);
+        server.serve(&[80], &[])?;
+        let node = lab.node("a");
+        let takes: &[&str] = match routing {
+            Routing::Native => &["route flush proto 83"],
+            Routing::Vxlan => {
+                &["route flush proto 83", "link set dev sinew_vxlan down", "link del dev sinew_vxlan"]
+            }
+        };
+        for take in takes {
+            let before = routes(node)?;
+            node.netns().ip(take)?;
+            wait_until("the routes to be back", Duration::from_secs(10), || Ok(routes(node)? == before))
+                .with_context(|| format!("{take}: {:?} instead of {before:?}", routes(node)))?;
+            for family in Family::BOTH {
+                let attempt = client.tcp(server.address(family), 80)?;
+                assert!(attempt.answered(), "{routing:?}, {take}, {family:?}: {attempt:?}");
+            }
+        }
+    }
     Ok(())
 }
