@@ -200,8 +200,9 @@ impl Engine {
     /// Number, tunnel address and flags of what is on another node.
     fn way_to(&self, node: &str) -> (u16, Address, u16) {
         let Some(node) = self.facts.nodes.get(node) else { return (0, Address::NONE, 0) };
-        match (self.config.routing, node.addresses.first()) {
-            (Routing::Vxlan, Some(address)) => (node.id, Address::from(*address), ipcache::flag::TUNNEL),
+        let own = self.facts.nodes.get(&self.config.node).map_or(&[][..], |own| &own.addresses);
+        match (self.config.routing, tunnel_address(&node.addresses, own)) {
+            (Routing::Vxlan, Some(address)) => (node.id, Address::from(address), ipcache::flag::TUNNEL),
             _ => (node.id, Address::NONE, 0),
         }
     }
@@ -212,8 +213,15 @@ impl Engine {
             self.own_node_changed();
             let locals: Vec<_> = self.locals.keys().copied().collect();
             self.dirty.locals.extend(locals);
+            // Which family a tunnel takes follows from both ends.
+            let others: Vec<_> = self.facts.nodes.keys().filter(|other| *other != name).cloned().collect();
+            others.iter().for_each(|other| self.claim_node(other));
             return;
         }
+        self.claim_node(name);
+    }
+
+    fn claim_node(&mut self, name: &str) {
         let (node_id, tunnel, flags) = self.way_to(name);
         let entry = |address: &IpAddr| {
             // An API server on a node is reached as the node is.
@@ -293,5 +301,43 @@ impl Engine {
         let changed = self.matchers.add_identity(number, labels);
         self.dirty.matchers.extend(changed);
         self.dirty.arrived.insert(number);
+    }
+}
+
+/// Where the tunnel to another node ends. Both ends have to come to the same family, whatever the order of their
+/// addresses, since each takes the other's packets from that address only: IPv4 where both have it, else IPv6.
+fn tunnel_address(theirs: &[IpAddr], own: &[IpAddr]) -> Option<IpAddr> {
+    let of =
+        |addresses: &[IpAddr], v4: bool| addresses.iter().find(|address| address.is_ipv4() == v4).copied();
+    let common = [true, false].into_iter().filter(|v4| own.is_empty() || of(own, *v4).is_some());
+    common.filter_map(|v4| of(theirs, v4)).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_of_a_tunnel_come_to_the_same_family() {
+        let addresses = |list: &str| -> Vec<IpAddr> {
+            list.split_whitespace().map(|address| address.parse().unwrap()).collect()
+        };
+        let (v4, v6) = ("192.0.2.1", "2001:db8::1");
+        for (theirs, own, expected) in [
+            ("192.0.2.1 2001:db8::1", "2001:db8::2 192.0.2.2", Some(v4)),
+            ("2001:db8::1 192.0.2.1", "192.0.2.2 2001:db8::2", Some(v4)),
+            ("192.0.2.1 2001:db8::1", "2001:db8::2", Some(v6)),
+            ("2001:db8::1", "192.0.2.2 2001:db8::2", Some(v6)),
+            ("2001:db8::1", "192.0.2.2", None),
+            // This node's own object has not come yet.
+            ("2001:db8::1 192.0.2.1", "", Some(v4)),
+        ] {
+            let found = tunnel_address(&addresses(theirs), &addresses(own));
+            assert_eq!(
+                found.map(|address| address.to_string()).as_deref(),
+                expected,
+                "{theirs} from {own:?}"
+            );
+        }
     }
 }
