@@ -216,22 +216,78 @@ pub(super) fn kept(table: &PolicyTable, fading: &BTreeSet<Identity>) -> Vec<(Tab
     entries.map(|(key, entry)| (*key, *entry)).collect()
 }
 
-/// A table with more entries; `None` where there are none. What doesn't fit, though nothing could be refused any more, is
-/// left out, allows first, so that it closes.
+/// A table with more entries; `None` where there are none.
 pub(super) fn widened(
     table: &PolicyTable,
-    mut more: Vec<(TableKey, PolicyEntry)>,
+    more: Vec<(TableKey, PolicyEntry)>,
     room: usize,
 ) -> Option<PolicyTable> {
     if more.is_empty() {
         return None;
     }
-    let left = room.saturating_sub(table.entries.len());
-    if more.len() > left {
-        more.sort_by_key(|(_, entry)| entry.verdict == verdict::ALLOW);
-        more.truncate(left);
-    }
     let mut widened = table.clone();
     widened.entries.extend(more);
-    Some(widened)
+    Some(fitted(widened, room))
+}
+
+/// As much of a table as there is room for, where nothing can be refused any more: what is left out is what allows a pod
+/// or an address, so that it closes.
+pub(super) fn fitted(mut table: PolicyTable, room: usize) -> PolicyTable {
+    let over = table.entries.len().saturating_sub(room);
+    if over > 0 {
+        let opens = |(key, entry): &(&TableKey, &PolicyEntry)| {
+            entry.verdict == verdict::ALLOW && Identity(key.key.peer) >= Identity::FIRST_ALLOCATED
+        };
+        let gone: Vec<TableKey> =
+            table.entries.iter().rev().filter(opens).take(over).map(|(key, _)| *key).collect();
+        for key in gone {
+            table.entries.remove(&key);
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::l4::L4Prefix;
+
+    fn table(entries: &[(u32, u8)]) -> PolicyTable {
+        let entry = |(peer, verdict): &(u32, u8)| {
+            (L4Prefix::ALL.key(*peer, 0), PolicyEntry { verdict: *verdict, ..PolicyEntry::default() })
+        };
+        PolicyTable { entries: entries.iter().map(entry).collect() }
+    }
+
+    #[test]
+    fn what_does_not_fit_closes() {
+        let (allow, deny) = (verdict::ALLOW, verdict::DENY);
+        let full = table(&[(0, allow), (1, allow), (300, deny), (301, allow), (302, allow), (303, deny)]);
+        assert_eq!(fitted(full.clone(), 6), full);
+        assert_eq!(
+            fitted(full.clone(), 5),
+            table(&[(0, allow), (1, allow), (300, deny), (301, allow), (303, deny)])
+        );
+        // What holds for anybody, and the host's way to its pods, stay; so does every deny.
+        assert_eq!(fitted(full, 2), table(&[(0, allow), (1, allow), (300, deny), (303, deny)]));
+    }
+
+    #[test]
+    fn a_table_is_widened_as_far_as_there_is_room() {
+        let (allow, deny) = (verdict::ALLOW, verdict::DENY);
+        let old = table(&[(0, allow), (300, deny), (301, allow)]);
+        let pieces =
+            [(Identity(300), Identity(400)), (Identity(301), Identity(401)), (Identity(0), Identity(402))];
+        let more = copies(&old, &pieces);
+        assert_eq!(more.len(), 2, "an unknown class has no entries");
+        let whole = table(&[(0, allow), (300, deny), (301, allow), (400, deny), (401, allow)]);
+        assert_eq!(widened(&old, more.clone(), 5), Some(whole));
+        let closed = table(&[(0, allow), (300, deny), (301, allow), (400, deny)]);
+        assert_eq!(widened(&old, more, 4), Some(closed));
+        assert_eq!(widened(&old, Vec::new(), 4), None);
+        assert_eq!(
+            kept(&old, &[Identity(301)].into()),
+            copies(&table(&[(301, allow)]), &[(Identity(301), Identity(301))])
+        );
+    }
 }

@@ -11,6 +11,7 @@ use sinew_api::object::PolicyName;
 
 use super::Engine;
 use super::claims::Claimant;
+use super::cut::fitted;
 use crate::change::EndpointId;
 use crate::policy::compile::{Compiled, NamedPorts, Subject, World};
 use crate::policy::load::{Loaded, LoadedPeers};
@@ -173,7 +174,8 @@ impl Engine {
             subjects.iter().filter_map(|subject| Some(&self.subjects.get(subject)?.compiled.table));
         let one = tables.next()?;
         let Some(other) = tables.next() else { return Some(Arc::clone(one)) };
-        Some(Arc::new(relabel::both(one, other, |class| self.world_of(class))))
+        let both = relabel::both(one, other, |class| self.world_of(class));
+        Some(Arc::new(fitted(both, self.config.table_room())))
     }
 
     pub(super) fn world(&self) -> World<'_> {
