@@ -73,7 +73,7 @@ fn policies(from: &Snapshot, to: &Snapshot, told: &mut Vec<AgentEvent>) {
 
 fn policy(r#type: AgentEventType, policy: &Policy, revision: u64) -> AgentEvent {
     let rules = policy.specs.iter().map(|spec| spec.ingress.len() + spec.egress.len()).sum::<usize>();
-    let labels = super::names::policy_labels(&policy.name, &policy.uid);
+    let labels = super::names::policy_labels(&policy.name, &policy.uid, &policy.specs);
     let notification =
         PolicyUpdateNotification { labels, revision, rule_count: i64::try_from(rules).unwrap_or(i64::MAX) };
     event(r#type, Notification::PolicyUpdate(notification))

@@ -2,7 +2,7 @@
 //!
 //! Neighbours: [`super::seen`] asks for them when a record is read, [`super::memory`] remembers the answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use sinew_api::extensions::DecidingRule;
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_api::object::PolicyName;
+use sinew_api::policy::PolicySpec;
 use sinew_api::proto::flow::{Endpoint, Policy, TrafficDirection, Workload};
 use sinew_bpf::abi::Address;
 use sinew_engine::Cause;
@@ -304,12 +305,14 @@ impl Reason {
     }
 }
 
-/// The labels of a policy (policy.md 19).
-pub(super) fn policy_labels(name: &PolicyName, uid: &str) -> Vec<String> {
-    let mut labels = vec![
-        format!("k8s:io.cilium.k8s.policy.derived-from={}", name.kind.kind()),
-        format!("k8s:io.cilium.k8s.policy.name={}", name.name),
-    ];
+/// The labels of a policy (policy.md 19): those that its author gave its specs, as in Cilium, and ours.
+pub(super) fn policy_labels(name: &PolicyName, uid: &str, specs: &[PolicySpec]) -> Vec<String> {
+    let given: BTreeSet<&String> = specs.iter().flat_map(|spec| &spec.labels).collect();
+    // No policy gives itself another one's name; the decoder warns of it.
+    let given = given.into_iter().filter(|label| !label.starts_with("k8s:io.cilium.k8s.policy."));
+    let mut labels: Vec<String> = given.cloned().collect();
+    labels.push(format!("k8s:io.cilium.k8s.policy.derived-from={}", name.kind.kind()));
+    labels.push(format!("k8s:io.cilium.k8s.policy.name={}", name.name));
     if !name.namespace.is_empty() {
         labels.push(format!("k8s:io.cilium.k8s.policy.namespace={}", name.namespace));
     }
@@ -324,7 +327,10 @@ fn flow_policy(name: &PolicyName, view: Option<&PolicyView>) -> Policy {
     Policy {
         name: name.name.clone(),
         namespace: name.namespace.clone(),
-        labels: policy_labels(name, view.map(|view| view.running.uid.as_str()).unwrap_or_default()),
+        labels: match view.map(|view| &view.running) {
+            Some(policy) => policy_labels(name, &policy.uid, &policy.specs),
+            None => policy_labels(name, "", &[]),
+        },
         revision: 0,
         kind: name.kind.kind().to_owned(),
     }

@@ -146,6 +146,9 @@ fn policy_label(field: &Field<'_>, report: &mut Report) -> Option<String> {
         key.refuse(report, "is empty");
         return None;
     }
+    if source == "k8s" && text.starts_with("io.cilium.k8s.policy.") {
+        key.warn(report, "is not shown in flows: labels of this name say which policy it is");
+    }
     Some(if value.is_empty() { format!("{source}:{text}") } else { format!("{source}:{text}={value}") })
 }
 

@@ -43,7 +43,7 @@ fn policy(of: PolicyName, path: &str, action: RuleAction, line: u32) -> Policy {
         default_deny_egress: false,
         ingress: vec![rule],
         egress: Vec::new(),
-        labels: Vec::new(),
+        labels: vec!["unspec:owner=shop".into()],
         log: Some("audit trail".into()),
     };
     Policy {
@@ -228,6 +228,7 @@ fn both_ends_have_their_names() {
     assert_eq!(flow.policy_log, ["audit trail"]);
     let policy = &flow.ingress_allowed_by[0];
     let labels = [
+        "unspec:owner=shop",
         "k8s:io.cilium.k8s.policy.derived-from=CiliumNetworkPolicy",
         "k8s:io.cilium.k8s.policy.name=client",
         "k8s:io.cilium.k8s.policy.namespace=shop",
