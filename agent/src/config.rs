@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use sinew_api::labels::LabelFilter;
 use sinew_api::object::Routing;
 use sinew_observer::ring::Capacity;
 
@@ -95,6 +96,11 @@ pub struct NodeArguments {
     /// Address of the API server, for the entity kube-apiserver.
     #[arg(long = "kube-apiserver", env = "SINEW_KUBE_APISERVER", value_delimiter = ',')]
     pub kube_apiserver: Vec<IpAddr>,
+    /// Labels that make identities, beside Cilium's defaults, for clusters where others multiply them: patterns separated by
+    /// commas or spaces, each a regular expression at the beginning of a key, with an optional source and `:` before it
+    /// and `!` for "leave out". With one to keep, only what such a pattern keeps is kept. The same on all nodes.
+    #[arg(long, env = "SINEW_LABELS", default_value = "", value_parser = parse_labels)]
+    pub labels: LabelFilter,
     /// Bits of skb->mark that belong to Sinew; for nodes where another program uses 0x01000000.
     #[arg(long, env = "SINEW_MARK", default_value = "0x01000000", value_parser = parse_mark)]
     pub mark: u32,
@@ -345,6 +351,11 @@ fn wrong(flag: &'static str, message: impl Into<String>) -> ConfigError {
     ConfigError { flag, message: message.into() }
 }
 
+fn parse_labels(text: &str) -> Result<LabelFilter, String> {
+    let patterns = text.split(|it: char| it == ',' || it.is_whitespace()).filter(|it| !it.is_empty());
+    LabelFilter::with_patterns(&patterns.collect::<Vec<_>>()).map_err(|error| error.to_string())
+}
+
 fn parse_mark(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x") {
         Some(digits) => u32::from_str_radix(digits, 16),
@@ -371,6 +382,19 @@ mod tests {
         assert!(config.v4() && config.v6() && !config.overlay());
         assert_eq!(config.node.tunnel_port, 8472);
         assert_eq!(config.node.mark, 0x0100_0000);
+    }
+
+    #[test]
+    fn labels_that_make_identities() {
+        assert_eq!(parse(GOOD).unwrap().node.labels, LabelFilter::default());
+        let labels = parse(&format!("{GOOD} --labels k8s:!build-id,!job")).unwrap().node.labels;
+        assert_eq!(["app", "build-id", "job"].map(|key| labels.keeps("k8s", key)), [true, false, false]);
+        assert!(labels.keeps("cni", "build-id"));
+        let labels = parse_labels("k8s:app$  any:tier").unwrap();
+        assert_eq!(["app", "tier", "job"].map(|key| labels.keeps("k8s", key)), [true, true, false]);
+        let wrong = Arguments::try_parse_from(format!("{GOOD} --labels app,k8s:!").split_whitespace());
+        let message = wrong.unwrap_err().to_string();
+        assert!(message.contains("--labels") && message.contains("\"k8s:!\": is empty"), "{message}");
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub struct Config {
     /// Ranges of all pods of the cluster.
     pub cluster_cidrs: Vec<IpNet>,
     /// Addresses of the API server (entity `kube-apiserver`). One of this node's own stays the host's, and one of a pod the
-    /// pod's.
-    pub kube_apiserver: Vec<IpAddr>,
+    /// pod's. `None` where nobody knows, as for a folder of objects.
+    pub kube_apiserver: Option<Vec<IpAddr>>,
     /// How other nodes' pods are reached.
     pub routing: Routing,
     /// Which labels make an identity.
@@ -45,13 +45,18 @@ impl Config {
             v4: true,
             v6: true,
             cluster_cidrs: Vec::new(),
-            kube_apiserver: Vec::new(),
+            kube_apiserver: None,
             routing: Routing::Native,
             labels: LabelFilter::default(),
             table_capacity: 49_152,
             class_capacity: 49_152,
             revision: 0,
         }
+    }
+
+    /// Whether the API server has this address.
+    pub(crate) fn is_apiserver(&self, address: &IpAddr) -> bool {
+        self.kube_apiserver.as_ref().is_some_and(|all| all.contains(address))
     }
 
     /// Entries that a table may have while classes are cut.

@@ -19,6 +19,7 @@ mod prefixes;
 mod remotes;
 mod shared;
 mod subjects;
+mod unmatched;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -127,7 +128,7 @@ impl Engine {
     pub fn new(config: Config, numbers: impl IntoIterator<Item = Record>) -> Self {
         let mut claims = Claims::default();
         let apiserver = IpcacheEntry { identity: Identity::KUBE_APISERVER.0, ..Default::default() };
-        let addresses = config.kube_apiserver.iter().map(|address| (*address, apiserver)).collect();
+        let addresses = config.kube_apiserver.iter().flatten().map(|address| (*address, apiserver)).collect();
         claims.set(&Claimant::KubeApiserver, addresses);
         Self {
             synced: false,

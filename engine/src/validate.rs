@@ -87,7 +87,8 @@ pub(crate) fn warnings(
     warnings
 }
 
-fn subject_path(spec: &PolicySpec, policy: &Policy) -> String {
+/// The field that selects the endpoints of a spec.
+pub(crate) fn subject_path(spec: &PolicySpec, policy: &Policy) -> String {
     let field = match policy.name.kind {
         sinew_api::object::PolicyKind::NetworkPolicy => "podSelector",
         _ => "endpointSelector",

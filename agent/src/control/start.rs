@@ -340,7 +340,8 @@ fn engine_config(config: &Config, revision: u64) -> sinew_engine::Config {
         v4: config.v4(),
         v6: config.v6(),
         cluster_cidrs: config.node.cluster_cidrs.clone(),
-        kube_apiserver: config.node.kube_apiserver.clone(),
+        kube_apiserver: Some(config.node.kube_apiserver.clone()),
+        labels: config.node.labels.clone(),
         routing: config.routing(),
         revision,
         ..sinew_engine::Config::new(&config.place.node_name, &config.node.cluster_name)

@@ -169,8 +169,6 @@ fn entity(field: &Field<'_>, report: &mut Report) -> Option<Entity> {
         Entity::ClusterMesh => {
             field.warn(report, "matches nobody beyond this cluster: there is no cluster mesh")
         }
-        Entity::KubeApiserver => field
-            .warn(report, "matches the addresses that the agent is given for it, and nobody without them"),
         _ => {}
     }
     Some(*entity)

@@ -225,7 +225,7 @@ impl Engine {
         let (node_id, tunnel, flags) = self.way_to(name);
         let entry = |address: &IpAddr| {
             // An API server on a node is reached as the node is.
-            let identity = match self.config.kube_apiserver.contains(address) {
+            let identity = match self.config.is_apiserver(address) {
                 true => Identity::KUBE_APISERVER,
                 false => Identity::REMOTE_NODE,
             };
@@ -260,7 +260,7 @@ impl Engine {
     /// What else the API server is, as in Cilium: on another node that node, so its identity has both labels; on this one
     /// the host, whose identity has both then.
     fn place_apiserver(&mut self) {
-        let of_apiserver = |address: &IpAddr| self.config.kube_apiserver.contains(address);
+        let of_apiserver = |address: &IpAddr| self.config.is_apiserver(address);
         let (own, others): (Vec<&Node>, Vec<&Node>) =
             self.facts.nodes.values().partition(|node| node.name == self.config.node);
         let on_other = others.iter().flat_map(|node| &node.addresses).any(of_apiserver);

@@ -115,6 +115,7 @@ impl Engine {
             warnings.extend(self.held_back_warning(policy).filter(|_| !selected.is_empty()));
             let tables: Vec<_> =
                 selected.iter().map(|(index, selected)| (*index, &*selected.compiled.table)).collect();
+            warnings.extend(self.unmatched(running));
             warnings.extend(validate::warnings(self, running, &places, &tables));
             let users: BTreeSet<EndpointId> =
                 selected.iter().flat_map(|(_, selected)| selected.users.iter().copied()).collect();

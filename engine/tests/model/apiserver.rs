@@ -22,7 +22,7 @@ fn node(apiserver: &str) -> Node {
     let mut config = Config::new("node", "default");
     config.cluster_cidrs = ["10.0.0.0/16", "fd00::/48"].map(|range| range.parse().unwrap()).into();
     config.routing = Routing::Vxlan;
-    config.kube_apiserver = vec![address(apiserver)];
+    config.kube_apiserver = Some(vec![address(apiserver)]);
     let mut node = Node::unsynced(config);
     node.apply([Event::Synced, Event::NodeAddresses(vec![address(OWN)])]);
     node.pod("shop/web", "app=web");

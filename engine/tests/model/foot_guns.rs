@@ -1,6 +1,7 @@
 //! What `policy validate` warns of, and what it doesn't.
 
-use sinew_engine::Event;
+use sinew_api::labels::LabelFilter;
+use sinew_engine::{Config, Event};
 
 use crate::node::Node;
 
@@ -211,4 +212,59 @@ spec: {hostNetwork: true}
     ];
     assert_eq!(warnings(&mut node, spec), warned);
     assert_eq!(warnings(&mut node, &spec.replace("{matchLabels: {app: web}}", "{}")), [""; 0]);
+}
+
+#[test]
+fn labels_that_make_no_identity() {
+    let mut node = populated();
+    let spec = "
+  endpointSelector: {matchLabels: {statefulset.kubernetes.io/pod-name: web-0}}
+  ingress:
+  - fromEndpoints:
+    - matchLabels: {app: client}
+    - matchExpressions: [{key: 'k8s:pod-template-hash', operator: NotIn, values: [a]}]
+";
+    let sentence = "which is no part of identities (--labels of the agents)";
+    let found = warnings(&mut node, spec);
+    let subject = "spec.endpointSelector: asks for the label \"statefulset.kubernetes.io/pod-name\"";
+    assert_eq!(found[0], format!("{subject}, {sentence}: nobody has it"));
+    let peer = "spec.ingress[0].fromEndpoints[1]: asks for the label \"pod-template-hash\"";
+    assert_eq!(found[1], format!("{peer}, {sentence}: everybody is without it"));
+    let named = found.iter().filter(|warning| warning.contains("no part of identities"));
+    assert_eq!(named.count(), 2, "{found:?}");
+    // Where the agents' patterns keep the label it is as good as any other.
+    let mut config = Config::new("node", "default");
+    config.labels = LabelFilter::with_patterns(&["app", r"topology\.kubernetes\.io/zone"]).unwrap();
+    let mut node = Node::unsynced(config);
+    node.apply([Event::Synced]);
+    node.pod("shop/web", "app=web, topology.kubernetes.io/zone=a");
+    node.pod("shop/client", "app=client");
+    let keeps = "
+  endpointSelector: {matchLabels: {topology.kubernetes.io/zone: a}}
+  ingress: [{fromEndpoints: [{matchLabels: {app: client}}]}]
+";
+    assert_eq!(warnings(&mut node, keeps), [""; 0]);
+    let other = keeps.replace("app: client", "tier: client");
+    assert!(warnings(&mut node, &other)[0].contains("\"tier\", which is no part of identities"));
+}
+
+#[test]
+fn an_api_server_that_nobody_knows() {
+    let spec = "
+  endpointSelector: {matchLabels: {app: web}}
+  ingress: [{fromEntities: [kube-apiserver]}]
+";
+    let of = |addresses: Option<Vec<std::net::IpAddr>>| {
+        let mut config = Config::new("node", "default");
+        config.kube_apiserver = addresses;
+        let mut node = Node::unsynced(config);
+        node.apply([Event::Synced]);
+        node.pod("shop/web", "app=web");
+        warnings(&mut node, spec)
+    };
+    let warned = "spec.ingress[0].fromEntities[0]: matches nobody: the agent knows no address of it (--kube-apiserver)";
+    assert_eq!(of(Some(Vec::new())), [warned]);
+    assert_eq!(of(Some(vec!["203.0.113.6".parse().unwrap()])), [""; 0]);
+    // A folder of objects doesn't say.
+    assert_eq!(of(None), [""; 0]);
 }

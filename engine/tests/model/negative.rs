@@ -89,6 +89,23 @@ fn what_is_no_pod_is_matched_only_where_it_is_named() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// policy.md 8, as in Cilium: whom nobody knows yet is selected by what selects everybody, and by nothing of a namespace.
+#[test]
+fn a_clusterwide_selector_of_everybody_selects_init_too() {
+    let tried = |head: &str| {
+        let mut node = cast(&[("u", "?"), ("a", "app=a")]);
+        node.yaml(&format!(
+            "apiVersion: sinew.io/v1\nkind: {head}}}\nspec:\n  endpointSelector: {{}}\n  \
+             egress: [{{toEntities: [world], toPorts: [{{ports: [{{port: '443', protocol: TCP}}]}}]}}]\n"
+        ));
+        ["u 8.8.8.8 443", "u 8.8.8.8 80", "u a 443", "a u 443", "a 8.8.8.8 443"].map(|it| outcome(&node, it))
+    };
+    let clusterwide = tried("SinewClusterwideNetworkPolicy\nmetadata: {name: p");
+    assert_eq!(clusterwide, ["yes", "out", "out", "out", "yes"]);
+    let namespaced = tried("SinewNetworkPolicy\nmetadata: {name: p, namespace: default");
+    assert_eq!(namespaced, ["out", "out", "out", "out", "yes"]);
+}
+
 /// A node with everybody, and a policy that closes `web` to all but this peer, both ways.
 fn node(kind: &str, peer: &str) -> Node {
     let mut node = cast(PODS);
