@@ -3,8 +3,10 @@
 //!
 //! Neighbours: `state/views.rs` puts these beside the decoder's; policy.md 5, 6 and 10 ask for them.
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
@@ -33,6 +35,17 @@ pub(crate) struct Places {
     pub(crate) nodes: BTreeSet<IpAddr>,
     /// Pods on the host's network, with the labels that they would have as endpoints.
     pub(crate) on_host: Vec<(String, Labels)>,
+    /// Identities that look like resolvers, found when the first rule asks: there may be ten thousand to look at.
+    pub(crate) resolvers: OnceCell<BTreeMap<Identity, Arc<Labels>>>,
+}
+
+impl Places {
+    fn resolvers(&self, engine: &Engine) -> &BTreeMap<Identity, Arc<Labels>> {
+        self.resolvers.get_or_init(|| {
+            let known = engine.identities().iter().filter(|(_, labels)| is_resolver(labels));
+            known.map(|(number, labels)| (*number, Arc::clone(labels))).collect()
+        })
+    }
 }
 
 /// What to tell the author of a policy. `tables` are those of the endpoints here that it selects, by the spec that does.
@@ -57,7 +70,7 @@ pub(crate) fn warnings(
         if let Some(message) = on_host(&spec.subject, places) {
             warn(&subject_path(spec, policy), None, message);
         }
-        if let Some(rule) = no_way_to_dns(engine, spec, &subjects) {
+        if let Some(rule) = no_way_to_dns(engine, places, spec, &subjects) {
             let message =
                 "default deny for egress leaves no way to DNS: no rule allows UDP port 53 to a resolver";
             warn(&rule.path, Some(rule), message.to_owned());
@@ -116,17 +129,22 @@ fn on_host(subject: &Selector, places: &Places) -> Option<String> {
 
 /// The first allow rule of a spec after which its endpoints can reach something, but no DNS server. A policy that only
 /// switches default deny on leaves that to others.
-fn no_way_to_dns<'a>(engine: &Engine, spec: &'a PolicySpec, subjects: &[&PolicyTable]) -> Option<&'a Rule> {
+fn no_way_to_dns<'a>(
+    engine: &Engine,
+    places: &Places,
+    spec: &'a PolicySpec,
+    subjects: &[&PolicyTable],
+) -> Option<&'a Rule> {
     let allows = || spec.egress.iter().filter(|rule| rule.action == RuleAction::Allow);
     let first = allows().next().filter(|_| spec.default_deny_egress)?;
     // Another policy may open it: then every endpoint that this one selects has an entry for it.
-    let by_all = || !subjects.is_empty() && subjects.iter().all(|table| opens_dns(engine, table));
-    (!allows().any(|rule| allows_dns(engine, rule)) && !by_all()).then_some(first)
+    let by_all = || !subjects.is_empty() && subjects.iter().all(|table| opens_dns(engine, places, table));
+    (!allows().any(|rule| allows_dns(engine, places, rule)) && !by_all()).then_some(first)
 }
 
 /// Whether a rule names the port of DNS, whoever its peers are, or lets everything through to somebody who may be a
 /// resolver.
-fn allows_dns(engine: &Engine, rule: &Rule) -> bool {
+fn allows_dns(engine: &Engine, places: &Places, rule: &Rule) -> bool {
     let named = |kind: &PortMatchKind| match kind {
         PortMatchKind::Range { protocol, first, last } => {
             *protocol == Protocol::Udp && *first == DNS && *last == DNS
@@ -143,14 +161,14 @@ fn allows_dns(engine: &Engine, rule: &Rule) -> bool {
     };
     let resolver = || match &rule.peers {
         Peers::Any => true,
-        Peers::OneOf(peers) => peers.iter().any(|peer| may_resolve(engine, &peer.matches)),
+        Peers::OneOf(peers) => peers.iter().any(|peer| may_resolve(engine, places, &peer.matches)),
     };
     rule.ports.iter().any(|port| named(&port.matches))
         || ((rule.ports.is_empty() || rule.ports.iter().any(|port| holds(&port.matches))) && resolver())
 }
 
 /// Whether a resolver may be among those whom a peer matches.
-fn may_resolve(engine: &Engine, peer: &PeerMatch) -> bool {
+fn may_resolve(engine: &Engine, places: &Places, peer: &PeerMatch) -> bool {
     match peer {
         PeerMatch::Labels(selector) => {
             let says_so = selector.requirements.iter().any(|requirement| match &requirement.operator {
@@ -159,7 +177,7 @@ fn may_resolve(engine: &Engine, peer: &PeerMatch) -> bool {
             });
             says_so
                 || selector.matches(&kube_dns())
-                || engine.label_sets().any(|labels| is_resolver(labels) && selector.matches(labels))
+                || places.resolvers(engine).values().any(|labels| selector.matches(labels))
         }
         PeerMatch::Entity(entity) => match entity {
             Entity::All
@@ -212,19 +230,19 @@ fn prefix_may_resolve(prefix: &IpNet) -> bool {
     prefix.prefix_len() <= wide || prefix.contains(&on_node)
 }
 
-fn opens_dns(engine: &Engine, table: &PolicyTable) -> bool {
+fn opens_dns(engine: &Engine, places: &Places, table: &PolicyTable) -> bool {
     let dns = L4Prefix::port(Protocol::Udp, DNS);
     table.entries.iter().any(|(key, entry)| {
         let l4 = L4Prefix::of_key(key);
         key.key.direction == Direction::Egress.number()
             && entry.verdict == verdict::ALLOW
             && dns.widened(l4.bits) == l4
-            && (l4 == dns || number_may_resolve(engine, Identity(key.key.peer)))
+            && (l4 == dns || number_may_resolve(engine, places, Identity(key.key.peer)))
     })
 }
 
 /// The same for a number of a table: 0 is anybody.
-fn number_may_resolve(engine: &Engine, number: Identity) -> bool {
+fn number_may_resolve(engine: &Engine, places: &Places, number: Identity) -> bool {
     if let Some(prefix) = engine.prefix_of(number) {
         return prefix_may_resolve(&prefix);
     }
@@ -235,7 +253,7 @@ fn number_may_resolve(engine: &Engine, number: Identity) -> bool {
         | Identity::WORLD
         | Identity::WORLD_IPV4
         | Identity::WORLD_IPV6 => true,
-        number => engine.labels_of_identity(number).is_some_and(|labels| is_resolver(&labels)),
+        number => places.resolvers(engine).contains_key(&number),
     }
 }
 

@@ -78,9 +78,9 @@ impl Engine {
         self.synced && self.matchers.identities().range(Identity::FIRST_ALLOCATED..).next().is_some()
     }
 
-    /// The label sets that have an identity.
-    pub(crate) fn label_sets(&self) -> impl Iterator<Item = &Labels> {
-        self.matchers.identities().values().map(|labels| &**labels)
+    /// Identities that are known, with what they stand for.
+    pub(crate) fn identities(&self) -> &BTreeMap<Identity, Arc<Labels>> {
+        self.matchers.identities()
     }
 
     /// The prefix that an address class stands for.

@@ -103,7 +103,7 @@ impl Engine {
             }
         }
         let (pods, nodes) = self.pods_and_nodes();
-        let places = Places { pods, nodes, on_host: self.pods_on_host() };
+        let places = Places { pods, nodes, on_host: self.pods_on_host(), resolvers: Default::default() };
         let views = names.filter_map(|name| {
             let stored = self.policies.get(name)?;
             let running = stored.running()?;
