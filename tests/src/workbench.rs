@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::lab::store::PodObject;
 use crate::lab::{Family, Lab, Place, Routing, Topology, binaries, folder_of, sweep};
 
 /// What `up` is asked for.
@@ -44,9 +45,25 @@ pub struct PodArguments {
     /// Its labels, as key=value,key=value.
     #[arg(long, value_delimiter = ',')]
     labels: Vec<String>,
+    /// Its namespace. Outside of `default` the lab calls the pod NAME.NAMESPACE.
+    #[arg(long, default_value = "default")]
+    namespace: String,
+    /// A port with a name, as name=8080/TCP; TCP if no protocol is given. Repeatable.
+    #[arg(long = "port", value_name = "NAME=PORT[/PROTO]", value_parser = named_port)]
+    ports: Vec<(String, u16, String)>,
     /// What runs in it; without it a server that answers TCP 80 and UDP 53.
     #[arg(last = true)]
     command: Vec<String>,
+}
+
+/// What `namespace` is asked for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NamespaceArguments {
+    /// The namespace's name.
+    name: String,
+    /// Its labels, as key=value,key=value; those that it had go.
+    #[arg(long, value_delimiter = ',')]
+    labels: Vec<String>,
 }
 
 /// Makes a lab and prints how to use it.
@@ -102,13 +119,14 @@ pub fn add_pod(id: &str, arguments: &PodArguments) -> Result<()> {
     let names = || lab.nodes().map(|node| node.name().to_owned()).collect::<Vec<_>>().join(", ");
     let node =
         node.with_context(|| format!("there is no node {}; there are: {}", arguments.node, names()))?;
-    let labels: BTreeMap<&str, &str> = arguments
-        .labels
-        .iter()
-        .map(|label| label.split_once('=').with_context(|| format!("label {label:?} is no key=value")))
-        .collect::<Result<_>>()?;
-    let labels: Vec<(&str, &str)> = labels.into_iter().collect();
-    let pod = node.pod(&arguments.name, &labels)?;
+    let pod = node.pod_of(&PodObject {
+        namespace: arguments.namespace.clone(),
+        name: arguments.name.clone(),
+        uid: format!("{id}-{}-{}", arguments.namespace, arguments.name),
+        labels: labels(&arguments.labels)?,
+        node: node.name().to_owned(),
+        ports: arguments.ports.clone(),
+    })?;
     write_hosts(&lab)?;
     let command = if arguments.command.is_empty() {
         let probe = binaries::find("sinew-probe")?.display().to_string();
@@ -134,6 +152,42 @@ pub fn add_pod(id: &str, arguments: &PodArguments) -> Result<()> {
         log.display()
     )?;
     Ok(())
+}
+
+/// Writes a namespace with its labels.
+///
+/// # Errors
+/// There is no such lab, or the object can't be written.
+pub fn label_namespace(id: &str, arguments: &NamespaceArguments) -> Result<()> {
+    let lab = Lab::attach(id)?;
+    let object = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": arguments.name, "labels": labels(&arguments.labels)?},
+    });
+    // JSON is YAML.
+    lab.store().write(&format!("namespaces/{}", arguments.name), &object.to_string())?;
+    writeln!(io::stdout(), "{}", lab.store().file(&format!("namespaces/{}", arguments.name)).display())?;
+    Ok(())
+}
+
+/// `key=value` each.
+fn labels(written: &[String]) -> Result<BTreeMap<String, String>> {
+    let label = |text: &String| {
+        let (key, value) = text.split_once('=').with_context(|| format!("label {text:?} is no key=value"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    written.iter().map(label).collect()
+}
+
+/// `http=8080/TCP`.
+fn named_port(text: &str) -> Result<(String, u16, String), String> {
+    let wrong = || format!("{text:?} is no NAME=PORT[/PROTO]");
+    let (name, rest) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
+    let (port, protocol) = rest.split_once('/').unwrap_or((rest, "TCP"));
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+    let protocol = ["TCP", "UDP", "SCTP"].into_iter().find(|known| known.eq_ignore_ascii_case(protocol));
+    Ok((name.to_owned(), port, protocol.ok_or_else(wrong)?.to_owned()))
 }
 
 /// Replaces this process by a command in a pod, on a node or on the outside host.
@@ -193,4 +247,20 @@ fn write_hosts(lab: &Lab) -> Result<()> {
 
 fn hosts_file(id: &str) -> std::path::PathBuf {
     Path::new(&folder_of(id)).join("hosts")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_with_names() {
+        let port = |name: &str, port, protocol: &str| Ok((name.to_owned(), port, protocol.to_owned()));
+        assert_eq!(named_port("http=8080/TCP"), port("http", 8080, "TCP"));
+        assert_eq!(named_port("dns=53/udp"), port("dns", 53, "UDP"));
+        assert_eq!(named_port("http=80"), port("http", 80, "TCP"));
+        for wrong in ["8080", "=80", "http=0", "http=70000", "http=80/ICMP", "http="] {
+            assert!(named_port(wrong).is_err(), "{wrong}");
+        }
+    }
 }

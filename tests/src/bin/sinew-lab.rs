@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use sinew_tests::bench::{self, BenchArguments};
 use sinew_tests::demo::{self, DemoArguments};
 use sinew_tests::lab::{process, sweep};
-use sinew_tests::workbench::{self, PodArguments, UpArguments};
+use sinew_tests::workbench::{self, NamespaceArguments, PodArguments, UpArguments};
 
 /// After an interrupt the program removes its lab; if that hangs, it ends anyway and the next run removes the rest.
 const LAST_MOMENT: Duration = Duration::from_secs(20);
@@ -39,6 +39,8 @@ enum Command {
         #[command(subcommand)]
         command: PodCommand,
     },
+    /// Give a namespace labels.
+    Namespace(NamespaceArguments),
     /// Run a command in a pod, on a node (`a`, `b`, …) or on the `outside` host; a shell without one.
     Exec {
         place: String,
@@ -78,6 +80,7 @@ fn run() -> Result<()> {
         Command::Bench(bench) => bench::run(bench),
         Command::Up(up) => workbench::up(&arguments.lab, up),
         Command::Pod { command: PodCommand::Add(pod) } => workbench::add_pod(&arguments.lab, pod),
+        Command::Namespace(namespace) => workbench::label_namespace(&arguments.lab, namespace),
         Command::Exec { place, command } => workbench::exec(&arguments.lab, place, command),
         Command::Down => workbench::down(&arguments.lab),
         Command::Sweep => sweep::stale(),

@@ -27,6 +27,7 @@ const TOOLS: &[Tool] = &[
     tool(Group::Lab, "nsenter", "util-linux", "enters a node's or a pod's network namespace"),
     tool(Group::Lab, "mount", "mount", "mounts bpffs"),
     tool(Group::Lab, "ping", "iputils-ping", "ICMP and ICMPv6 traffic"),
+    tool(Group::Lab, "curl", "curl", "asks a server in the lab; reads a metrics port"),
     tool(Group::Test, "iperf3", "iperf3", "streams for the benchmarks"),
     tool(Group::Test, "/usr/lib/cni/portmap", "containernetworking-plugins", "partners in a CNI chain"),
     tool(Group::Test, "containerd", "containerd", "a real runtime that calls the plugin"),
@@ -38,7 +39,6 @@ const TOOLS: &[Tool] = &[
     tool(Group::Test, "openssl", "openssl", "makes certificates as the documents say"),
     tool(Group::Test, "faketime", "faketime", "gives a process a clock that is wrong"),
     tool(Group::Test, "tcpdump", "tcpdump", "an observer that is not ours"),
-    tool(Group::Test, "curl", "curl", "reads a metrics port"),
     tool(
         Group::Test,
         "prometheus",
