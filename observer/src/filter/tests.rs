@@ -545,10 +545,10 @@ fn values_without_a_meaning_are_named_with_their_place() {
         experimental: Some(flow_filter::Experimental { cel_expression: vec!["true".into(); 9] }),
         ..FlowFilter::default()
     };
-    let one_list = FilterSet::new(std::slice::from_ref(&expressions), &[]);
+    let both = [expressions];
+    let one_list = FilterSet::new(&both, &[]);
     assert!(one_list.is_ok(), "{one_list:?}");
-    let error =
-        FilterSet::new(&[expressions.clone()], &[expressions]).expect_err("both lists have one budget");
+    let error = FilterSet::new(&both, &both).expect_err("both lists have one budget");
     let words = "blacklist[0].experimental.cel_expression[7]: a request takes at most 16 expressions";
     assert_eq!(error.to_string(), words);
     let queries = filter(|f| f.dns_query = vec!["a".into(); 100]);
