@@ -1,4 +1,8 @@
 //! Documents of the store as objects: which kinds there are, and what each becomes.
+#![allow(
+    clippy::result_large_err,
+    reason = "what is refused is as much of an answer as an object, and smaller"
+)]
 
 use sha2::{Digest as _, Sha256};
 

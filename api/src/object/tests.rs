@@ -10,6 +10,7 @@ use crate::identity::Identity;
 use crate::labels::Labels;
 use crate::policy::Protocol;
 
+#[allow(clippy::result_large_err, reason = "as in decode.rs")]
 fn one(text: &str) -> Result<Object, Refused> {
     let mut read = decode_text("a.yaml", text);
     assert_eq!(read.len(), 1, "{text}");

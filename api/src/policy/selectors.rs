@@ -97,7 +97,7 @@ impl Written {
     /// The scope of a peer: the policy's namespace, unless the selector names one or is reserved; for a clusterwide
     /// policy, any namespace, but one, unless the policy is for endpoints without labels (`subject_is_init`). A selector
     /// that only says which namespace it is not means pods of the others, and neither the world nor nodes, which have
-    /// none; that Cilium let it mean them is a bug of Cilium (its issue 46949).
+    /// none; that Cilium let it mean them is a bug of Cilium (cilium/cilium#46949).
     pub(super) fn of_peer(mut self, namespace: &str, subject_is_init: bool) -> Selector {
         if self.names_reserved() {
             return self.unscoped();
