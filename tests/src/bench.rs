@@ -15,6 +15,7 @@ mod footprint;
 mod ground;
 mod load;
 mod node;
+mod observer;
 mod pin;
 mod programs;
 mod testrun;
@@ -40,9 +41,11 @@ pub enum Group {
     Enforce,
     /// The agent's memory, and its time from start to ready.
     Agent,
+    /// What flows cost, and how many go through node and relay.
+    Observer,
 }
 
-const ALL: [Group; 4] = [Group::Programs, Group::Traffic, Group::Enforce, Group::Agent];
+const ALL: [Group; 5] = [Group::Programs, Group::Traffic, Group::Enforce, Group::Agent, Group::Observer];
 
 /// How.
 #[derive(Clone, Debug, clap::Args)]
@@ -121,6 +124,7 @@ pub fn run(arguments: &BenchArguments) -> Result<()> {
             Group::Traffic => traffic::run(options),
             Group::Enforce => enforce::run(options),
             Group::Agent => footprint::run(options),
+            Group::Observer => observer::run(options),
         }?);
     }
     machine.finish()?;

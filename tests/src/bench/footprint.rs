@@ -51,6 +51,13 @@ pub(super) fn knows(lab: &Lab, identities: usize) -> Result<bool> {
 }
 
 fn memory(node: &Node, name: &str) -> Result<Row> {
+    let (resident, note) = resident(node)?;
+    let spread = Spread::of(vec![resident]).context("one number")?;
+    Ok(Row::new("agent", name, "MB", spread).note(note))
+}
+
+/// Megabytes that a node's agent has in memory now, and what they are made of.
+pub(super) fn resident(node: &Node) -> Result<(f64, String)> {
     pause(SETTLE)?;
     let pid = node.agent_pid().context("the agent runs")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent's memory")?;
@@ -63,7 +70,6 @@ fn memory(node: &Node, name: &str) -> Result<Row> {
             line.trim().trim_end_matches(" kB").parse::<f64>().with_context(|| format!("{field}{line}"))?;
         Ok(kibibytes * 1024.0 / 1e6)
     };
-    let resident = megabytes("VmRSS:")?;
     let note = format!(
         "own {:.1} MB, of files (the program) {:.1} MB, shared (rings) {:.1} MB, peak {:.1} MB",
         megabytes("RssAnon:")?,
@@ -71,8 +77,7 @@ fn memory(node: &Node, name: &str) -> Result<Row> {
         megabytes("RssShmem:")?,
         megabytes("VmHWM:")?
     );
-    let spread = Spread::of(vec![resident]).context("one number")?;
-    Ok(Row::new("agent", name, "MB", spread).note(note))
+    Ok((megabytes("VmRSS:")?, note))
 }
 
 fn starts(node: &Node, name: &str, rounds: usize) -> Result<Row> {

@@ -74,7 +74,7 @@ fn ways(lab: &Lab, family: Family, routing: Routing) -> Result<Vec<Way>> {
 }
 
 /// One policy lets the client talk to the servers, in both pods' tables; the others fill these tables.
-fn policies() -> String {
+pub(super) fn policies() -> String {
     let mut text = String::new();
     let mut policy = |name: &str, subject: &str, direction: &str, rule: &str| {
         write!(
