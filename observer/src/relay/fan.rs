@@ -1,8 +1,8 @@
 //! One request to every node, their answers as one stream.
 //!
-//! For each node one task asks and forwards through a bounded channel; it ends with the stream that it serves. A node
-//! that fails is asked again, with growing pauses, if the request follows, from where its answers broke off. Tasks are
-//! owned by the stream: dropping it ends them.
+//! For each node one task asks and forwards what has come, some answers at a time, through a bounded channel; it ends with the
+//! stream that it serves. A node that fails is asked again, with growing pauses, if the request follows, from where its
+//! answers broke off. Tasks are owned by the stream: dropping it ends them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
@@ -35,8 +35,10 @@ use crate::source::Answers;
 
 /// How long word of a node's state waits for others that are the same: fifty nodes behind a switch that fails are one line.
 const GROUPING: Duration = Duration::from_millis(100);
-/// Answers on their way from one node's task.
-const CHANNEL: usize = 64;
+/// Answers that one node's task hands over at a time: handing them over costs as much for one as for all of them.
+const BUNCH: usize = 32;
+/// Bunches on their way from one node's task.
+const CHANNEL: usize = 2;
 
 /// What a fan-in needs.
 pub(super) struct FanIn {
@@ -178,7 +180,8 @@ pub(super) fn answers<Q: Question>(fan: FanIn, question: Q) -> Answers<Q::Answer
 
 /// What a node's task tells.
 enum Told<A> {
-    Answer(A),
+    /// In the order in which they came.
+    Answers(Vec<A>),
     State(NodeState, String),
     /// How far the clock of the node is off, if it is.
     Clock(Option<Off>),
@@ -195,12 +198,15 @@ struct Report {
     since: Instant,
 }
 
+/// What one node's task tells, with the node's name.
+type NodeStream<A> = stream::BoxStream<'static, (Arc<str>, Told<A>)>;
+
 struct Gathering<Q: Question> {
     fan: FanIn,
     question: Q,
     merger: Merger<Q::Answer>,
     tasks: BTreeMap<String, (PeerAddress, AbortHandle)>,
-    streams: stream::SelectAll<stream::BoxStream<'static, (String, Told<Q::Answer>)>>,
+    streams: stream::SelectAll<NodeStream<Q::Answer>>,
     reports: VecDeque<Report>,
     /// Nodes whose clock has been reported.
     wrong_clocks: BTreeSet<String>,
@@ -261,11 +267,13 @@ impl<Q: Question> Gathering<Q> {
 
     fn hear(&mut self, node: &str, told: Told<Q::Answer>) {
         match told {
-            Told::Answer(answer) => {
+            Told::Answers(answers) => {
                 let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
-                let (time, bytes) = (Q::time(&answer).copied(), answer.encoded_len());
-                if let Some(ahead) = self.merger.push(node, (answer, bytes), time.as_ref(), now) {
-                    self.report_clock(node, Off::Ahead(ahead));
+                for answer in answers {
+                    let (time, bytes) = (Q::time(&answer).copied(), answer.encoded_len());
+                    if let Some(ahead) = self.merger.push(node, (answer, bytes), time.as_ref(), now) {
+                        self.report_clock(node, Off::Ahead(ahead));
+                    }
                 }
             }
             Told::Clock(off) => {
@@ -328,7 +336,8 @@ impl<Q: Question> Gathering<Q> {
             let told = stream::unfold(receiver, |mut receiver| async move {
                 receiver.recv().await.map(|told| (told, receiver))
             });
-            self.streams.push(told.map(move |told| (name.clone(), told)).boxed());
+            let name: Arc<str> = name.into();
+            self.streams.push(told.map(move |told| (Arc::clone(&name), told)).boxed());
         }
     }
 
@@ -424,35 +433,46 @@ impl<Q: Question> NodeTask<Q> {
                 return Ok(());
             }
         }
-        let mut stream = pin!(answer.into_inner());
+        let mut bunches = pin!(answer.into_inner().ready_chunks(BUNCH));
         loop {
             // An answer with an end must go on; one that follows may be quiet, and keep-alive finds a dead node.
-            let answer = if self.question.follows() {
-                stream.next().await
+            let bunch = if self.question.follows() {
+                bunches.next().await
             } else {
-                tokio::time::timeout(patience, stream.next()).await.map_err(too_late)?
+                tokio::time::timeout(patience, bunches.next()).await.map_err(too_late)?
             };
-            match answer {
-                Some(answer) => {
-                    let answer = answer?;
-                    let heard = self.resume.hear(Q::id(&answer), Q::time(&answer), Q::loss(&answer));
-                    if heard == Heard::Again {
-                        continue;
-                    }
-                    if let Heard::BehindGap { first } = heard
-                        && let Some(gap) = Q::gap(&self.node, gap(first, Q::time(&answer).copied()))
-                        && self.sender.send(Told::Answer(gap)).await.is_err()
-                    {
+            match bunch {
+                Some(bunch) => {
+                    let (answers, failure) = self.hear(bunch);
+                    if !answers.is_empty() && self.sender.send(Told::Answers(answers)).await.is_err() {
                         return Ok(());
                     }
-                    if self.sender.send(Told::Answer(answer)).await.is_err() {
-                        return Ok(());
-                    }
+                    failure.map_or(Ok(()), Err)?;
                 }
                 None if self.question.follows() => return Err(Status::unavailable("it ended its answer")),
                 None => return Ok(()),
             }
         }
+    }
+
+    /// What is new of answers that came together, gaps included, up to a failure.
+    fn hear(&mut self, bunch: Vec<Result<Q::Answer, Status>>) -> (Vec<Q::Answer>, Option<Status>) {
+        let mut answers = Vec::with_capacity(bunch.len());
+        for answer in bunch {
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(status) => return (answers, Some(status)),
+            };
+            match self.resume.hear(Q::id(&answer), Q::time(&answer), Q::loss(&answer)) {
+                Heard::Again => continue,
+                Heard::BehindGap { first } => {
+                    answers.extend(Q::gap(&self.node, gap(first, Q::time(&answer).copied())));
+                }
+                Heard::New => {}
+            }
+            answers.push(answer);
+        }
+        (answers, None)
     }
 }
 

@@ -4,7 +4,9 @@
 //! waited for the window, or when too many wait. So a silent node holds the others back by the window and no longer.
 //! A node whose clock is known to be wrong, and any answer from the future, is ordered by when it came.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use prost_types::Timestamp;
@@ -37,10 +39,17 @@ pub(super) enum Next<T> {
 pub(super) struct Merger<T> {
     window: Duration,
     /// Open nodes, and closed ones of which answers wait.
-    nodes: BTreeMap<String, Lane<T>>,
+    nodes: BTreeMap<Arc<str>, Lane<T>>,
+    /// The first answer of each node of which any wait, the oldest on top.
+    heads: BinaryHeap<Reverse<(Key, Instant, Arc<str>)>>,
+    /// Open nodes of which none waits.
+    silent: usize,
     waiting: usize,
     bytes: usize,
 }
+
+/// Seconds and nanoseconds that an answer is ordered by.
+type Key = (i64, i32);
 
 #[derive(Debug)]
 struct Lane<T> {
@@ -52,7 +61,7 @@ struct Lane<T> {
 
 #[derive(Debug)]
 struct Waiting<T> {
-    key: (i64, i32),
+    key: Key,
     since: Instant,
     bytes: usize,
     answer: T,
@@ -60,17 +69,19 @@ struct Waiting<T> {
 
 impl<T> Merger<T> {
     pub(super) fn new(window: Duration) -> Self {
-        Self { window, nodes: BTreeMap::new(), waiting: 0, bytes: 0 }
+        let (nodes, heads) = (BTreeMap::new(), BinaryHeap::new());
+        Self { window, nodes, heads, silent: 0, waiting: 0, bytes: 0 }
     }
 
     /// A node from which answers may come.
     pub(super) fn open(&mut self, node: &str) {
-        let lane = self.nodes.entry(node.to_owned()).or_insert_with(|| Lane {
-            open: true,
-            distrusted: false,
-            answers: VecDeque::new(),
-        });
-        lane.open = true;
+        if let Some(lane) = self.nodes.get_mut(node) {
+            lane.open = true;
+            return;
+        }
+        let lane = Lane { open: true, distrusted: false, answers: VecDeque::new() };
+        self.nodes.insert(node.into(), lane);
+        self.silent += 1;
     }
 
     /// Nothing more comes from a node; what it said already is still handed out.
@@ -79,6 +90,7 @@ impl<T> Merger<T> {
         lane.open = false;
         if lane.answers.is_empty() {
             self.nodes.remove(node);
+            self.silent -= 1;
         }
     }
 
@@ -107,6 +119,10 @@ impl<T> Merger<T> {
             let says_nothing = lane.distrusted || ahead.is_some();
             let ordered_by = if says_nothing { &arrived } else { time.unwrap_or(&arrived) };
             let key = (ordered_by.seconds, ordered_by.nanos);
+            if lane.answers.is_empty() {
+                self.heads.push(Reverse((key, now.monotonic, node.into())));
+                self.silent -= 1;
+            }
             lane.answers.push_back(Waiting { key, since: now.monotonic, bytes, answer });
             self.waiting += 1;
             self.bytes += bytes;
@@ -126,32 +142,27 @@ impl<T> Merger<T> {
 
     /// The next answer, or how long to wait for it.
     pub(super) fn next(&mut self, now: Instant) -> Next<T> {
-        let oldest = self
-            .nodes
-            .iter()
-            .filter_map(|(node, lane)| lane.answers.front().map(|head| (head.key, head.since, node.clone())))
-            .min();
-        let Some((_, _, node)) = oldest else { return Next::Wait(None) };
-        let longest =
-            self.nodes.values().filter_map(|lane| lane.answers.front()).map(|head| head.since).min();
-        let due = longest.map(|since| since + self.window);
-        let all_spoke = self.nodes.values().all(|lane| !lane.open || !lane.answers.is_empty());
-        if !all_spoke && self.has_room() && due.is_some_and(|due| due > now) {
-            return Next::Wait(due);
+        if self.silent > 0 && self.has_room() {
+            let longest = self.heads.iter().map(|Reverse((_, since, _))| *since).min();
+            let due = longest.map(|since| since + self.window);
+            if due.is_none_or(|due| due > now) {
+                return Next::Wait(due);
+            }
         }
-        match self.take(&node) {
-            Some(answer) => Next::Give(answer),
-            None => Next::Wait(None),
-        }
+        self.take().map_or(Next::Wait(None), Next::Give)
     }
 
-    fn take(&mut self, node: &str) -> Option<T> {
-        let lane = self.nodes.get_mut(node)?;
+    /// The oldest answer.
+    fn take(&mut self) -> Option<T> {
+        let Reverse((_, _, node)) = self.heads.pop()?;
+        let lane = self.nodes.get_mut(&node)?;
         let taken = lane.answers.pop_front()?;
         self.waiting -= 1;
         self.bytes -= taken.bytes;
-        if !lane.open && lane.answers.is_empty() {
-            self.nodes.remove(node);
+        match lane.answers.front() {
+            Some(next) => self.heads.push(Reverse((next.key, next.since, node))),
+            None if lane.open => self.silent += 1,
+            None => drop(self.nodes.remove(&node)),
         }
         Some(taken.answer)
     }
