@@ -2,6 +2,10 @@
 //!
 //! A file's path, relative to the folder, says what it may hold: people's files have policies, groups, pods and
 //! namespaces; each of the agents' folders has its own kind, under the name that the path says.
+#![allow(
+    clippy::result_large_err,
+    reason = "what is refused is as much of an answer as an object, and smaller"
+)]
 
 use std::fs::{self, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
