@@ -83,6 +83,7 @@ pub(super) const LANES: &[Lane] = &[
             Step::Target { package: "sinew-tests", target: "lab_store", release: true },
             Step::Target { package: "sinew-tests", target: "lab_folder", release: true },
             Step::Target { package: "sinew-tests", target: "lab_metrics", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_flows", release: true },
         ],
     },
     Lane {
