@@ -148,6 +148,14 @@ impl Running {
         Ok(Self { child: spawn(command)?, log: None })
     }
 
+    /// Starts a command with the input and outputs that it was given.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_as_given(command: &mut Command) -> Result<Self> {
+        Ok(Self { child: spawn(command)?, log: None })
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
