@@ -38,7 +38,7 @@ use sinew_engine::{Change, EndpointId, Found};
 
 pub use connections::{Connection, ConnectionFilter};
 pub use counters::{DropTotal, MapFill, RuleHits};
-pub use events::{EventRings, record_bytes};
+pub use events::{EventRings, record, record_bytes};
 pub use grace::grace;
 pub use readings::{AnswerTotal, Reading, Readings, RingTotal};
 

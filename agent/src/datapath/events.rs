@@ -93,9 +93,8 @@ impl EventRings {
                 && let Some(item) = ring.next()
             {
                 taken += 1;
-                if item.len() == size_of::<EventRecord>() {
-                    // SAFETY: the length is that of a record, which is integers only; the read needs no alignment.
-                    reading.take(unsafe { item.as_ptr().cast::<EventRecord>().read_unaligned() });
+                if let Some(record) = record(&item) {
+                    reading.take(record);
                 }
             }
             if taken == limit {
@@ -152,6 +151,14 @@ pub fn record_bytes(record: &EventRecord) -> &[u8] {
     // SAFETY: a record is integers only and without padding (every field of it is a word on the ring), so each of its
     // bytes is written, and the slice lives as long as the borrow.
     unsafe { std::slice::from_raw_parts(bytes, size_of::<EventRecord>()) }
+}
+
+/// The record that an item of a ring is; nothing where its length is another.
+#[must_use]
+pub fn record(item: &[u8]) -> Option<EventRecord> {
+    // SAFETY: the length is that of a record, which is integers only; the read needs no alignment.
+    (item.len() == size_of::<EventRecord>())
+        .then(|| unsafe { item.as_ptr().cast::<EventRecord>().read_unaligned() })
 }
 
 /// The rings' wake-ups.
