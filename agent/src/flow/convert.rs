@@ -1,8 +1,7 @@
 //! Which flows a record is (docs/observability.md), and the message of each:
 //!
 //! 1. A new connection: one policy verdict for each judgement made here, then the trace of where the packet went.
-//! 2. A packet that policy dropped: the verdict that denied it, then the drop, both naming the same policies. A further
-//!    packet of a connection that was refused: the drop, naming them too.
+//! 2. A packet that policy dropped: the verdict that denied it, then the drop, both naming the same policies.
 //! 3. Any other drop: the drop.
 //! 4. A new TCP flag, the first answer, the end, a sign of life: a trace.
 //!
@@ -110,7 +109,7 @@ fn tell_verdict(flow: &mut Flow, seen: &Seen, judged: &Judged) {
         Verdict::Forwarded
     };
     flow.verdict = verdict.into();
-    name_policies(flow, seen, judged.side, judged.denies());
+    name_policies(flow, seen, judged);
 }
 
 fn tell_drop(flow: &mut Flow, seen: &Seen) {
@@ -123,13 +122,13 @@ fn tell_drop(flow: &mut Flow, seen: &Seen) {
         name: file::NAMES.get(usize::from(record.place >> 12)).copied().unwrap_or_default().to_owned(),
         line: u32::from(record.place & 0xfff),
     });
-    flow.traffic_direction = seen.refused.map_or_else(|| drop_direction(seen), Side::direction).into();
+    flow.traffic_direction = drop_direction(seen).into();
     if let Some(judged) = Judged::all(record).find(Judged::denies) {
+        flow.traffic_direction = judged.side.direction().into();
         flow.policy_match_type = judged.match_type();
-    }
-    match seen.refused {
-        Some(side) => name_policies(flow, seen, side, true),
-        None => set_extensions(flow, record, &[]),
+        name_policies(flow, seen, &judged);
+    } else {
+        set_extensions(flow, record, &[]);
     }
 }
 
@@ -187,7 +186,7 @@ fn drop_reason(flow: &mut Flow, record: &EventRecord) {
 }
 
 /// Puts the policies behind a judgement where Hubble has them, and the rules behind it where our own screens look.
-fn name_policies(flow: &mut Flow, seen: &Seen, side: Side, denied: bool) {
+fn name_policies(flow: &mut Flow, seen: &Seen, judged: &Judged) {
     let revision = u64::from(seen.record.revision);
     let policies = |reason: &Reason| {
         let mut policies = reason.policies.clone();
@@ -195,12 +194,12 @@ fn name_policies(flow: &mut Flow, seen: &Seen, side: Side, denied: bool) {
         policies
     };
     if let Some(shadow) = &seen.shadow {
-        deny_list(flow, side).extend(policies(shadow));
+        deny_list(flow, judged.side).extend(policies(shadow));
         flow.policy_log.extend(shadow.log.iter().cloned());
     }
     if let Some(enforced) = &seen.enforced {
-        let list = match side {
-            side if denied => deny_list(flow, side),
+        let list = match judged.side {
+            side if judged.denies() => deny_list(flow, side),
             Side::Egress => &mut flow.egress_allowed_by,
             Side::Ingress => &mut flow.ingress_allowed_by,
         };

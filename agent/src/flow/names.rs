@@ -125,8 +125,6 @@ pub(super) struct Reason {
     pub(super) log: Vec<String>,
     /// Nothing matched.
     pub(super) by_default: bool,
-    /// What stands behind the cookie never allows.
-    pub(super) denies: bool,
     /// Bytes of memory, roughly.
     pub(super) bytes: usize,
 }
@@ -253,18 +251,11 @@ fn labels(snapshot: &Snapshot, identity: Identity) -> Vec<String> {
 fn reason(snapshot: &Snapshot, cookie: u32, direction: TrafficDirection) -> Reason {
     let mut reason = Reason::default();
     match snapshot.causes.get(&cookie) {
-        None | Some(Cause::LocalHost) => {}
-        Some(Cause::Init) => reason.denies = true,
-        Some(Cause::Rule { policy, path }) => {
-            reason.add(snapshot, policy, Some(path), direction);
-            reason.denies = reason.rules.iter().any(|rule| rule.deny);
-        }
-        Some(Cause::Overflow { policy }) => {
-            reason.denies = true;
-            reason.add(snapshot, policy, None, direction);
-        }
+        None | Some(Cause::Init | Cause::LocalHost) => {}
+        Some(Cause::Rule { policy, path }) => reason.add(snapshot, policy, Some(path), direction),
+        Some(Cause::Overflow { policy }) => reason.add(snapshot, policy, None, direction),
         Some(Cause::DefaultDeny { policies, .. }) => {
-            (reason.denies, reason.by_default) = (true, true);
+            reason.by_default = true;
             for policy in policies {
                 reason.add(snapshot, policy, None, direction);
             }

@@ -9,7 +9,6 @@ use prost_types::Timestamp;
 use sinew_api::proto::flow::Flow;
 use sinew_bpf::abi::policy::verdict;
 use sinew_bpf::abi::{EventRecord, event};
-use sinew_bpf::drop::DropReason;
 use sinew_observer::Sighting;
 
 use super::convert;
@@ -24,8 +23,6 @@ pub struct Seen {
     pub(super) number: u64,
     pub(super) source: Option<Arc<End>>,
     pub(super) destination: Option<Arc<End>>,
-    /// Of a policy's drop: whose judgement it is, of this packet or of an earlier one.
-    pub(super) refused: Option<Side>,
     /// Why the verdict that this flow tells of is what it is.
     pub(super) enforced: Option<Arc<Reason>>,
     /// What audit policies would have done.
@@ -106,14 +103,13 @@ pub fn see(record: &EventRecord, names: &mut Names, into: &mut Vec<Seen>) {
     let source = end(record.source, record.source_identity);
     let destination = end(record.destination, record.destination_identity);
     let interface = names.interface(record.ifindex);
-    let mut push = |names: &mut Names, part, refused, enforced, shadow| {
+    let mut push = |names: &mut Names, part, enforced, shadow| {
         into.push(Seen {
             record: *record,
             part,
             number: names.number(),
             source: source.clone(),
             destination: destination.clone(),
-            refused,
             enforced,
             shadow,
             interface: Arc::clone(&interface),
@@ -126,26 +122,11 @@ pub fn see(record: &EventRecord, names: &mut Names, into: &mut Vec<Seen>) {
         let enforced = names.reason(judged.cookie, judged.side);
         let shadow = judged.audits().then(|| names.reason(judged.shadow_cookie, judged.side));
         if dropped && judged.denies() && denied.is_none() {
-            denied = Some((judged.side, Arc::clone(&enforced)));
+            denied = Some(Arc::clone(&enforced));
         }
-        push(names, Part::Verdict(judged.side), None, Some(enforced), shadow);
+        push(names, Part::Verdict(judged.side), Some(enforced), shadow);
     }
-    if dropped && denied.is_none() {
-        denied = refused_before(record, names);
-    }
-    let (refused, denied) = denied.unzip();
-    push(names, Part::Outcome, refused, denied, None);
-}
-
-/// Who refused a connection that has been refused before: its record has the cookies of that judgement, and says nothing
-/// of which of them denied. Without this only the first drop of a connection that was cut would name a policy.
-fn refused_before(record: &EventRecord, names: &mut Names) -> Option<(Side, Arc<Reason>)> {
-    let by_policy = [DropReason::PolicyDenied as u16, DropReason::DeniedByRule as u16];
-    if !by_policy.contains(&record.reason) {
-        return None;
-    }
-    let mut kept = Side::BOTH.into_iter().zip(record.cookies).filter(|(_, cookie)| *cookie != 0);
-    kept.find_map(|(side, cookie)| Some((side, names.reason(cookie, side))).filter(|(_, it)| it.denies))
+    push(names, Part::Outcome, denied, None);
 }
 
 impl Sighting for Seen {

@@ -261,48 +261,6 @@ fn a_denial_is_a_verdict_and_a_drop_that_name_the_same_policies() {
     assert_eq!((said.rules[0].file.as_str(), said.rules[0].line, said.rules[0].deny), ("shop.yaml", 6, true));
 }
 
-/// datapath.md 10: the packets that a tombstone drops are judged by nobody, but their record has the cookies of the
-/// judgement that made it one.
-#[test]
-fn a_further_drop_of_a_refused_connection_names_who_refused_it() {
-    let judged = event::flag::EGRESS_JUDGED | event::flag::INGRESS_JUDGED;
-    for (cookies, reason, expected) in [
-        ([0, DEFAULT], DropReason::PolicyDenied, "1.133 INGRESS DROPPED out+ in+ out- in-NetworkPolicy:db"),
-        (
-            [CLIENT_OUT, DENY_RULE],
-            DropReason::DeniedByRule,
-            "1.181 INGRESS DROPPED out+ in+ out- in-SinewNetworkPolicy:deny",
-        ),
-        (
-            [DENY_RULE, CLIENT_OUT],
-            DropReason::DeniedByRule,
-            "1.181 EGRESS DROPPED out+ in+ out-SinewNetworkPolicy:deny in-",
-        ),
-    ] {
-        let denied = denied(reason, 0, 0);
-        let record = EventRecord { flags: denied.flags & !judged, cookies, endpoint: 12, ..denied };
-        assert_eq!(sequence(&record), [expected], "{cookies:?}");
-        // An answer to what was refused belongs to the same connection, so to the same judgement.
-        let reply = EventRecord {
-            flags: record.flags | event::flag::REPLY,
-            source: record.destination,
-            destination: record.source,
-            source_identity: DB,
-            destination_identity: WEB,
-            ..record
-        };
-        assert_eq!(sequence(&reply), [expected], "{cookies:?} reply");
-    }
-    let record = EventRecord { flags: 0, ..denied(DropReason::PolicyDenied, 0, DEFAULT) };
-    assert!(Extensions::of(&flows(&record, names())[0]).default_deny);
-    // Nothing to name: an allow rule never denied, and other reasons are no policy's.
-    for (reason, cookie) in [(DropReason::PolicyDenied, CLIENT_OUT), (DropReason::InvalidPacket, DEFAULT)] {
-        let record = EventRecord { flags: 0, ..denied(reason, 0, cookie) };
-        let expected = format!("1.{} TRAFFIC_DIRECTION_UNKNOWN DROPPED out+ in+ out- in-", reason as u16);
-        assert_eq!(sequence(&record), [expected]);
-    }
-}
-
 /// policy.md 14: a refused object is named with the field for which it is refused.
 #[test]
 fn a_default_deny_names_who_switched_it_on() {
