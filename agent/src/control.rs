@@ -31,7 +31,7 @@ use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::object::{Node, Object, ObjectKind, ObjectName, PolicyName, Refused};
 use sinew_engine::snapshot::PolicyView;
-use sinew_engine::{Change, EndpointId, Engine, Event};
+use sinew_engine::{Change, EndpointId, Engine, Event, Record};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -223,6 +223,9 @@ impl<S: Store> Control<S> {
             {
                 self.asked.push_back((*revision, begun));
             }
+        }
+        if changes.iter().any(|change| matches!(change, Change::Remember(Record::Cookie(..)))) {
+            self.name_ahead();
         }
         self.backlog.push(changes);
         self.carry_out();

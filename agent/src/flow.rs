@@ -1,6 +1,6 @@
 //! From kernel records to [flows](sinew_api::proto::flow::Flow) with names, into the node's journal.
 //!
-//! One task, [`run`], owns the rings and the journal's writing end. Names come from the engine's snapshot as of the
+//! One task, [`run`], owns the rings and the journal's writing end. Names come from what the engine has decided at the
 //! moment of reading; the flow itself is made when a client asks for it, or when metrics count it. Neighbours:
 //! `datapath/events.rs` has the rings, `seen.rs` says what lies in the journal, `names.rs` the names, `convert.rs` makes
 //! flows, `layers.rs` what their headers say, `changes.rs` what happened in the agent, `counting.rs` counts for metrics;
@@ -82,7 +82,7 @@ pub async fn run(
     let mut given_out = 0;
     // Read before anything is taken, so that what is lost from here on is told.
     let (mut lost, mut suppressed) = (Losses::after(rings.lost()), Losses::after(rings.suppressed()));
-    let mut names = Names::new(&settings, Clock::now(), views.borrow_and_update().snapshot.clone());
+    let mut names = Names::new(&settings, Clock::now(), views.borrow_and_update().ahead.clone());
     let (mut records, mut seen) = (Vec::new(), Vec::new());
     loop {
         let mut came = false;
@@ -94,7 +94,7 @@ pub async fn run(
             let more = rings.drain(BATCH, &mut records);
             came |= !records.is_empty() || !rings.is_settled();
             if views.has_changed().unwrap_or(false) {
-                names.update(views.borrow_and_update().snapshot.clone());
+                names.update(views.borrow_and_update().ahead.clone());
             }
             if raw.receiver_count() > 0 && !records.is_empty() {
                 // Nobody is left to hear it only if the last one went just now.

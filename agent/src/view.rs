@@ -22,6 +22,8 @@ pub const NODE_SILENCE: Duration = Duration::from_secs(30);
 pub struct View {
     /// What the engine has decided.
     pub snapshot: Arc<Snapshot>,
+    /// What it has decided by now, carried out or not: what the programs tell of may have been decided since `snapshot`.
+    pub ahead: Arc<Snapshot>,
     /// The revision that is written and has passed a grace period.
     pub enforced: u64,
     /// Every node of the store, this one too, by name.
@@ -48,6 +50,7 @@ impl View {
     pub(crate) fn empty() -> Self {
         Self {
             snapshot: Arc::default(),
+            ahead: Arc::default(),
             enforced: 0,
             nodes: Arc::default(),
             store_digest: String::new(),

@@ -1,4 +1,4 @@
-//! Nothing is lost in silence (issue 4): where a ring is too small for what comes while nobody reads, what was emitted is
+//! Nothing is lost in silence: where a ring is too small for what comes while nobody reads, what was emitted is
 //! what was received and what is counted as lost, by cause, to the last one. The kernel's ring before an agent that stands
 //! still, and the agent's ring before a client that does.
 //!

@@ -32,6 +32,7 @@ impl<S: Store> Control<S> {
         let named = self.refused.iter().filter(|document| document.name.is_some());
         let view = View {
             snapshot: Arc::clone(&snapshot),
+            ahead: Arc::clone(&snapshot),
             enforced: self.enforced,
             nodes: Arc::new(self.nodes.all().clone()),
             store_digest: store_digest.clone(),
@@ -56,6 +57,14 @@ impl<S: Store> Control<S> {
                 self.store.write(write).await;
             }
         }
+    }
+
+    /// Says what stands behind new numbers before the programs can meet them. From the state word on packets are judged by
+    /// a new table, and to carry out takes a grace period longer: without this the first denials by a policy, those that a
+    /// person waits for, would name nobody.
+    pub(super) fn name_ahead(&mut self) {
+        let ahead = self.engine.snapshot();
+        self.view.send_modify(|view| *view = Arc::new(View { ahead, ..View::clone(view) }));
     }
 
     /// Tells the other nodes what this one enforces, as soon as it does.
