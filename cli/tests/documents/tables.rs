@@ -123,23 +123,18 @@ fn time_outs() -> String {
 
 /// Sizes, each read from the file where it is enforced; most are private to a package that this one may not import.
 fn sizes() -> String {
-    const SIZES: [(&str, &str, &str, &str); 23] = [
+    const SIZES: [(&str, &str, &str, &str); 22] = [
         ("a file of objects, bytes", "api/src/yaml.rs", "MAX_BYTES", "the file is refused"),
         ("documents in a file", "api/src/yaml.rs", "MAX_DOCUMENTS", "the surplus is refused"),
         ("values of a YAML document", "api/src/yaml.rs", "MAX_NODES", "the document is refused"),
         ("depth of a YAML document", "api/src/yaml.rs", "MAX_DEPTH", "the document is refused"),
         (
             "files of a store",
-            "agent/src/store/folder/files.rs",
+            "api/src/object/folder.rs",
             "MAX_FILES",
             "those beyond are not read, and the log says so",
         ),
-        (
-            "depth of a store's folders",
-            "agent/src/store/folder/files.rs",
-            "MAX_DEPTH",
-            "what is deeper is not read",
-        ),
+        ("depth of a store's folders", "api/src/object/folder.rs", "MAX_DEPTH", "what is deeper is not read"),
         ("ports of a `toPorts`", "api/src/policy/ports.rs", "MAX_PORTS", "the policy is refused"),
         (
             "policy tables of a node",
@@ -164,12 +159,6 @@ fn sizes() -> String {
             "engine/src/numbers.rs",
             "MOST_CLASSES",
             "the oldest are forgotten",
-        ),
-        (
-            "each CPU's ring of events, bytes (`--event-ring-bytes`)",
-            "bpf/src/programs/maps.rs",
-            "RING_BYTES",
-            "events are lost, and counted",
         ),
         ("flows that a node keeps", "observer/src/journal.rs", "DEFAULT_FLOWS", "the oldest go"),
         ("the same in bytes", "observer/src/journal.rs", "DEFAULT_BYTES", "the oldest go"),

@@ -37,6 +37,7 @@ fn a_node_of_which_not_everything_is_well() {
     };
     let view = View {
         snapshot: Arc::new(Snapshot { revision: 9, synced: true, ..Snapshot::default() }),
+        ahead: Arc::default(),
         enforced: 7,
         // Silent for 100 s; the other two live, one of them with other policies.
         nodes: Arc::new([node("a", 999_000, "x"), node("b", 998_000, "y"), node("c", 900_000, "x")].into()),
