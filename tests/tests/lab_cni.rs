@@ -154,7 +154,8 @@ fn what_a_pod_receives_passes_the_bandwidth_plugins_queue() -> Result<()> {
     let address = address.with_context(|| format!("no address in {result}"))?.parse()?;
     let interfaces = host_interfaces(node.netns())?;
     let interface = interfaces.iter().find(|name| !others.contains(name)).context("its interface")?;
-    lab.place_in("limited", sandbox.netns.clone()).serve(&[80], &[])?;
+    let limited = lab.place_in("limited", sandbox.netns.clone());
+    limited.serve(&[80], &[])?;
     // From a pod of the node, whose packets a redirect would take past the bucket.
     wait_until("a connection to pass the bucket", SETTLE, || {
         let before = through_bucket(node, interface)?;
