@@ -16,7 +16,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, Pod};
 use sinew_bpf::abi::{Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey, PrefixKey, StateWord};
 use sinew_bpf::host::HostMaps;
-use sinew_bpf::host::world::{API, Family, NODE, OTHER_NODE, REMOTE, UNDERLAY, WEB};
+use sinew_bpf::host::world::{API, Family, NODE, OTHER_NODE, REMOTE, UNDERLAY, UNDERLAY_MAC, WEB};
 use sinew_bpf::settings::Settings;
 
 use super::testrun;
@@ -122,6 +122,9 @@ pub(super) fn wire(netns: &Netns) -> Result<()> {
             "link add {name} index {index} type veth peer name {name}-end\nlink set {name} up\nlink set {name}-end up"
         ))?;
     }
+    // A frame to another MAC is for another host, and left to the stack.
+    let mac = UNDERLAY_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    netns.ip(&format!("link set underlay address {mac}"))?;
     netns.ip(&format!("addr add {}/24 dev underlay\naddr add {}/64 dev underlay nodad", NODE.v4, NODE.v6))?;
     netns.ip(&format!(
         "route add {}/32 via {}\nroute add {}/128 via {}",
