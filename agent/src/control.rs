@@ -61,7 +61,7 @@ const STEPS: usize = 128;
 const ASKS: usize = 32;
 /// Time between two tries of what failed, and between two looks at addresses and waiting relabels.
 const TICK: Duration = Duration::from_millis(200);
-/// Time between two looks at the kernel's routes, for what no event tells of.
+/// Time between two looks at the kernel's routes and at pods' queues, for what no event tells of.
 const ROUTES_LOOK: Duration = Duration::from_secs(30);
 /// Revisions whose way into the kernel is timed; with more of them waiting, the kernel refuses something.
 const ASKED: usize = 1024;
@@ -363,8 +363,10 @@ impl<S: Store> Control<S> {
         if self.failures.contains_key(&Part::Devices) {
             self.attach_devices().await;
         }
-        self.routes_due |=
-            self.failures.contains_key(&Part::Routes) || self.routes_looked.elapsed() >= ROUTES_LOOK;
+        // Word of a change can be lost while the loop is busy.
+        let look_again = self.routes_looked.elapsed() >= ROUTES_LOOK;
+        self.routes_due |= look_again || self.failures.contains_key(&Part::Routes);
+        self.queues_due |= look_again;
     }
 
     /// Relabels that every living node is ready for, or that have waited long enough (policy.md 17).
