@@ -11,8 +11,8 @@
 //! | `pod-namespace` | one visit of a pod's namespace | by itself |
 //!
 //! The control loop has a thread of its own so that no client and no storm of events makes a policy wait, and the event
-//! rings have one so that no client makes them overflow. Ending leaves
-//! the datapath as it is: pods go on, and the next agent takes over (ARCHITECTURE.md, promise 3).
+//! rings have one so that no client makes them overflow. Ending leaves the datapath as it is: pods go on, and the next
+//! agent takes over (ARCHITECTURE.md, promise 3).
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -2,9 +2,9 @@
 //!
 //! Read are `DIR/**/*.{yaml,yml,json}` (names that begin with a dot apart) and what agents write beside them: `.nodes`,
 //! `.endpoints` and `.identities`. The rules are the store's: links to files are followed and links to folders are not, no
-//! more than 16 levels and 100,000 files are read, and of a file that can't be read, or holds nothing, nothing is taken; one object of a kind, namespace and name; of two the one
-//! whose path comes first in byte order wins, and the other is refused (policy.md 4). Neighbours: `agent/src/store`
-//! watches such a folder; `sinew_api` decodes what stands in it.
+//! more than 16 levels and 100,000 files are read, and of a file that can't be read, or holds nothing, nothing is taken;
+//! one object of a kind, namespace and name; of two the one whose path comes first in byte order wins, and the other is
+//! refused (policy.md 4). Neighbours: `agent/src/store` watches such a folder; `sinew_api` decodes what stands in it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
