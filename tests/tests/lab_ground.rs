@@ -123,6 +123,26 @@ fn a_lab_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
+/// What a lab of a killed process leaves goes with the next lab, and labs that start together don't trip over each other.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn the_lab_of_a_dead_process_is_swept_once() -> Result<()> {
+    for _ in 0..3 {
+        let left = ground(Topology::Wire(2))?;
+        left.keep();
+        let prefix = format!("sinew-{}-", left.id());
+        assert_eq!(namespaces(&prefix)?, 4);
+        // Process 1 lives, but it did not start at "nobody": the process that this names is gone.
+        fs::write(Path::new("/run/sinew-lab").join(left.id()).join("owner"), "1 nobody")?;
+        let started: Vec<_> = (0..4).map(|_| thread::spawn(|| ground(Topology::Wire(1)))).collect();
+        for lab in started {
+            lab.join().expect("the thread reports by its result")?;
+        }
+        assert_eq!(namespaces(&prefix)?, 0);
+    }
+    Ok(())
+}
+
 fn namespaces(prefix: &str) -> Result<usize> {
     let names = fs::read_dir("/run/netns")?.flatten().map(|entry| entry.file_name());
     Ok(names.filter(|name| name.to_string_lossy().starts_with(prefix)).count())

@@ -3,7 +3,7 @@
 //! A lab's folder names its owner by process id and start time, since ids are used again. Everything else is found by
 //! the lab's id: processes by the namespace that they are in, namespaces and pins by name.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -70,12 +71,17 @@ pub fn disown(id: &str) -> Result<()> {
     fs::write(folder_of(id).join(OWNER), "nobody").context("writing the lab's owner")
 }
 
-/// Removes every lab whose owner is dead.
+/// Removes every lab whose owner is dead. One sweep runs at a time: of two that remove the same lab each would miss
+/// what the other has taken away already.
 ///
 /// # Errors
 /// One cannot be removed.
 pub fn stale() -> Result<()> {
-    let Ok(entries) = fs::read_dir(LABS) else { return Ok(()) };
+    let Ok(folder) = File::open(LABS) else { return Ok(()) };
+    let _alone = Flock::lock(folder, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("locking {LABS}"))?;
+    let entries = fs::read_dir(LABS).with_context(|| format!("listing {LABS}"))?;
     for id in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
         if is_stale(&id) {
             remove(&id)?;
