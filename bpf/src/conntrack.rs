@@ -27,7 +27,10 @@
 //!     says that the sender is the responder; else exactly one port below 32768 says that its end is; else the sender
 //!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
 //!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for. A connection
-//!     picked up in its middle is one that opens until both ends have spoken: lone ACKs evict no open one.
+//!     picked up in its middle is one that opens until both ends have spoken: lone ACKs evict no open one. Whether the host's
+//!     NAT has the connection is forgotten with its entry, so that a responder's packet is sent through the stack: where
+//!     it comes out with the addresses that it had, to a pod or off the node, it is picked up. Not by the address of a node,
+//!     which does not say who has initiated.
 //! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent. It never
 //!     creates, refreshes or changes an entry, also where 9 judges again for it: the connection's own next packet does
 //!     that. RST and FIN shorten the time-out; data that comes after restores it.
@@ -37,6 +40,10 @@
 //!     given the element to another connection; what is written from a copy of it is compared with the key first, and a
 //!     connection that has gone meanwhile is not written. Creation never overwrites: the entry that came first is used.
 //! 17. A deleted endpoint has the drop slot and a new epoch: its entries are stale, and no sweep is needed.
+//!
+//! A node's address says who stands there only in its initiator's packets: it is the host, or whom the host's NAT hides
+//! behind it, and the answers of a translated connection come by another way than those of the node's own processes.
+//! Where a responder's packet has 9 judge again, such an end stays what it was found to be.
 //!
 //! From another machine no packet comes as this node, nor past the overlay as somebody who is reached through it
 //! (datapath.md 24): also where a connection stands, whose verdict would hold.
@@ -54,7 +61,7 @@ pub use judge::{End, Report};
 
 use crate::abi::conntrack::{flag, half_flag, verdict};
 use crate::abi::endpoint::stamp;
-use crate::abi::{CtEntry, CtKey, event};
+use crate::abi::{Address, CtEntry, CtKey, event, ipcache};
 use crate::drop::{Dropped, file};
 use crate::dropped;
 use crate::identity::{self, Lookup, reserved};
@@ -81,15 +88,51 @@ pub struct Tracking<'a, M, P> {
     pub sender: &'a End,
     /// Who gets it.
     pub receiver: &'a End,
-    /// [`flag`]s that an entry made here gets.
-    pub create_flags: u16,
-    /// The packet came from another machine. That a sender has no address of this node's pods is looked up only where it
-    /// is judged: a pod's end is stamped with its epoch, never with the generation that such a sender has, so a current
-    /// entry vouches for it.
-    pub from_outside: bool,
+    /// Where the packet is.
+    pub place: Place,
     /// 14: the packet is an ICMP error, and everything else here speaks of the connection that it quotes: `parsed` is the
     /// quoted packet turned round, so that its sender is who got the quoted packet and its receiver who gets the error.
     pub is_error: bool,
+}
+
+/// Where a packet is tracked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Place {
+    /// A pod has sent it.
+    FromPod,
+    /// It came from another machine. That a sender has no address of this node's pods is looked up only where it is
+    /// judged: a pod's end is stamped with its epoch, never with the generation that such a sender has, so a current
+    /// entry vouches for it.
+    FromOutside,
+    /// Out of the host's stack, on its way to a pod.
+    ToPod,
+    /// A pod's, out of the host's stack, on its way off the node. Where the stack has left the addresses as they were,
+    /// the pod's own hook has judged and counted it.
+    Leaving,
+}
+
+impl Place {
+    #[inline(always)]
+    const fn is(self, other: Self) -> bool {
+        self as u8 == other as u8
+    }
+
+    /// Whether the host's NAT has had the packet.
+    #[inline(always)]
+    const fn is_behind_the_stack(self) -> bool {
+        self.is(Self::ToPod) || self.is(Self::Leaving)
+    }
+
+    /// [`flag`]s that an entry gets which its initiator's packet makes here.
+    #[inline(always)]
+    const fn flags(self) -> u16 {
+        match self {
+            Self::FromPod | Self::FromOutside => 0,
+            Self::ToPod => flag::VIA_STACK,
+            Self::Leaving => flag::VIA_STACK | flag::TRANSLATED,
+        }
+    }
 }
 
 /// What to do about a packet once it is judged.
@@ -122,31 +165,40 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             if t.is_error {
                 return Err(dropped!(UnrelatedIcmpError));
             }
-            if t.from_outside && t.sender.claimed == 0 && t.maps.ipcache(&t.sender.address).is_none() {
+            if t.place.is(Place::FromOutside) && t.sender.claimed == 0 && is_outside(t, &t.sender.address) {
                 // From outside the cluster: the host sees both directions of what the pod's answers take through it.
                 report.entry_flags = flag::VIA_STACK;
                 return Ok(());
             }
             sender_initiates = initiates_on_miss(t.parsed);
-            plan = plan_on_miss(t.parsed, expired);
+            plan = if sender_initiates || t.place.is_behind_the_stack() {
+                plan_on_miss(t.parsed, expired)
+            } else {
+                Plan::Nothing
+            };
         }
         Some(entry) => {
             let entry: &CtEntry = entry;
-            if t.from_outside {
+            if t.place.is(Place::FromOutside) {
                 from_its_own_side(t, entry, sender)?;
             }
-            if t.from_outside && !t.is_error && entry.flags & flag::VIA_STACK != 0 {
+            let own_way = entry.flags & (flag::VIA_STACK | flag::TRANSLATED);
+            if t.place.is(Place::FromOutside) && !t.is_error && own_way == flag::VIA_STACK {
                 // The host's NAT and its checks see it first, then the hook in front of the pod judges and counts it.
+                // What the host translates back is another connection there, so it is judged and counted here.
                 report.entry_flags = entry.flags;
                 return Ok(());
             }
             let from_initiator = entry.initiator == sender;
-            let current = is_current(entry, sender, t.sender, t.receiver);
+            let current = is_current(entry, sender, from_initiator, t.sender, t.receiver);
             let denied = entry.verdict == verdict::DENY;
             if pure_syn {
                 // 12.
                 let opening = table as u8 == CtTable::TcpOpening as u8 && !entry::is_closing(entry);
                 if from_initiator && opening && !denied && current {
+                    if is_seen_before(t, entry) {
+                        return Ok(());
+                    }
                     account::hit(t, entry, sender, false, report);
                     return Ok(());
                 }
@@ -169,17 +221,26 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                     report.entry_flags = entry.flags;
                     return Ok(());
                 }
+                if is_seen_before(t, entry) {
+                    return Ok(());
+                }
                 account::hit(t, entry, sender, !from_initiator, report);
                 if table as u8 == CtTable::TcpOpening as u8 && from_initiator && is_answered(entry, sender) {
                     promote(t, &key, entry);
                 }
                 return Ok(());
             } else {
-                if t.from_outside && !t.is_error && entry::stamp_of(entry, sender) & stamp::LOCAL != 0 {
+                if t.place.is(Place::FromOutside)
+                    && !t.is_error
+                    && entry::stamp_of(entry, sender) & stamp::LOCAL != 0
+                {
                     return Err(dropped!(SpoofedLocalSource));
                 }
                 sender_initiates = from_initiator;
                 plan = Plan::Rejudge;
+                if !from_initiator {
+                    report.settled = settle(t, entry, sender);
+                }
             }
         }
     }
@@ -205,8 +266,9 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         // 11.
         return Err(dropped!(ProxyMissing));
     }
-    if plan == Plan::Nothing as u8 {
-        report.entry_flags = t.create_flags;
+    let may_be_the_stacks = !sender_initiates && reserved::is_node(report.identities[1]);
+    if plan == Plan::Nothing as u8 || may_be_the_stacks {
+        report.entry_flags = if sender_initiates { t.place.flags() } else { flag::VIA_STACK };
         return Ok(());
     }
     if plan == Plan::Replace as u8
@@ -222,8 +284,15 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         t.maps.conntrack_delete(table, &key);
     }
     let picked_up = t.parsed.protocol == protocol::TCP && !pure_syn;
+    let made = match &found {
+        // Written anew it stays what it is: the stack has the connection already.
+        Some(entry) if t.place.is(Place::Leaving) => flag::VIA_STACK | entry.flags & flag::TRANSLATED,
+        _ if sender_initiates => t.place.flags(),
+        _ if reserved::is_beyond_the_cluster(report.identities[0]) => flag::VIA_STACK,
+        _ => 0,
+    };
     let flags = via_stack(t, report)
-        | t.create_flags
+        | made
         | if picked_up { flag::PICKED_UP } else { 0 }
         | if report.audited() { flag::AUDIT } else { 0 };
     let stamps = entry::by_end(sender, t.sender.stamp, t.receiver.stamp);
@@ -299,7 +368,7 @@ fn from_its_own_side<M: Maps, P: Packet>(
     let identity = entry::identity_of(entry, sender);
     if reserved::is_beyond_the_cluster(identity) {
         // Of an error the sender is who the quoted packet was for, and the host's NAT may have sent that elsewhere.
-        if identity == reserved::HOST && !t.is_error {
+        if identity == reserved::HOST && !t.is_error && !has_left_the_node(t, entry, sender) {
             return Err(dropped!(SpoofedLocalSource));
         }
         return Ok(());
@@ -313,13 +382,64 @@ fn from_its_own_side<M: Maps, P: Packet>(
     Ok(())
 }
 
-/// 9.
+/// Whether a sender's address was this node's and is no more, as one that moves between nodes is: it is judged again.
 #[inline(always)]
-fn is_current(entry: &CtEntry, sender: u8, from: &End, to: &End) -> bool {
+fn has_left_the_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> bool {
+    entry::stamp_of(entry, sender) != t.sender.stamp
+        && !t.maps.ipcache(&t.sender.address).is_some_and(|e| e.flags & ipcache::flag::LOCAL_NODE != 0)
+}
+
+/// 9. What a node claims of an answer from its own address is no identity of the end.
+#[inline(always)]
+fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to: &End) -> bool {
     let (own, other) =
         if sender == 0 { (entry.stamps[0], entry.stamps[1]) } else { (entry.stamps[1], entry.stamps[0]) };
     let identity = entry::identity_of(entry, sender);
-    own == from.stamp && other == to.stamp && (from.claimed == 0 || from.claimed == identity)
+    own == from.stamp
+        && other == to.stamp
+        && (from.claimed == 0
+            || from.claimed == identity
+            || (!from_initiator && reserved::is_behind_a_node(identity)))
+}
+
+/// Whether the hook of the pod that sent it has counted a packet that leaves the node.
+#[inline(always)]
+fn is_seen_before<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry) -> bool {
+    t.place.is(Place::Leaving) && entry.flags & flag::TRANSLATED == 0
+}
+
+/// What the ends are, of the sender and of the receiver, where a responder's packet has its connection judged again: 0 for
+/// one whose identity is looked up.
+#[inline(always)]
+fn settle<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> [u32; 2] {
+    let own = entry::identity_of(entry, sender);
+    let other = entry::identity_of(entry, 1 - sender);
+    if t.sender.local { [0, settled(t, t.receiver, other)] } else { [settled(t, t.sender, own), 0] }
+}
+
+#[inline(always)]
+fn settled<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, end: &End, stored: u32) -> u32 {
+    // From the wire nobody comes as this node, nor as somebody behind the overlay.
+    let on_the_wire =
+        end.lookup as u8 == Lookup::FromWire as u8 || end.lookup as u8 == Lookup::FromOverlay as u8;
+    if end.local || on_the_wire {
+        return 0;
+    }
+    let Some(found) = t.maps.ipcache(&end.address) else { return 0 };
+    let is_own = found.flags & ipcache::flag::LOCAL_NODE != 0;
+    if !is_own && found.flags & ipcache::flag::REMOTE_NODE == 0 {
+        return 0;
+    }
+    if is_own || reserved::is_world(stored) { stored } else { found.identity }
+}
+
+/// Whether an address is nobody's in the cluster.
+#[inline(always)]
+fn is_outside<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, address: &Address) -> bool {
+    match t.maps.ipcache(address) {
+        Some(entry) => entry.flags & ipcache::flag::OUTSIDE != 0,
+        None => true,
+    }
 }
 
 /// 13, which end initiates.
@@ -357,8 +477,11 @@ fn plan_on_miss(parsed: &Parsed, expired: bool) -> Plan {
 /// [`flag::VIA_STACK`] for what leaves through the host's stack, which may keep track of it, too (deliver 3).
 #[inline(always)]
 fn via_stack<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &Report) -> u16 {
-    let leaves = t.receiver.lookup as u8 == Lookup::Destination as u8;
-    if leaves && reserved::is_beyond_the_cluster(report.identities[1]) { flag::VIA_STACK } else { 0 }
+    let identity = report.identities[1];
+    let leaves = t.receiver.lookup as u8 == Lookup::Destination as u8
+        && (reserved::is_beyond_the_cluster(identity)
+            || (identity == reserved::KUBE_APISERVER && is_outside(t, &t.receiver.address)));
+    if leaves { flag::VIA_STACK } else { 0 }
 }
 
 #[inline(always)]
@@ -394,7 +517,11 @@ fn rejudged<M: Maps, P: Packet>(
     let flags = entry.flags & !changing
         | if denied != 0 { report.egress_refused() } else { 0 }
         | if audited { flag::AUDIT } else { 0 };
-    let packets = if denied == 0 { account::packets(t) } else { 0 };
+    let again = account::Again {
+        now: t.now,
+        refused: denied != 0,
+        packets: if is_seen_before(t, entry) { 0 } else { account::packets(t) },
+    };
     let mut still = true;
     let kind = &mut report.kind;
     let written = t.is_error
@@ -406,7 +533,7 @@ fn rejudged<M: Maps, P: Packet>(
             copy.reason = denied;
             copy.flags = flags;
             // In the copy: what is added to the element that it replaces would be lost.
-            *kind = account::again(t.parsed, copy, sender, t.now, packets);
+            *kind = account::again(t.parsed, copy, sender, &again);
             still = is_still(t, table, key, entry);
             still
         });

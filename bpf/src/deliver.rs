@@ -92,7 +92,7 @@ pub fn off_node<M: Maps, P: Packet>(
 ) -> Result<Action, Dropped> {
     // 3.
     let Some(entry) = maps.ipcache(&parsed.destination) else { return Ok(Action::Stack) };
-    if entry.flags & ipcache::flag::LOCAL_NODE != 0 || parsed.hop_limit <= 1 {
+    if entry.flags & (ipcache::flag::LOCAL_NODE | ipcache::flag::OUTSIDE) != 0 || parsed.hop_limit <= 1 {
         return Ok(Action::Stack);
     }
     if entry.flags & ipcache::flag::TUNNEL != 0 {

@@ -11,9 +11,9 @@ pub mod to_net;
 pub mod to_overlay;
 pub mod to_pod;
 
-use crate::abi::endpoint::stamp;
+use crate::abi::endpoint::{self, stamp};
 use crate::abi::{Address, EndpointEntry, StateWord, event};
-use crate::conntrack::{End, Report, Tracking, track};
+use crate::conntrack::{End, Place, Report, Tracking, track};
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -179,6 +179,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             identity: endpoint.identity,
             lookup: Lookup::Known,
             local: true,
+            shaped: endpoint.flags & endpoint::flag::VIA_STACK != 0,
             endpoint: endpoint.id as u16,
             stamp: stamp::of_epoch(word.epoch()),
             slot: word.slot(),
@@ -194,6 +195,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             identity: 0,
             lookup,
             local: false,
+            shaped: false,
             endpoint: 0,
             stamp: stamp::of_generation(self.frame.node.generation()),
             slot: 0,
@@ -210,9 +212,34 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         }
     }
 
+    /// The pod that sent a packet which the host's stack has had since, by the device that it came in by.
+    #[inline(always)]
+    fn sending_pod(&self) -> Option<&'a EndpointEntry> {
+        match self.packet.from_device() {
+            0 => None,
+            device => self.maps.endpoint_by_interface(device),
+        }
+    }
+
+    /// Judges what a pod sends off the node through the host's stack, whose NAT may have sent it to somebody else than the
+    /// pod did. The transport header is not read yet.
+    #[inline(always)]
+    fn judge_leaving(&mut self, pod: &EndpointEntry) -> Result<(), Dropped> {
+        self.frame.endpoint = pod.id as u16;
+        self.frame.report.identities[0] = pod.identity;
+        parse::transport(self.maps, &*self.packet, &mut self.frame.parsed)?;
+        if self.frame.parsed.is_icmp_error() {
+            // Its pod's hook has judged it by the connection that it quotes.
+            return Ok(());
+        }
+        self.frame.sender = self.local_end(pod, &self.frame.parsed.source);
+        self.frame.receiver = self.end_of(&self.frame.parsed.destination, Lookup::Destination);
+        self.track(Place::Leaving)
+    }
+
     /// Tracks the packet between the frame's ends: by its own connection, or, for an ICMP error, by the one that it quotes.
     #[inline(always)]
-    fn track(&mut self, create_flags: u16, from_outside: bool) -> Result<(), Dropped> {
+    fn track(&mut self, place: Place) -> Result<(), Dropped> {
         let Frame { now, parsed, inner, report, sender, receiver, .. } = &mut *self.frame;
         let is_error = parsed.is_icmp_error();
         let tracking = Tracking {
@@ -223,8 +250,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             parsed: if is_error { inner } else { parsed },
             sender,
             receiver,
-            create_flags,
-            from_outside,
+            place,
             is_error,
         };
         track(&tracking, report)

@@ -35,6 +35,8 @@ pub mod reserved {
     pub const INIT: u32 = 5;
     /// Another node.
     pub const REMOTE_NODE: u32 = 6;
+    /// An API server.
+    pub const KUBE_APISERVER: u32 = 7;
     /// Outside the cluster, IPv4.
     pub const WORLD_V4: u32 = 9;
     /// Outside the cluster, IPv6.
@@ -46,6 +48,28 @@ pub mod reserved {
     pub const fn is_beyond_the_cluster(identity: u32) -> bool {
         const THEM: u32 = 1 << HOST | 1 << WORLD | 1 << WORLD_V4 | 1 << WORLD_V6;
         identity < 32 && THEM >> identity & 1 != 0
+    }
+
+    /// Whether this is outside the cluster.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_world(identity: u32) -> bool {
+        const WORLDS: u32 = 1 << WORLD | 1 << WORLD_V4 | 1 << WORLD_V6;
+        identity < 32 && WORLDS >> identity & 1 != 0
+    }
+
+    /// Whether this is a node, or an API server, which may be on one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_node(identity: u32) -> bool {
+        identity == HOST || identity == REMOTE_NODE || identity == KUBE_APISERVER
+    }
+
+    /// Whether this is another node, or what may come by the address of one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_behind_a_node(identity: u32) -> bool {
+        is_world(identity) || identity == REMOTE_NODE || identity == KUBE_APISERVER
     }
 }
 

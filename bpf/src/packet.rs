@@ -74,8 +74,8 @@ pub trait Packet {
     fn segments(&self) -> u32;
     /// Payload bytes of a GSO segment, 0 for a packet that is not one.
     fn segment_size(&self) -> u32;
-    /// Whether our overlay made the packet (the mark that `to_overlay` sets).
-    fn overlay_marked(&self) -> bool;
+    /// Whether our programs made the packet or sent it off the node (the mark that goes with a redirect).
+    fn marked(&self) -> bool;
     /// The tunnel key of a packet from the overlay.
     fn tunnel_key(&self) -> Option<TunnelKey>;
     /// Asks the kernel's routing.

@@ -394,9 +394,11 @@ pub fn transport<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) 
 }
 
 /// Ports that key an ICMP message: (id, 0) for a request, (0, id) for its answer, so that both find one connection;
-/// for other messages the type, in a place where no request has it.
+/// for other messages the type, in a place where no request has it. With identifier 0 the two would be one, and whoever
+/// was asked could ask back.
 #[inline(always)]
 fn icmp_ports(protocol: u8, icmp_type: u8, id: u16) -> (u16, u16) {
+    let id = if id == 0 { u16::MAX } else { id };
     match (protocol, icmp_type) {
         (protocol::ICMP, icmp::ECHO) | (protocol::ICMPV6, icmp::V6_ECHO) => (id, 0),
         (protocol::ICMP, icmp::ECHO_REPLY) | (protocol::ICMPV6, icmp::V6_ECHO_REPLY) => (0, id),

@@ -13,7 +13,8 @@ pub struct Settings {
     pub world_v6: u32,
     /// Interface of the VXLAN device, 0 with native routing only.
     pub overlay_ifindex: u32,
-    /// The bits of `skb->mark` that belong to the node's programs; set, they say that our overlay made the packet.
+    /// The bits of `skb->mark` that belong to the node's programs; set, they say that these have
+    /// judged a packet and sent it off the node.
     pub mark: u32,
     /// UDP port of the overlay, network order. No pod may send to it on a node, overlay or not.
     pub tunnel_port: u16,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use anyhow::Result;
+use sinew_tests::lab::process::run;
 use sinew_tests::lab::{Family, Lab, Place, ROUTINGS, Routing, Topology};
 use sinew_tests::probe::Transport;
 use sinew_tests::probe::report::Outcome;
@@ -174,6 +175,77 @@ fn a_packet_too_big_for_the_overlay_is_answered_with_its_mtu() -> Result<()> {
 /// Whether the pod's kernel has learned the path's MTU.
 fn learned(pod: &Place, to: IpAddr) -> Result<bool> {
     Ok(pod.netns().ip_output(&["route", "get", &to.to_string()])?.contains("mtu 1430"))
+}
+
+/// As kube-proxy does: a service's address is made a backend's on the client's node, and the answers the service's. The
+/// backend is a pod elsewhere, or a process of the other node, as an API server is.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_translated_connection_is_judged_by_where_it_goes() -> Result<()> {
+    const POLICY: &str = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: world-only, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toEntities: [world]
+";
+    for routing in ROUTINGS {
+        let lab = Lab::build(Topology::Wire(2)).routing(routing).start()?;
+        let (a, b) = (lab.node("a"), lab.node("b"));
+        let client = a.pod("client", &[("app", "client")])?;
+        let backend = b.pod("backend", &[("app", "server")])?;
+        let backends: [&Place; 2] = [&backend, b];
+        for place in backends {
+            place.serve(&[TCP], &[UDP])?;
+        }
+        let services = |family| match family {
+            Family::V4 => ["10.96.0.1", "10.96.0.2"],
+            Family::V6 => ["fd96::1", "fd96::2"],
+        };
+        for family in Family::BOTH {
+            let program = if family == Family::V4 { "iptables" } else { "ip6tables" };
+            for (service, backend) in services(family).into_iter().zip(backends) {
+                for protocol in ["tcp", "udp"] {
+                    let to = backend.address(family).to_string();
+                    run(a
+                        .netns()
+                        .command(program)
+                        .args(["-t", "nat", "-A", "PREROUTING", "-d", service])
+                        .args(["-p", protocol, "-j", "DNAT", "--to-destination", &to]))?;
+                }
+            }
+        }
+        for family in Family::BOTH {
+            for service in services(family) {
+                let service: IpAddr = service.parse()?;
+                for attempt in [client.tcp(service, TCP)?, client.udp(service, UDP)?] {
+                    assert!(attempt.answered(), "{routing:?} {service}: {attempt:?}");
+                }
+                for direction in [Direction::Up, Direction::Down] {
+                    let streamed = client.stream(service, TCP, direction, BURST)?;
+                    assert_eq!(
+                        streamed.outcome,
+                        Outcome::Answered,
+                        "{routing:?} {service} {direction:?}: {streamed:?}"
+                    );
+                }
+            }
+        }
+        lab.apply("world-only", POLICY)?;
+        let since = SystemTime::now();
+        for family in Family::BOTH {
+            for service in services(family) {
+                let attempt = client.tcp(service.parse()?, TCP)?;
+                assert!(attempt.dropped(), "{routing:?} {service}: {attempt:?}");
+            }
+        }
+        let flow = lab.dropped(since, "default/client", "default/backend", "TCP")?;
+        assert_eq!(flow.drop_reason(), "POLICY_DENIED");
+        assert_eq!((flow.direction(), flow.by_default()), ("EGRESS", true), "{flow:?}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn flags(bits: u16) -> Vec<String> {
         (flag::VIA_STACK, "via-stack"),
         (flag::PICKED_UP, "picked-up"),
         (flag::AUDIT, "audit"),
-        (flag::OVERLAY, "overlay"),
+        (flag::TRANSLATED, "translated"),
     ]
     .into_iter()
     .filter(|(bit, _)| bits & bit != 0)

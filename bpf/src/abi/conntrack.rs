@@ -19,8 +19,8 @@ pub mod flag {
     pub const PICKED_UP: u16 = 2;
     /// A shadow verdict would have denied it (policy.md 13).
     pub const AUDIT: u16 = 4;
-    /// The overlay delivers the initiator's packets: the VNI is compared with the stored identity (datapath.md 9).
-    pub const OVERLAY: u16 = 8;
+    /// As the host's NAT made it of what a pod sent: first seen where it leaves the node.
+    pub const TRANSLATED: u16 = 8;
     /// Of a tombstone: it is the initiator's egress that is refused, which `reject` answers.
     pub const EGRESS_REFUSED: u16 = 16;
 }

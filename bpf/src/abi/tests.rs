@@ -61,11 +61,12 @@ fn layout() -> String {
         AnswerCount { filled, tokens, made, withheld }
     }
     numbers! { text,
-        conntrack::flag::VIA_STACK, conntrack::flag::PICKED_UP, conntrack::flag::AUDIT, conntrack::flag::OVERLAY,
+        conntrack::flag::VIA_STACK, conntrack::flag::PICKED_UP, conntrack::flag::AUDIT, conntrack::flag::TRANSLATED,
         conntrack::flag::EGRESS_REFUSED, conntrack::verdict::ALLOW, conntrack::verdict::DENY, conntrack::leg::DIRECT,
         conntrack::half_flag::CLOSED, conntrack::half_flag::SEEN, conntrack::half_flag::RESET,
         endpoint::stamp::LOCAL, endpoint::flag::VIA_STACK, StateWord::NODE, StateWord::DROP_SLOT,
         ipcache::flag::LOCAL_NODE, ipcache::flag::REMOTE_NODE, ipcache::flag::CLUSTER_RANGE, ipcache::flag::TUNNEL,
+        ipcache::flag::OUTSIDE,
         policy::direction::INGRESS, policy::direction::EGRESS, policy::verdict::DEFAULT_DENY, policy::verdict::ALLOW,
         policy::verdict::DENY, policy::precedence::DEFAULT, policy::precedence::ALLOW, policy::precedence::DENY,
         PolicyKey::PEER_BITS, PolicyKey::FULL_BITS,

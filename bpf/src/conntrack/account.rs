@@ -1,7 +1,7 @@
 //! What a packet leaves in its connection: counters, times, flags; and whether it is worth an event.
 
 use super::entry::{half_flags, is_closing, revive};
-use super::{Report, Tracking};
+use super::{Place, Report, Tracking};
 use crate::abi::conntrack::half_flag;
 use crate::abi::{CtEntry, CtHalf, event};
 use crate::maps::Maps;
@@ -37,27 +37,39 @@ pub(super) fn hit<M: Maps, P: Packet>(
     add(t, entry, sender);
 }
 
-/// A packet of a connection that was judged again, into the copy that replaces its entry; `packets` is 0 for a refused
-/// one, which counts nothing. Returns the event that it is worth beside the judgement.
+/// What a packet of a connection that was judged again is to its entry.
+pub(super) struct Again {
+    /// Nanoseconds.
+    pub(super) now: u64,
+    /// It is refused, and counts nothing.
+    pub(super) refused: bool,
+    /// What it counts as.
+    pub(super) packets: u64,
+}
+
+/// A packet of a connection that was judged again, into the copy that replaces its entry. Returns the event that it is
+/// worth beside the judgement.
 ///
 /// Out of line, and without the whole of [`Tracking`], for the sake of the hooks' stack.
 #[inline(never)]
-pub(super) fn again(parsed: &Parsed, copy: &mut CtEntry, sender: u8, now: u64, packets: u64) -> u8 {
+pub(super) fn again(parsed: &Parsed, copy: &mut CtEntry, sender: u8, again: &Again) -> u8 {
     let refused = copy.refused;
-    copy.refused = match packets {
-        0 if refused == 0 => now,
+    copy.refused = match again.refused {
+        true if refused == 0 => again.now,
         // A tombstone that is judged again was refused when it became one.
-        0 => refused,
-        _ => 0,
+        true => refused,
+        false => 0,
     };
     let (own, _) = halves(copy, sender);
-    own.last.set(now);
-    if packets == 0 {
+    own.last.set(again.now);
+    if again.refused {
         return 0;
     }
-    own.packets.add(packets);
-    own.bytes.add(u64::from(parsed.network_bytes));
-    own.reported.set(now);
+    if again.packets != 0 {
+        own.packets.add(again.packets);
+        own.bytes.add(u64::from(parsed.network_bytes));
+    }
+    own.reported.set(again.now);
     note(parsed, copy, sender)
 }
 
@@ -86,8 +98,11 @@ fn note(parsed: &Parsed, entry: &CtEntry, sender: u8) -> u8 {
 #[inline(always)]
 pub(super) fn add<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) {
     let (own, _) = halves(entry, sender);
-    own.packets.add(packets(t));
-    own.bytes.add(u64::from(t.parsed.network_bytes));
+    let packets = packets(t);
+    if packets != 0 {
+        own.packets.add(packets);
+        own.bytes.add(u64::from(t.parsed.network_bytes));
+    }
     refresh(t, entry, sender);
 }
 
@@ -104,8 +119,11 @@ pub(super) fn refresh<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntr
 #[inline(always)]
 pub(super) fn first<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &mut CtEntry, sender: u8) {
     let (own, _) = halves(entry, sender);
-    own.packets.set(packets(t));
-    own.bytes.set(u64::from(t.parsed.network_bytes));
+    let packets = packets(t);
+    if packets != 0 {
+        own.packets.set(packets);
+        own.bytes.set(u64::from(t.parsed.network_bytes));
+    }
     own.last.set(t.now);
     own.reported.set(t.now);
     own.flags.set(half_flags(0, t.parsed));
@@ -116,9 +134,14 @@ fn halves(entry: &CtEntry, sender: u8) -> (&CtHalf, &CtHalf) {
     if sender == 0 { (&entry.halves[0], &entry.halves[1]) } else { (&entry.halves[1], &entry.halves[0]) }
 }
 
-/// What a packet counts as: a GSO packet is the segments that it becomes on the wire.
+/// What a packet counts as: a GSO packet is the segments that it becomes on the wire. None where the stack takes it to a
+/// pod of this node as it is: the hook in front of that pod counts it.
 #[inline(always)]
 pub(super) fn packets<M: Maps, P: Packet>(t: &Tracking<'_, M, P>) -> u64 {
+    let by_the_stack = t.receiver.shaped || (t.sender.shaped && t.receiver.local);
+    if by_the_stack && t.place as u8 != Place::ToPod as u8 {
+        return 0;
+    }
     let segments = t.packet.segments();
     if segments > 1 { u64::from(segments) } else { 1 }
 }

@@ -25,6 +25,8 @@ pub struct End {
     pub lookup: Lookup,
     /// Whether an endpoint of this node stands there, so that its table is asked.
     pub local: bool,
+    /// Whether that endpoint's packets take the host's stack ([`crate::abi::endpoint::flag::VIA_STACK`]).
+    pub shaped: bool,
     /// Number of that endpoint.
     pub endpoint: u16,
     /// What its stamp is now.
@@ -56,6 +58,8 @@ pub struct Report {
     pub listener: u16,
     /// Flags of the connection's entry ([`crate::abi::conntrack::flag`]).
     pub entry_flags: u16,
+    /// Identities that the packet's source and destination keep when they are judged again, 0 to look them up.
+    pub(super) settled: [u32; 2],
     decision: u32,
 }
 
@@ -160,8 +164,8 @@ pub(super) fn judge<M: Maps, P: Packet>(
     sender_initiates: bool,
     report: &mut Report,
 ) -> Result<(), Dropped> {
-    identify(t, t.sender, &mut report.identities[0])?;
-    identify(t, t.receiver, &mut report.identities[1])?;
+    identify(t, t.sender, report.settled[0], &mut report.identities[0])?;
+    identify(t, t.receiver, report.settled[1], &mut report.identities[1])?;
     let port = policy_port(t, sender_initiates);
     // The sender's side first, whichever judgement that is; then the receiver's.
     if t.sender.local {
@@ -179,8 +183,13 @@ pub(super) fn judge<M: Maps, P: Packet>(
 fn identify<M: Maps, P: Packet>(
     t: &Tracking<'_, M, P>,
     end: &End,
+    settled: u32,
     identity: &mut u32,
 ) -> Result<(), Dropped> {
+    if settled != 0 {
+        *identity = settled;
+        return Ok(());
+    }
     if end.local {
         // 7: looked up again, since what was read before the word may be older than the epoch that the word names.
         let Some(endpoint) = t.maps.endpoint_by_address(&end.address) else {

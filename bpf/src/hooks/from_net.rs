@@ -5,6 +5,7 @@ use super::{Frame, Run};
 use crate::abi::EndpointEntry;
 use crate::abi::conntrack::flag as ct_flag;
 use crate::abi::endpoint;
+use crate::conntrack::Place;
 use crate::deliver::{self, Action};
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -75,7 +76,7 @@ pub(super) fn judged<M: Maps, P: Packet>(
             run.frame.sender.claimed = claimed;
         }
     }
-    run.track(0, true)?;
+    run.track(Place::FromOutside)?;
     if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 || pod.flags & endpoint::flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }

@@ -5,6 +5,7 @@ use super::{Frame, Run};
 use crate::abi::conntrack::flag as ct_flag;
 use crate::abi::endpoint;
 use crate::abi::ipcache;
+use crate::conntrack::Place;
 use crate::deliver::{self, Action};
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -86,8 +87,8 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
             return Err(dropped!(UnrelatedIcmpError));
         }
     }
-    run.track(0, false)?;
-    if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 {
+    run.track(Place::FromPod)?;
+    if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 || pod.flags & endpoint::flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }
     match destination {

@@ -1,12 +1,20 @@
-//! `to_net`: tcx egress of an underlay device. Nothing but this node's overlay sends to the tunnel port (datapath.md 24),
-//! of whatever node: whoever could, could claim any identity.
+//! `to_net`: tcx egress of an underlay device:
+//!
+//! 1. What our programs have made or redirected is marked, and was judged.
+//! 2. Nothing else leaves to the tunnel port, of whatever node: whoever could, could claim any identity (datapath.md 24).
+//! 3. What a pod sends through the host's stack is judged here as it leaves: the pod's own hook has seen where the pod sent
+//!    it, and the host's NAT (kube-proxy) may have sent it to somebody else. Behind the node's own address the pod can't be
+//!    told from others, and its own hook's verdict stands.
+//! 4. Where the overlay leads to that somebody it goes there, as pods' packets to nodes do.
 
 use super::{Frame, Run};
+use crate::abi::{EndpointEntry, event, ipcache};
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
 use crate::maps::Maps;
 use crate::packet::Packet;
+use crate::parse::headers::Ports;
 use crate::parse::{self, Fragment, ether_type, protocol};
 use crate::settings::Settings;
 
@@ -21,17 +29,50 @@ pub fn to_net<M: Maps, P: Packet>(
     now: u64,
     frame: &mut Frame,
 ) -> Result<Action, Dropped> {
-    if packet.overlay_marked() {
+    // 1.
+    if packet.marked() {
         return Ok(Action::Stack);
     }
-    let run = Run::new(maps, packet, settings, now, frame);
+    let mut run = Run::new(maps, packet, settings, now, frame);
     let read = parse::network(&*run.packet, &mut run.frame.parsed).is_ok()
-        && (run.frame.parsed.ether_type == ether_type::V4 || run.frame.parsed.ether_type == ether_type::V6)
-        && run.frame.parsed.protocol == protocol::UDP
-        && run.frame.parsed.fragment as u8 != Fragment::Later as u8
-        && parse::transport(run.maps, &*run.packet, &mut run.frame.parsed).is_ok();
-    if !read || run.frame.parsed.destination_port != settings.tunnel_port {
+        && (run.frame.parsed.ether_type == ether_type::V4 || run.frame.parsed.ether_type == ether_type::V6);
+    if !read {
         return Ok(Action::Stack);
     }
-    run.finish(Err(dropped!(ForeignEncap)))
+    // 2.
+    if is_for_a_tunnel(&run) {
+        return run.finish(Err(dropped!(ForeignEncap)));
+    }
+    let Some(pod) = run.sending_pod() else { return Ok(Action::Stack) };
+    let own = if run.frame.parsed.is_v4() { &pod.v4 } else { &pod.v6 };
+    if run.frame.parsed.source != *own {
+        return Ok(Action::Stack);
+    }
+    let result = judged(&mut run, pod);
+    run.finish_at(result, event::point::TO_NETWORK)
+}
+
+/// 2. The port is read without [`parse::transport`], which remembers ports of fragments: the host's are not asked for.
+#[inline(always)]
+fn is_for_a_tunnel<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> bool {
+    let parsed = &run.frame.parsed;
+    parsed.protocol == protocol::UDP
+        && parsed.fragment as u8 != Fragment::Later as u8
+        && run
+            .packet
+            .load::<Ports>(usize::from(parsed.transport_at))
+            .is_some_and(|ports| ports.destination == run.settings.tunnel_port)
+}
+
+/// 3 and 4.
+#[inline(always)]
+fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>, pod: &EndpointEntry) -> Result<Action, Dropped> {
+    run.judge_leaving(pod)?;
+    if run.settings.overlay_ifindex != 0
+        && let Some(entry) = run.maps.ipcache(&run.frame.parsed.destination)
+        && entry.flags & ipcache::flag::TUNNEL != 0
+    {
+        return super::to_overlay::enter(entry, pod.identity);
+    }
+    Ok(Action::Stack)
 }

@@ -1,9 +1,10 @@
-//! `to_overlay`: tcx egress of the VXLAN device. What a pod sends comes here with its tunnel key set; what the node's own
-//! processes send to pods and nodes elsewhere gets one here: host travels as remote-node, forwarded traffic as world
+//! `to_overlay`: tcx egress of the VXLAN device. What a pod sends comes here with its tunnel key set, or through the host's
+//! stack: then it is judged again, as the host's NAT has left it, and travels as the pod's. What the node's own processes
+//! send to pods and nodes elsewhere gets its key here: host travels as remote-node, forwarded traffic as world
 //! (datapath.md 24).
 
 use super::{Frame, Run};
-use crate::abi::{Address, ipcache};
+use crate::abi::{IpcacheEntry, ipcache};
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -31,30 +32,48 @@ pub fn to_overlay<M: Maps, P: Packet>(
 
 #[inline(always)]
 fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped> {
-    if run.packet.overlay_marked() {
+    if run.packet.marked() {
         return Ok(Action::Stack);
     }
     parse::network(&*run.packet, &mut run.frame.parsed)?;
     if run.frame.parsed.ether_type != ether_type::V4 && run.frame.parsed.ether_type != ether_type::V6 {
         return Err(dropped!(UnsupportedL3));
     }
-    if run.maps.endpoint_by_address(&run.frame.parsed.source).is_some() {
-        // A pod's packet comes marked; one that took the stack instead was never meant for the overlay.
-        return Err(dropped!(EncapProhibited));
-    }
-    let Some(entry) = run.maps.ipcache(&run.frame.parsed.destination) else {
-        return Err(dropped!(NoTunnelEndpoint));
+    let source = run.maps.endpoint_by_address(&run.frame.parsed.source);
+    let sender = run.sending_pod();
+    let vni = match (source, sender) {
+        (Some(pod), Some(sender)) if pod.id == sender.id => {
+            run.judge_leaving(pod)?;
+            pod.identity
+        }
+        // A pod's source on what no pod sent.
+        (Some(_), _) => return Err(dropped!(EncapProhibited)),
+        (None, _) => {
+            let cached = run.maps.ipcache(&run.frame.parsed.source);
+            let own = cached.is_some_and(|entry| entry.flags & ipcache::flag::LOCAL_NODE != 0);
+            if own && run.is_from_socket() {
+                reserved::REMOTE_NODE
+            } else {
+                identity::world(run.settings, &run.frame.parsed.source)
+            }
+        }
     };
-    let remote: Address = entry.tunnel;
-    if remote.is_none() || entry.flags & ipcache::flag::TUNNEL == 0 {
+    match run.maps.ipcache(&run.frame.parsed.destination) {
+        Some(entry) if entry.flags & ipcache::flag::TUNNEL != 0 => enter(entry, vni),
+        _ => Err(dropped!(NoTunnelEndpoint)),
+    }
+}
+
+/// Into the tunnel to where an entry is.
+#[inline(always)]
+pub(super) fn enter(entry: &IpcacheEntry, vni: u32) -> Result<Action, Dropped> {
+    let remote = entry.tunnel;
+    if remote.is_none() {
         return Err(dropped!(NoTunnelEndpoint));
     }
-    let own =
-        run.maps.ipcache(&run.frame.parsed.source).is_some_and(|e| e.flags & ipcache::flag::LOCAL_NODE != 0);
-    let vni = if own && run.is_from_socket() {
-        reserved::REMOTE_NODE
-    } else {
-        identity::world(run.settings, &run.frame.parsed.source)
-    };
+    if vni >> 24 != 0 {
+        // Only scope 0 travels: another number means something on this node alone.
+        return Err(dropped!(InvalidIdentity));
+    }
     Ok(Action::Overlay { remote, vni })
 }

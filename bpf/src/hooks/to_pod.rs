@@ -2,8 +2,8 @@
 //! here: the node's own processes, and what the host's NAT has rewritten.
 
 use super::{Frame, Run};
-use crate::abi::conntrack::flag as ct_flag;
-use crate::abi::event;
+use crate::abi::{event, ipcache};
+use crate::conntrack::Place;
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -60,6 +60,9 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
         // The host's NAT has given it this destination, but nothing gave it a pod's source.
         return Err(dropped!(SpoofedLocalSource));
     }
+    if !from_socket && sender.is_none() && came_past_the_overlay(run) {
+        return Err(dropped!(TunnelSourceMismatch));
+    }
     run.frame.receiver = run.local_end(pod, &run.frame.parsed.destination);
     if run.frame.parsed.is_icmp_error() {
         run.read_quoted()?;
@@ -69,8 +72,20 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     } else {
         run.frame.sender = run.other_end(&run.frame.parsed.source, lookup);
     }
-    run.track(ct_flag::VIA_STACK, false)?;
+    run.track(Place::ToPod)?;
     Ok(Action::Stack)
+}
+
+/// Whether a packet with the source of a pod that is reached through the overlay came by another way and the host's NAT
+/// (datapath.md 24). Nodes talk with each other past it.
+#[inline(always)]
+fn came_past_the_overlay<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> bool {
+    let overlay = run.settings.overlay_ifindex;
+    overlay != 0
+        && run.packet.from_device() != overlay
+        && run.maps.ipcache(&run.frame.parsed.source).is_some_and(|entry| {
+            entry.flags & (ipcache::flag::TUNNEL | ipcache::flag::REMOTE_NODE) == ipcache::flag::TUNNEL
+        })
 }
 
 /// Neighbour discovery of the host with its pod, and the host's own group membership, which has hop limit 1 (RFC 3810

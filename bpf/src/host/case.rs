@@ -163,7 +163,7 @@ fn check(world: &World, sent: &Sent, expected: Expected, counts: Counts) -> Resu
     if after.bytes != bytes {
         return Err(format!("bytes are\n{:02x?}\ninstead of\n{bytes:02x?}", after.bytes));
     }
-    if matches!(expected, Expected::Pod(_)) && (!after.prepared || after.overlay_marked) {
+    if matches!(expected, Expected::Pod(_)) && (!after.prepared || after.marked) {
         return Err(String::from("not prepared for the pod: packet type and mark"));
     }
     Tally::of(&world.maps).compare(&before, counts, &sent.packet)

@@ -32,7 +32,7 @@ pub struct HostPacket {
     /// Whether a VLAN tag stands beside it.
     pub vlan_tagged: bool,
     /// Whether the overlay's mark is set.
-    pub overlay_marked: bool,
+    pub marked: bool,
     /// Tunnel key.
     pub tunnel: Option<TunnelKey>,
     /// What routing answers.
@@ -94,8 +94,8 @@ impl Packet for HostPacket {
         self.segment_size
     }
 
-    fn overlay_marked(&self) -> bool {
-        self.overlay_marked
+    fn marked(&self) -> bool {
+        self.marked
     }
 
     fn tunnel_key(&self) -> Option<TunnelKey> {
@@ -155,7 +155,7 @@ impl Packet for HostPacket {
 
     fn prepare_delivery(&mut self) {
         self.prepared = true;
-        self.overlay_marked = false;
+        self.marked = false;
     }
 }
 

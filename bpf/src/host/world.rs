@@ -226,6 +226,14 @@ impl Sent {
         Self::raw(Hook::ToNet, UNDERLAY, packet.macs(WIRE_MAC, UNDERLAY_MAC).bytes())
     }
 
+    /// To the wire, a pod's packet out of the host's stack.
+    #[must_use]
+    pub fn leaving(pod: &Pod, packet: Build) -> Self {
+        let mut sent = Self::to_net(packet);
+        sent.packet.from_device = pod.ifindex;
+        sent
+    }
+
     /// From the overlay, with an outer source and the identity that it claims.
     #[must_use]
     pub fn from_overlay(outer: IpAddr, vni: u32, packet: Build) -> Self {
@@ -260,7 +268,7 @@ impl Sent {
     /// With the overlay's mark.
     #[must_use]
     pub fn marked(mut self) -> Self {
-        self.packet.overlay_marked = true;
+        self.packet.marked = true;
         self
     }
 }

@@ -31,7 +31,11 @@ pub(super) fn act(skb: &Skb<'_>, settings: &Settings, result: Result<Action, Dro
         }
         // SAFETY: the helper takes any number and refuses an unknown interface.
         Ok(Action::Endpoint { ifindex }) => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
-        Ok(Action::Forward { ifindex, next_hop }) => forward(ifindex, &next_hop),
+        Ok(Action::Forward { ifindex, next_hop }) => {
+            // `to_net` has nothing to ask about it.
+            skb.set_mark(settings.mark);
+            forward(ifindex, &next_hop)
+        }
         Ok(Action::Overlay { remote, vni }) => overlay(skb, settings, &remote, vni),
     }
 }

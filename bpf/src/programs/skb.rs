@@ -165,7 +165,7 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
-    fn overlay_marked(&self) -> bool {
+    fn marked(&self) -> bool {
         // SAFETY: the kernel passes a valid context.
         unsafe { (*self.raw).mark & self.settings.mark != 0 }
     }

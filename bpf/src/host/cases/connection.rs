@@ -8,7 +8,7 @@ use crate::abi::policy::direction::{EGRESS, INGRESS};
 use crate::abi::{CtEntry, event};
 use crate::conntrack::key_of;
 use crate::drop::DropReason;
-use crate::host::world::{API, REMOTE, SECOND, Sent, UNDERLAY, WEB, World};
+use crate::host::world::{API, Family, NODE, OTHER_NODE, REMOTE, SECOND, Sent, UNDERLAY, WEB, World};
 use crate::host::{Case, Expected, HostMaps};
 use crate::parse::{Parsed, protocol, tcp};
 
@@ -62,6 +62,18 @@ cases! {
             .packet(Sent::from_pod(&API, t.echo_reply(7)), Expected::Pod(&WEB), &[("flags", 1), ("packets", 1)])
             .packet(Sent::from_pod(&WEB, t.echo(8)), Expected::Pod(&API),
                 &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)])
+    }
+
+    /// 6: also with identifier 0, where whoever was asked does not ask back in its answer's name.
+    fn dp06_echo_with_identifier_zero(f) {
+        let (t, back) = (talk(f, WEB.place, API.place), talk(f, API.place, WEB.place));
+        let mut world = World::open();
+        world.default_deny(&API, EGRESS, 90);
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.echo(0)), Expected::Pod(&API), &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&API, back.echo(0)), DropReason::PolicyDenied,
+                &[("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+            .packet(Sent::from_pod(&API, t.echo_reply(0)), Expected::Pod(&WEB), &[("flags", 1), ("packets", 1)])
     }
 
     /// 6: SCTP between pods, as UDP is, with ports.
@@ -223,7 +235,8 @@ cases! {
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
             .age(62)
             // A SYN+ACK of a connection that is no more: its sender is the responder (13). What lay there goes.
-            .packet(Sent::from_pod(&API, other.back(SYN_ACK)), Expected::Pod(&WEB),
+            .packet(Sent::from_pod(&API, other.back(SYN_ACK)), Expected::Stack, &[("rule 0", 2)])
+            .packet(Sent::to_pod(&WEB, API.ifindex, other.back(SYN_ACK)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1)]);
         opened(case, &t, &WEB, &API)
             .age(7990)
@@ -272,10 +285,12 @@ cases! {
         // The responder may answer but not initiate.
         world.default_deny(&API, EGRESS, 90);
         Case::new(world)
-            .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Pod(&WEB),
+            .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Stack, &[("rule 0", 2)])
+            .packet(Sent::to_pod(&WEB, API.ifindex, t.back(SYN_ACK)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
-            .look(|maps| assert_eq!(only(maps).flags & flag::PICKED_UP, flag::PICKED_UP))
+            .look(|maps| assert_eq!(only(maps).flags, flag::PICKED_UP))
             .event(|record| assert_eq!(record.flags & event::flag::REPLY, event::flag::REPLY))
+            .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Pod(&WEB), &[("packets", 1)])
     }
 
     /// 13: without SYN+ACK exactly one port below 32768 is the responder's, whoever sends.
@@ -284,10 +299,45 @@ cases! {
         let mut world = World::open();
         world.default_deny(&API, EGRESS, 90);
         Case::new(world)
-            .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Pod(&WEB),
+            .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Stack, &[("rule 0", 2)])
+            .packet(Sent::to_pod(&WEB, API.ifindex, t.back(DATA)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
             .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API),
                 &[("packets", 1), ("flags", 1), ("opening", -1), ("tcp", 1)])
+    }
+
+    /// 13: a responder elsewhere is picked up behind the stack too, and its next packet takes the short way.
+    fn dp13_pick_up_from_the_wire(f) {
+        let t = talk(f, WEB.place, REMOTE);
+        Case::new(World::open())
+            .packet(Sent::from_net(t.back(DATA)), Expected::Stack, &[("rule 0", 1)])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.back(DATA)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_net(t.back(DATA)), Expected::Pod(&WEB), &[("packets", 1)])
+    }
+
+    /// 13: and one here that answers somebody elsewhere, where its packet leaves the node.
+    fn dp13_pick_up_of_what_leaves(f) {
+        let t = talk(f, REMOTE, WEB.place);
+        let hop = OTHER_NODE.ip(f).into();
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Stack, &[("rule 0", 1)])
+            .packet(Sent::leaving(&WEB, t.back(DATA)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .look(|maps| assert_eq!(only(maps).flags, flag::PICKED_UP))
+            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Forward(UNDERLAY, hop), &[("packets", 1)])
+    }
+
+    /// 13: what a pod answers to a node's address is nobody's yet: it may be a process there, or somebody that the node's NAT
+    /// hides. Its own packet says.
+    fn dp13_pick_up_by_the_address_of_a_node(f) {
+        let t = talk(f, NODE, WEB.place);
+        let world = if f == Family::V4 { 9 } else { 10 };
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Stack, &[("rule 0", 1)])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.out(DATA)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .look(move |maps| assert!(only(maps).identities.contains(&world)))
     }
 
     /// 13: what is picked up has the table of what opens until both ends have spoken, so lone ACKs evict no open one.

@@ -4,10 +4,14 @@ use super::cases;
 use super::talk::{DATA, SYN_ACK, opened, talk};
 use crate::abi::conntrack::flag;
 use crate::abi::policy::direction::EGRESS;
-use crate::abi::{endpoint, event};
+use crate::abi::{EndpointEntry, IpcacheEntry, endpoint, event, ipcache};
 use crate::drop::DropReason;
-use crate::host::world::{API, Family, NODE, OTHER_NODE, REMOTE, Sent, UNDERLAY, WEB, WORLD, World};
+use crate::host::world::{
+    API, Family, NODE, OTHER_NODE, Pod, REMOTE, REMOTE_IDENTITY, Sent, UNDERLAY, WEB, WORLD, World,
+    endpoint_of,
+};
 use crate::host::{Case, Counts, Expected};
+use crate::identity::reserved;
 use crate::packet::Route;
 use crate::parse::tcp;
 
@@ -23,6 +27,17 @@ fn no_flag(case: Case) -> Case {
         let connections = maps.connections.borrow();
         assert!(connections.values().all(|entry| entry.flags & flag::VIA_STACK == 0), "{connections:?}");
     })
+}
+
+/// A pod behind somebody else's queue.
+fn shaped(pod: &Pod) -> World {
+    let mut world = World::open();
+    let entry = EndpointEntry { flags: endpoint::flag::VIA_STACK, ..endpoint_of(pod) };
+    world.maps.interfaces.insert(pod.ifindex, entry);
+    for family in Family::BOTH {
+        world.maps.endpoints.insert(pod.place.ip(family).into(), entry);
+    }
+    world
 }
 
 cases! {
@@ -189,6 +204,21 @@ cases! {
             .packet(Sent::to_pod(&WEB, 0, t.udp_back()), Expected::Stack, &[("flags", 1), ("packets", 1)])
     }
 
+    /// 24: where that address has moved to another node meanwhile, the connection is judged again by who has it now.
+    fn dp24_an_address_that_left_the_node(f) {
+        let t = talk(f, WEB.place, NODE);
+        let moved = move |world: &mut World| {
+            let entry = IpcacheEntry { identity: reserved::REMOTE_NODE, flags: ipcache::flag::REMOTE_NODE, ..IpcacheEntry::default() };
+            world.maps.ipcache.insert(NODE.ip(f).into(), entry);
+            world.raise_generation();
+        };
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, NEW_OUT)
+            .change(moved)
+            .packet(Sent::from_net(t.udp_back()), Expected::Stack, &[])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.udp_back()), Expected::Stack, &[("rule 0", 1), ("flags", 1), ("packets", 1)])
+    }
+
     /// 30: a frame that is for another host, or for a group, is none of the node's, whatever address is inside: a switch
     /// floods what it has not learnt, and a device may be promiscuous.
     fn dp30_a_frame_for_others(f) {
@@ -202,18 +232,98 @@ cases! {
         case.packet(Sent::from_net(talk(f, REMOTE, API.place).udp()), Expected::Pod(&API), NEW_OUT)
     }
 
-    /// 21: an endpoint whose traffic is shaped on the host's side gets it through the stack, and counts it once.
+    /// 21: an endpoint whose traffic is shaped on the host's side gets and sends it through the stack, each packet counted
+    /// once.
     fn dp21_forced_through_the_stack(f) {
         let t = talk(f, WEB.place, API.place);
+        let out = talk(f, API.place, REMOTE);
+        Case::new(shaped(&API))
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, &[("rule 0", 2), ("new", 1), ("any", 1)])
+            .packet(Sent::to_pod(&API, WEB.ifindex, t.udp()), Expected::Stack, &[("packets", 1)])
+            .packet(Sent::from_pod(&API, t.udp_back()), Expected::Stack, &[("flags", 1)])
+            .packet(Sent::to_pod(&WEB, API.ifindex, t.udp_back()), Expected::Stack, &[("packets", 1)])
+            .packet(Sent::from_net(talk(f, REMOTE, API.place).udp()), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("any", 1)])
+            .packet(Sent::to_pod(&API, UNDERLAY, talk(f, REMOTE, API.place).udp()), Expected::Stack, &[("packets", 1)])
+            .packet(Sent::from_pod(&API, out.udp()), Expected::Stack, NEW_OUT)
+            .packet(Sent::leaving(&API, out.udp()), Expected::Stack, &[])
+    }
+
+    /// 21: what the host's NAT makes of a pod's packet is judged where it leaves the node, by whom it goes to then; the
+    /// answers go through the stack, which translates them back. The hooks in front of the pod count what the pod sees.
+    fn dp21_translated_on_its_way_out(f) {
+        let (service, backend) = (talk(f, WEB.place, WORLD), talk(f, WEB.place, REMOTE));
+        let new: Counts = &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)];
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, service.out(tcp::SYN)), Expected::Stack, new)
+            .packet(Sent::leaving(&WEB, backend.out(tcp::SYN)), Expected::Stack, new)
+            .event(|record| {
+                assert_eq!(record.point, event::point::TO_NETWORK);
+                assert_eq!(record.destination_identity, REMOTE_IDENTITY);
+            })
+            .packet(Sent::from_net(backend.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, service.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, service.out(tcp::ACK)), Expected::Stack,
+                &[("packets", 1), ("opening", -1), ("tcp", 1)])
+            .packet(Sent::leaving(&WEB, backend.out(tcp::ACK)), Expected::Stack,
+                &[("packets", 1), ("opening", -1), ("tcp", 1)])
+            .change(move |world| {
+                world.default_deny(&WEB, EGRESS, 95);
+                world.allow(&WEB, EGRESS, if f == Family::V4 { 9 } else { 10 }, None, 96);
+            })
+            .packet(Sent::from_pod(&WEB, service.out(DATA)), Expected::Stack, &[("rule 96", 1), ("new", 1), ("packets", 1)])
+            .packet(Sent::leaving(&WEB, backend.out(DATA)), DropReason::PolicyDenied,
+                &[("rule 95", 1), ("drop 133", 1), ("dropped", 1), ("tombstones", 1)])
+            .packet(Sent::from_net(backend.back(DATA)), DropReason::PolicyDenied, &[("drop 133", 1), ("dropped", 1)])
+    }
+
+    /// 21: who may talk to the world gets no further by the host's NAT.
+    fn dp21_translated_to_whom_policy_refuses(f) {
         let mut world = World::open();
-        for family in Family::BOTH {
-            if let Some(entry) = world.maps.endpoints.get_mut(&API.place.ip(family).into()) {
-                entry.flags |= endpoint::flag::VIA_STACK;
-            }
-        }
+        world.default_deny(&WEB, EGRESS, 95);
+        world.allow(&WEB, EGRESS, if f == Family::V4 { 9 } else { 10 }, None, 96);
         Case::new(world)
-            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, NEW)
-            .packet(Sent::from_net(talk(f, REMOTE, API.place).udp()), Expected::Stack, NEW_OUT)
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, WORLD).out(tcp::SYN)), Expected::Stack,
+                &[("rule 96", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::leaving(&WEB, talk(f, WEB.place, REMOTE).out(tcp::SYN)), DropReason::PolicyDenied,
+                &[("rule 95", 1), ("drop 133", 1), ("dropped", 1)])
+            .event(|record| {
+                assert_eq!(record.flags & event::flag::EGRESS_JUDGED, event::flag::EGRESS_JUDGED);
+                assert_eq!(record.endpoint, WEB.id as u16);
+            })
+    }
+
+    /// 21: what leaves through the stack as the pod sent it was judged and counted by the pod's own hook.
+    fn dp21_untranslated_on_its_way_out(f) {
+        let t = talk(f, WEB.place, WORLD);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::leaving(&WEB, t.out(tcp::SYN)), Expected::Stack, &[])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(tcp::ACK)), Expected::Stack, &[("packets", 1), ("opening", -1), ("tcp", 1)])
+            .packet(Sent::leaving(&WEB, t.out(tcp::ACK)), Expected::Stack, &[])
+            // Behind the node's address it is not the pod's any more.
+            .packet(Sent::leaving(&WEB, talk(f, NODE, WORLD).out(tcp::SYN)), Expected::Stack, &[])
+            // From another pod's device it is a forgery of somebody in the host's namespace.
+            .packet(Sent::leaving(&API, t.out(tcp::SYN)), Expected::Stack, &[])
+    }
+
+    /// 20: an API server that is named by an address of no node is beyond the cluster: the host may masquerade what goes there.
+    fn dp20_an_api_server_outside(f) {
+        let mut world = World::open();
+        world.maps.known.push(reserved::KUBE_APISERVER);
+        let outside =
+            IpcacheEntry { identity: reserved::KUBE_APISERVER, flags: ipcache::flag::OUTSIDE, ..IpcacheEntry::default() };
+        world.maps.ipcache.insert(WORLD.ip(f).into(), outside);
+        let t = talk(f, WEB.place, WORLD);
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .event(|record| assert_eq!(record.destination_identity, reserved::KUBE_APISERVER))
+            .look(|maps| assert!(maps.connections.borrow().values().all(|entry| entry.flags & flag::VIA_STACK != 0)))
+            .packet(Sent::from_net(t.back(SYN_ACK)), Expected::Stack, &[])
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
     }
 
     /// A pod's own connection to a pod elsewhere comes back over the wire, straight to the pod.

@@ -3,6 +3,7 @@
 use super::cases;
 use super::talk::{SYN_ACK, talk, unreachable};
 use crate::abi::event;
+use crate::abi::policy::direction::EGRESS;
 use crate::drop::DropReason;
 use crate::host::world::{
     API, Family, Hook, NOBODY, NODE, NODE_DNS, OTHER_NODE, OVERLAY, REMOTE, REMOTE_IDENTITY, ROUTER, Sent,
@@ -163,10 +164,51 @@ cases! {
             .packet(Sent::to_overlay(UNDERLAY, talk(f, WORLD, REMOTE).udp()),
                 Expected::HostTunnel(outer().into(), world), &[])
             .packet(Sent::to_overlay(WEB.ifindex, talk(f, WEB.place, REMOTE).udp()).marked(), Expected::Stack, &[])
-            .packet(Sent::to_overlay(WEB.ifindex, talk(f, WEB.place, REMOTE).udp()), DropReason::EncapProhibited,
+            .packet(Sent::to_overlay(API.ifindex, talk(f, WEB.place, REMOTE).udp()), DropReason::EncapProhibited,
                 &[("drop 170", 1), ("dropped", 1)])
             .packet(Sent::to_overlay(0, talk(f, NODE, WORLD).udp()), DropReason::NoTunnelEndpoint,
                 &[("drop 160", 1), ("dropped", 1)])
+    }
+
+    /// 24, 21: what a pod sends through the host's stack goes into the tunnel as the pod's, judged as it left the host's NAT:
+    /// out of the overlay's device, and on the wire where a node is behind the overlay.
+    fn dp24_a_pods_packet_out_of_the_stack(f) {
+        let new: Counts = &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1)];
+        let t = talk(f, WEB.place, REMOTE);
+        Case::new(World::overlay())
+            .packet(Sent::to_overlay(WEB.ifindex, t.udp()), Expected::HostTunnel(outer().into(), WEB.identity), new)
+            .packet(Sent::from_overlay(outer(), REMOTE_IDENTITY, t.udp_back()), Expected::Stack,
+                &[("flags", 1), ("packets", 1)])
+            .packet(Sent::leaving(&WEB, talk(f, WEB.place, OTHER_NODE).udp()),
+                Expected::HostTunnel(outer().into(), WEB.identity), new)
+            .change(|world| world.default_deny(&WEB, EGRESS, 95))
+            .packet(Sent::to_overlay(WEB.ifindex, t.udp()), DropReason::PolicyDenied,
+                &[("rule 95", 1), ("drop 133", 1), ("dropped", 1), ("tombstones", 1)])
+    }
+
+    /// 24: bare on the wire with the source of a pod behind the overlay, to an address that the host's NAT makes a pod's.
+    fn dp24_past_the_overlay_by_the_hosts_nat(f) {
+        let counts: Counts = &[("drop 1011", 1), ("dropped", 1)];
+        let t = talk(f, REMOTE, WEB.place);
+        Case::new(World::overlay())
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.udp()), DropReason::TunnelSourceMismatch, counts)
+            .packet(Sent::to_pod(&WEB, OVERLAY, t.udp()), Expected::Stack, NEW_OUT)
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.udp()), DropReason::TunnelSourceMismatch, counts)
+            // Nodes talk with each other past the overlay.
+            .packet(Sent::to_pod(&WEB, UNDERLAY, talk(f, OTHER_NODE, WEB.place).udp()), Expected::Stack, NEW_OUT)
+    }
+
+    /// 24: somebody behind a node that no tunnel leads to is reached by nobody.
+    fn dp24_no_tunnel_known(f) {
+        let mut world = World::overlay();
+        if let Some(entry) = world.maps.ipcache.get_mut(&REMOTE.ip(f).into()) {
+            entry.tunnel = crate::abi::Address::NONE;
+        }
+        let counts: Counts = &[("drop 160", 1), ("dropped", 1)];
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, talk(f, WEB.place, REMOTE).udp()), DropReason::NoTunnelEndpoint,
+                &[("rule 0", 1), ("any", 1), ("packets", 1), ("drop 160", 1), ("dropped", 1)])
+            .packet(Sent::to_overlay(0, talk(f, NODE, REMOTE).udp()), DropReason::NoTunnelEndpoint, counts)
     }
 
     /// 24, 28: an IPv6 fragment without device and socket is not the host's.

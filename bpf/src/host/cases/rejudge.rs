@@ -5,8 +5,11 @@ use super::talk::{DATA, Talk, opened, talk};
 use crate::abi::event;
 use crate::abi::policy::direction::{EGRESS, INGRESS};
 use crate::drop::DropReason;
-use crate::host::world::{API, OTHER_NODE, Place, REMOTE, REMOTE_IDENTITY, Sent, UNDERLAY, WEB, World};
+use crate::host::world::{
+    API, Family, NODE, OTHER_NODE, Place, REMOTE, REMOTE_IDENTITY, Sent, UNDERLAY, WEB, World,
+};
 use crate::host::{Case, Counts, Expected};
+use crate::identity::reserved;
 use crate::parse::tcp;
 
 /// What a judgement of WEB → API counts where API's ingress refuses and a connection becomes a tombstone.
@@ -18,6 +21,9 @@ const TOMBSTONED_BY_SENDER: Counts = &[("rule 90", 1), ("drop 133", 1), ("droppe
 const DROPPED: Counts = &[("drop 133", 1), ("dropped", 1)];
 /// A connection's first packet between two pods whose policies have no rules.
 const NEW: Counts = &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)];
+
+/// A connection's first packet where one end is here.
+const NEW_IN: Counts = &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1)];
 
 /// Opens WEB → API, then closes API's ingress.
 fn forbidden(t: &Talk) -> Case {
@@ -44,7 +50,95 @@ fn relabel(world: &mut World, place: &Place, identity: u32, known: bool) {
     world.raise_generation();
 }
 
+/// Identity of the world in a family.
+fn world_of(f: Family) -> u32 {
+    if f == Family::V4 { reserved::WORLD_V4 } else { reserved::WORLD_V6 }
+}
+
 cases! {
+    /// 9: somebody whom the host's NAT hides behind the node's address stays the world when the pod's own packet has the
+    /// connection judged again: the host itself would be let in by any policy.
+    fn dp09_masqueraded_stays_the_world(f) {
+        let t = talk(f, NODE, API.place);
+        Case::new(World::open())
+            .packet(Sent::to_pod(&API, UNDERLAY, t.udp()), Expected::Stack, NEW_IN)
+            .change(|world| {
+                world.default_deny(&API, INGRESS, 90);
+                world.allow(&API, INGRESS, reserved::HOST, None, 91);
+            })
+            .packet(Sent::from_pod(&API, t.udp_back()), DropReason::PolicyDenied, TOMBSTONED_BY_SENDER)
+            .packet(Sent::to_pod(&API, UNDERLAY, t.udp()), DropReason::PolicyDenied, DROPPED)
+    }
+
+    /// 9: and the host stays the host when the node's answer comes by way of the host's NAT.
+    fn dp09_the_node_stays_the_host(f) {
+        let t = talk(f, WEB.place, NODE);
+        let mut world = World::open();
+        world.default_deny(&WEB, EGRESS, 90);
+        world.allow(&WEB, EGRESS, reserved::HOST, None, 91);
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, &[("rule 91", 1), ("new", 1), ("any", 1), ("packets", 1)])
+            .change(World::raise_generation)
+            .packet(Sent::to_pod(&WEB, API.ifindex, t.udp_back()), Expected::Stack,
+                &[("rule 91", 1), ("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, &[("packets", 1)])
+    }
+
+    /// 9: what another node claims of an answer out of its NAT does not end a connection with that node.
+    fn dp09_an_answer_of_another_nodes_nat(f) {
+        let t = talk(f, WEB.place, OTHER_NODE);
+        let node = OTHER_NODE.ip(Family::V4);
+        let mut world = World::overlay();
+        world.default_deny(&WEB, EGRESS, 90);
+        world.allow(&WEB, EGRESS, reserved::REMOTE_NODE, None, 91);
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Tunnel(node.into(), WEB.identity),
+                &[("rule 91", 1), ("new", 1), ("any", 1), ("packets", 1)])
+            .packet(Sent::from_overlay(node, world_of(f), t.udp_back()), Expected::Pod(&WEB), &[("flags", 1), ("packets", 1)])
+            .change(World::raise_generation)
+            .packet(Sent::from_overlay(node, world_of(f), t.udp_back()), Expected::Pod(&WEB),
+                &[("rule 91", 1), ("packets", 1)])
+            // A connection of its own is the world's.
+            .packet(Sent::from_overlay(node, world_of(f), t.ports(4000, 4001).udp_back()), Expected::Pod(&WEB),
+                &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1)])
+    }
+
+    /// 9: the world that comes by another node's NAT stays the world when the pod answers.
+    fn dp09_the_world_by_another_node(f) {
+        let t = talk(f, OTHER_NODE, API.place);
+        let node = OTHER_NODE.ip(Family::V4);
+        let mut world = World::overlay();
+        world.default_deny(&API, INGRESS, 90);
+        world.allow(&API, INGRESS, world_of(f), None, 91);
+        Case::new(world)
+            .packet(Sent::from_overlay(node, world_of(f), t.udp()), Expected::Pod(&API),
+                &[("rule 91", 1), ("new", 1), ("any", 1), ("packets", 1)])
+            .change(World::raise_generation)
+            .packet(Sent::from_pod(&API, t.udp_back()), Expected::Tunnel(node.into(), API.identity),
+                &[("rule 91", 1), ("flags", 1), ("packets", 1)])
+            .packet(Sent::from_overlay(node, world_of(f), t.udp()), Expected::Pod(&API), &[("packets", 1)])
+            // The node itself is not the world.
+            .packet(Sent::from_overlay(node, reserved::REMOTE_NODE, t.ports(4000, 4001).udp()), DropReason::PolicyDenied,
+                &[("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+
+    /// 9: a node that becomes, or is no more, an API server is judged as what it is, whoever's packet comes first.
+    fn dp09_a_node_that_is_an_api_server_no_more(f) {
+        let t = talk(f, WEB.place, OTHER_NODE);
+        let mut world = World::open();
+        world.maps.known.push(reserved::KUBE_APISERVER);
+        if let Some(entry) = world.maps.ipcache.get_mut(&OTHER_NODE.ip(f).into()) {
+            entry.identity = reserved::KUBE_APISERVER;
+        }
+        world.default_deny(&WEB, EGRESS, 90);
+        world.allow(&WEB, EGRESS, reserved::KUBE_APISERVER, None, 91);
+        Case::new(world)
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Forward(UNDERLAY, OTHER_NODE.ip(f).into()),
+                &[("rule 91", 1), ("new", 1), ("any", 1), ("packets", 1)])
+            .change(|world| relabel(world, &OTHER_NODE, reserved::REMOTE_NODE, true))
+            .packet(Sent::from_net(t.udp_back()), DropReason::PolicyDenied, TOMBSTONED_BY_SENDER)
+    }
+
     /// 9: a stale stamp is judged again with the initiator's packet, and the tombstone holds in both directions.
     fn dp09_stale_stamp_from_the_initiator(f) {
         let t = talk(f, WEB.place, API.place);
