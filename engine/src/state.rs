@@ -29,7 +29,7 @@ use std::sync::Arc;
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_api::object::PolicyName;
-use sinew_bpf::abi::IpcacheEntry;
+use sinew_bpf::abi::{IpcacheEntry, ipcache};
 
 use crate::change::{Change, EndpointId};
 use crate::config::Config;
@@ -127,7 +127,9 @@ impl Engine {
     #[must_use]
     pub fn new(config: Config, numbers: impl IntoIterator<Item = Record>) -> Self {
         let mut claims = Claims::default();
-        let apiserver = IpcacheEntry { identity: Identity::KUBE_APISERVER.0, ..Default::default() };
+        // Where it is a node's, the node's claim is stronger.
+        let flags = ipcache::flag::OUTSIDE;
+        let apiserver = IpcacheEntry { identity: Identity::KUBE_APISERVER.0, flags, ..Default::default() };
         let addresses = config.kube_apiserver.iter().flatten().map(|address| (*address, apiserver)).collect();
         claims.set(&Claimant::KubeApiserver, addresses);
         Self {

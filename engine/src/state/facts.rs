@@ -199,12 +199,15 @@ impl Engine {
 
     /// Number, tunnel address and flags of what is on another node.
     fn way_to(&self, node: &str) -> (u16, Address, u16) {
-        let Some(node) = self.facts.nodes.get(node) else { return (0, Address::NONE, 0) };
-        let own = self.facts.nodes.get(&self.config.node).map_or(&[][..], |own| &own.addresses);
-        match (self.config.routing, tunnel_address(&node.addresses, own)) {
-            (Routing::Vxlan, Some(address)) => (node.id, Address::from(address), ipcache::flag::TUNNEL),
-            _ => (node.id, Address::NONE, 0),
+        let node = self.facts.nodes.get(node);
+        let id = node.map_or(0, |node| node.id);
+        if self.config.routing != Routing::Vxlan {
+            return (id, Address::NONE, 0);
         }
+        let own = self.facts.nodes.get(&self.config.node).map_or(&[][..], |own| &own.addresses);
+        let tunnel = node.and_then(|node| tunnel_address(&node.addresses, own));
+        // Where no tunnel leads, nothing goes: bare on the wire it would be nobody's.
+        (id, tunnel.map_or(Address::NONE, Address::from), ipcache::flag::TUNNEL)
     }
 
     fn node_changed(&mut self, name: &str) {
@@ -222,7 +225,11 @@ impl Engine {
     }
 
     fn claim_node(&mut self, name: &str) {
-        let (node_id, tunnel, flags) = self.way_to(name);
+        let (node_id, tunnel, mut flags) = self.way_to(name);
+        if tunnel.is_none() {
+            // A node that no tunnel leads to is on the wire, as it was before there were pods.
+            flags = 0;
+        }
         let entry = |address: &IpAddr| {
             // An API server on a node is reached as the node is.
             let identity = match self.config.is_apiserver(address) {

@@ -1,9 +1,11 @@
-//! The API server's address may be that of a node: it keeps the way there, and is both (policy.md 6).
+//! Ways to other nodes. The API server's address may be that of a node: it keeps the way there, and is both (policy.md 6).
+//! Who is behind a node is behind the overlay, whether or not a tunnel leads there.
 
 use std::net::IpAddr;
 
 use sinew_api::identity::Identity;
-use sinew_api::object::{Node as NodeObject, NodeStatus, Origin, Routing};
+use sinew_api::labels::Labels;
+use sinew_api::object::{Endpoint, Node as NodeObject, NodeStatus, Origin, Routing};
 use sinew_bpf::abi::{Address, IpcacheEntry, ipcache::flag};
 use sinew_engine::{Config, Event};
 
@@ -42,6 +44,31 @@ fn other() -> Event {
     })
 }
 
+/// A pod of the other node, of an identity of its own.
+fn pod_of_other(node: &mut Node) -> IpAddr {
+    let mut labels = Labels::new();
+    labels.insert("k8s", "io.kubernetes.pod.namespace", "shop");
+    let endpoint = Endpoint {
+        name: "other-1".to_owned(),
+        pod_namespace: "shop".to_owned(),
+        pod_name: "far".to_owned(),
+        pod_uid: String::new(),
+        container_id: String::new(),
+        ifname: String::new(),
+        node: "other".to_owned(),
+        addresses: vec![address("10.0.2.9")],
+        identity: Identity(700),
+        previous_identity: None,
+        labels: labels.clone(),
+        ports: Vec::new(),
+        phase: None,
+        workload: None,
+        origin: Origin::default(),
+    };
+    node.apply([Event::IdentityApplied(Identity(700), labels), Event::RemoteEndpointApplied(endpoint)]);
+    address("10.0.2.9")
+}
+
 /// Lets `shop/web` go to this entity and nowhere else.
 fn only_to(node: &mut Node, entity: &str) {
     node.yaml(&format!(
@@ -57,7 +84,11 @@ fn reaches(node: &Node, to: &str) -> bool {
 #[test]
 fn on_another_node_it_keeps_the_way_to_that_node() {
     let mut node = node(OTHER);
-    let plain = IpcacheEntry { identity: Identity::KUBE_APISERVER.0, ..IpcacheEntry::default() };
+    let plain = IpcacheEntry {
+        identity: Identity::KUBE_APISERVER.0,
+        flags: flag::OUTSIDE,
+        ..IpcacheEntry::default()
+    };
     assert_eq!(node.kernel.addresses[&address(OTHER)], plain);
     node.apply([other()]);
     let entry = node.kernel.addresses[&address(OTHER)];
@@ -79,6 +110,22 @@ fn on_another_node_it_keeps_the_way_to_that_node() {
     node.apply([Event::NodeRemoved("other".to_owned())]);
     assert_eq!(node.kernel.addresses[&address(OTHER)], plain);
     assert!(!reaches(&node, OTHER));
+}
+
+/// Whose endpoints are told of before their node, or who has lost it, is reached by no tunnel, and by no other way.
+#[test]
+fn a_pod_whose_node_nobody_knows_is_behind_the_overlay_all_the_same() {
+    let mut node = node(OUTSIDE);
+    let pod = pod_of_other(&mut node);
+    let found = |node: &Node| {
+        let entry = node.kernel.addresses[&pod];
+        (entry.identity, entry.flags, entry.tunnel)
+    };
+    assert_eq!(found(&node), (700, flag::TUNNEL, Address::NONE));
+    node.apply([other()]);
+    assert_eq!(found(&node), (700, flag::TUNNEL, Address::from(address(OTHER))));
+    node.apply([Event::NodeRemoved("other".to_owned())]);
+    assert_eq!(found(&node), (700, flag::TUNNEL, Address::NONE));
 }
 
 #[test]
