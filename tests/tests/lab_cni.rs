@@ -6,16 +6,17 @@ mod left;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use left::Left;
 use serde_json::{Value, json};
 use sinew_tests::lab::cni::{Call, cnitool, configuration, host_interfaces};
 use sinew_tests::lab::netns::Netns;
-use sinew_tests::lab::process::{output_with, wait_until};
-use sinew_tests::lab::{Family, Lab, Node, Topology};
+use sinew_tests::lab::process::{output_with, run, wait_until};
+use sinew_tests::lab::{Family, Lab, Node, Place, ROUTINGS, Topology};
 
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -128,7 +129,7 @@ fn portmap_works_behind_it_and_bandwidth_is_refused() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that the token bucket on a host-side interface has let through.
+/// Bytes that the token bucket on an interface of the node has let through.
 fn through_bucket(node: &Node, interface: &str) -> Result<u64> {
     let mut command = node.netns().command("tc");
     let output = output_with(command.args(["-s", "qdisc", "show", "dev", interface]), b"")?;
@@ -138,33 +139,58 @@ fn through_bucket(node: &Node, interface: &str) -> Result<u64> {
     sent.and_then(|bytes| bytes.parse().ok()).with_context(|| format!("no bucket on {interface}: {text}"))
 }
 
+/// The plugin puts one bucket on the pod's host side, for what the pod receives, and one on a device of its own, to which it
+/// redirects what the pod sends. The rule is kube-proxy's: of half a connection the host's tracking says that it is invalid.
 #[test]
 #[ignore = "cargo xtask test lab"]
-fn what_a_pod_receives_passes_the_bandwidth_plugins_queue() -> Result<()> {
-    let lab = Lab::build(Topology::Wire(1)).start()?;
-    let node = lab.node("a");
-    let client = node.pod("client", &[])?;
-    let others = host_interfaces(node.netns())?;
-    let sandbox = Sandbox::new(&lab, "limited")?;
-    // Its own limits, which sinew-cni does not see: only runtimeConfig comes to every plugin that declares it.
-    let limits = json!({"type": "bandwidth", "ingressRate": 8_000_000, "ingressBurst": 800_000});
-    let folder = list(node, "1.0.0", "limited", json!([own_plugin(node), limits]))?;
-    let result = run_tool(node, &folder, &["add", "limited", &sandbox.path()], "limited-1")?;
-    let address = result["ips"][0]["address"].as_str().and_then(|cidr| cidr.split('/').next());
-    let address = address.with_context(|| format!("no address in {result}"))?.parse()?;
-    let interfaces = host_interfaces(node.netns())?;
-    let interface = interfaces.iter().find(|name| !others.contains(name)).context("its interface")?;
-    let limited = lab.place_in("limited", sandbox.netns.clone());
-    limited.serve(&[80], &[])?;
-    // From a pod of the node, whose packets a redirect would take past the bucket.
-    wait_until("a connection to pass the bucket", SETTLE, || {
-        let before = through_bucket(node, interface)?;
-        let attempt = client.tcp(address, 80)?;
-        ensure!(attempt.answered(), "{attempt:?}");
-        // A handshake and an answer take more than one frame.
-        Ok(through_bucket(node, interface)? >= before + 120)
-    })?;
-    run_tool(node, &folder, &["del", "limited", &sandbox.path()], "limited-1").map(drop)
+fn what_a_pod_receives_and_sends_passes_the_bandwidth_plugins_queues() -> Result<()> {
+    for routing in ROUTINGS {
+        let lab = Lab::build(Topology::Wire(2)).routing(routing).start()?;
+        let node = lab.node("a");
+        let (neighbour, remote) = (node.pod("neighbour", &[])?, lab.node("b").pod("remote", &[])?);
+        let rule = "-A FORWARD -m conntrack --ctstate INVALID -j DROP";
+        run(node.netns().command("iptables").args(rule.split(' ')))?;
+        let others = interfaces(node)?;
+        let sandbox = Sandbox::new(&lab, "limited")?;
+        // Its own limits, which sinew-cni does not see: only runtimeConfig comes to every plugin that declares it.
+        let limits = json!({"type": "bandwidth", "ingressRate": 80_000_000, "ingressBurst": 8_000_000,
+            "egressRate": 80_000_000, "egressBurst": 8_000_000});
+        let folder = list(node, "1.0.0", "limited", json!([own_plugin(node), limits]))?;
+        let result = run_tool(node, &folder, &["add", "limited", &sandbox.path()], "limited-1")?;
+        let address = result["ips"][0]["address"].as_str().and_then(|cidr| cidr.split('/').next());
+        let address: IpAddr = address.with_context(|| format!("no address in {result}"))?.parse()?;
+        let new: Vec<String> = interfaces(node)?.into_iter().filter(|name| !others.contains(name)).collect();
+        let (buckets, sides): (Vec<_>, Vec<_>) = new.iter().partition(|name| name.starts_with("bwp"));
+        let (&[sends], &[receives]) = (buckets.as_slice(), sides.as_slice()) else {
+            bail!("interfaces {new:?}")
+        };
+        let limited = lab.place_in("limited", sandbox.netns.clone());
+        let places: [&Place; 3] = [&limited, &neighbour, &remote];
+        for place in places {
+            place.serve(&[80], &[])?;
+        }
+        for other in [&places[1], &places[2]] {
+            for (from, to) in [(*other, address), (&limited, other.address(Family::V4))] {
+                wait_until("a connection to pass both buckets", SETTLE, || {
+                    let before = (through_bucket(node, receives)?, through_bucket(node, sends)?);
+                    let attempt = from.tcp(to, 80)?;
+                    ensure!(attempt.answered(), "{routing:?} {} → {to}: {attempt:?}", from.name());
+                    let after = (through_bucket(node, receives)?, through_bucket(node, sends)?);
+                    // A handshake and an answer take more than one frame each way.
+                    Ok(after.0 >= before.0 + 120 && after.1 >= before.1 + 120)
+                })?;
+            }
+        }
+        run_tool(node, &folder, &["del", "limited", &sandbox.path()], "limited-1")?;
+    }
+    Ok(())
+}
+
+/// Names of the node's interfaces.
+fn interfaces(node: &Node) -> Result<Vec<String>> {
+    let output = node.netns().ip_output(&["-br", "link"])?;
+    let names = output.lines().filter_map(|line| line.split([' ', '@']).next());
+    Ok(names.map(str::to_owned).collect())
 }
 
 #[test]

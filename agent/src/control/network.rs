@@ -139,8 +139,8 @@ impl<S: Store> Control<S> {
         Ok(())
     }
 
-    /// Sends what is for a pod by the host's stack while there is a queue on its interface that isn't the kernel's own: a
-    /// redirect passes it by (datapath.md 21).
+    /// Sends what is for a pod and what it sends by the host's stack while there is a queue on its interface that isn't the
+    /// kernel's own, of either direction: a redirect passes both by (datapath.md 21).
     pub(super) async fn sync_queues(&mut self) {
         let queues = match self.netlink.queues().await {
             Ok(queues) => queues,
@@ -149,31 +149,18 @@ impl<S: Store> Control<S> {
                 return self.fail(Part::Queues, Some(error.to_string()));
             }
         };
-        let (mut passed_by, mut trouble) = (Vec::new(), Vec::new());
+        let mut trouble = Vec::new();
         for (id, mut entry) in self.datapath.endpoints().clone() {
-            let flag = if queues.shaped.contains(&entry.ifindex) { VIA_STACK } else { 0 };
-            if entry.flags & VIA_STACK != flag {
-                entry.flags = entry.flags & !VIA_STACK | flag;
-                tracing::info!(
-                    endpoint = id.0,
-                    via_stack = flag != 0,
-                    "the queue on a pod's interface changed"
-                );
-                if let Err(error) = self.datapath.endpoint_write(id, entry) {
-                    self.queues_due = true;
-                    trouble.push(error.to_string());
-                }
+            let flag = if queues.contains(&entry.ifindex) { VIA_STACK } else { 0 };
+            if entry.flags & VIA_STACK == flag {
+                continue;
             }
-            if queues.filtered.contains(&entry.ifindex) {
-                passed_by.push(id.0.to_string());
+            entry.flags = entry.flags & !VIA_STACK | flag;
+            tracing::info!(endpoint = id.0, via_stack = flag != 0, "the queues on a pod's interface changed");
+            if let Err(error) = self.datapath.endpoint_write(id, entry) {
+                self.queues_due = true;
+                trouble.push(error.to_string());
             }
-        }
-        if !passed_by.is_empty() {
-            trouble.push(format!(
-                "an ingress or clsact queue on the interface of endpoint {} does not see what the pod sends, so that a \
-                 limit such as the bandwidth plugin's egressRate does not hold",
-                passed_by.join(", ")
-            ));
         }
         self.fail(Part::Queues, (!trouble.is_empty()).then(|| trouble.join("; ")));
     }
