@@ -101,8 +101,8 @@ pub struct NodeArguments {
     /// and `!` for "leave out". With one to keep, only what such a pattern keeps is kept. The same on all nodes.
     #[arg(long, env = "SINEW_LABELS", default_value = "", value_parser = parse_labels)]
     pub labels: LabelFilter,
-    /// Bits of skb->mark that belong to Sinew; for nodes where another program uses 0x01000000.
-    #[arg(long, env = "SINEW_MARK", default_value = "0x01000000", value_parser = parse_mark)]
+    /// Bits of skb->mark that belong to Sinew, two or more; for nodes where another program uses those of 0x03000000.
+    #[arg(long, env = "SINEW_MARK", default_value = "0x03000000", value_parser = parse_mark)]
     pub mark: u32,
     /// How much of a connection's traffic becomes events: none, lowest and low report every packet; medium reports
     /// beginning, first answer, end, and a sign of life each interval; maximum leaves out the signs of life.
@@ -320,8 +320,8 @@ impl TryFrom<Arguments> for Config {
             return Err(wrong("--monitor-aggregation-interval", message));
         }
         // kube-proxy marks packets with these (datapath.md 30).
-        if node.mark == 0 || node.mark & 0xc000 != 0 {
-            return Err(wrong("--mark", "at least one bit, and neither 0x4000 nor 0x8000"));
+        if node.mark.count_ones() < 2 || node.mark & 0xc000 != 0 {
+            return Err(wrong("--mark", "at least two bits, and neither 0x4000 nor 0x8000"));
         }
         let (flows, flow_capacity) = (observer.enable_hubble, observer.capacity()?);
         let observer = observer.port()?;
@@ -381,7 +381,7 @@ mod tests {
         let config = parse(GOOD).unwrap();
         assert!(config.v4() && config.v6() && !config.overlay());
         assert_eq!(config.node.tunnel_port, 8472);
-        assert_eq!(config.node.mark, 0x0100_0000);
+        assert_eq!(config.node.mark, 0x0300_0000);
     }
 
     #[test]
@@ -436,6 +436,7 @@ mod tests {
             ("--underlay eth0=", "--underlay"),
             ("--underlay eth0=--underlay eth0 --event-ring-bytes 5000", "--event-ring-bytes"),
             ("--underlay eth0=--underlay eth0 --mark 0x4000", "--mark"),
+            ("--underlay eth0=--underlay eth0 --mark 0x01000000", "--mark"),
             (
                 "--underlay eth0=--underlay eth0 --enable-hubble false --hubble-listen-address :1 --hubble-disable-tls",
                 "--enable-hubble",

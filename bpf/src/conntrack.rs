@@ -28,9 +28,8 @@
 //!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
 //!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for. A connection
 //!     picked up in its middle is one that opens until both ends have spoken: lone ACKs evict no open one. Whether the host's
-//!     NAT has the connection is forgotten with its entry, so that a responder's packet is sent through the stack: where
-//!     it comes out with the addresses that it had, to a pod or off the node, it is picked up. Not by the address of a node,
-//!     which does not say who has initiated.
+//!     NAT has the connection is forgotten with its entry, so that a responder's packet takes the stack and leaves no entry:
+//!     it is picked up in front of a pod, or by its initiator's next packet.
 //! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent. It never
 //!     creates, refreshes or changes an entry, also where 9 judges again for it: the connection's own next packet does
 //!     that. RST and FIN shorten the time-out; data that comes after restores it.
@@ -118,12 +117,6 @@ impl Place {
         self as u8 == other as u8
     }
 
-    /// Whether the host's NAT has had the packet.
-    #[inline(always)]
-    const fn is_behind_the_stack(self) -> bool {
-        self.is(Self::ToPod) || self.is(Self::Leaving)
-    }
-
     /// [`flag`]s that an entry gets which its initiator's packet makes here.
     #[inline(always)]
     const fn flags(self) -> u16 {
@@ -171,7 +164,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 return Ok(());
             }
             sender_initiates = initiates_on_miss(t.parsed);
-            plan = if sender_initiates || t.place.is_behind_the_stack() {
+            plan = if sender_initiates || t.place.is(Place::ToPod) {
                 plan_on_miss(t.parsed, expired)
             } else {
                 Plan::Nothing
@@ -266,8 +259,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         // 11.
         return Err(dropped!(ProxyMissing));
     }
-    let may_be_the_stacks = !sender_initiates && reserved::is_node(report.identities[1]);
-    if plan == Plan::Nothing as u8 || may_be_the_stacks {
+    if plan == Plan::Nothing as u8 {
         report.entry_flags = if sender_initiates { t.place.flags() } else { flag::VIA_STACK };
         return Ok(());
     }
@@ -285,8 +277,14 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     }
     let picked_up = t.parsed.protocol == protocol::TCP && !pure_syn;
     let made = match &found {
-        // Written anew it stays what it is: the stack has the connection already.
-        Some(entry) if t.place.is(Place::Leaving) => flag::VIA_STACK | entry.flags & flag::TRANSLATED,
+        // What opens and is stale again may be the pod's own SYN; over any other entry its hook would have written one.
+        Some(entry)
+            if t.place.is(Place::Leaving)
+                && table as u8 == CtTable::TcpOpening as u8
+                && !entry::is_closing(entry) =>
+        {
+            flag::VIA_STACK | entry.flags & flag::TRANSLATED
+        }
         _ if sender_initiates => t.place.flags(),
         _ if reserved::is_beyond_the_cluster(report.identities[0]) => flag::VIA_STACK,
         _ => 0,
@@ -358,7 +356,8 @@ fn live<M: Maps, P: Packet>(
 /// What comes from another machine comes from where its sender is. The node itself is not out there; whoever is
 /// reached through the overlay is not on the bare wire. Of a new connection [`identity::resolve`] sees to that.
 ///
-/// An entry says who its ends are, so that of what comes from outside the cluster, or with a claim, nothing is looked up.
+/// An entry says whether its end is the node; of what comes with a claim nothing is looked up. The world may be behind the
+/// address of a node, which is.
 #[inline(always)]
 fn from_its_own_side<M: Maps, P: Packet>(
     t: &Tracking<'_, M, P>,
@@ -366,12 +365,9 @@ fn from_its_own_side<M: Maps, P: Packet>(
     sender: u8,
 ) -> Result<(), Dropped> {
     let identity = entry::identity_of(entry, sender);
-    if reserved::is_beyond_the_cluster(identity) {
-        // Of an error the sender is who the quoted packet was for, and the host's NAT may have sent that elsewhere.
-        if identity == reserved::HOST && !t.is_error && !has_left_the_node(t, entry, sender) {
-            return Err(dropped!(SpoofedLocalSource));
-        }
-        return Ok(());
+    // Of an error the sender is who the quoted packet was for, and the host's NAT may have sent that elsewhere.
+    if identity == reserved::HOST && !t.is_error && !has_left_the_node(t, entry, sender) {
+        return Err(dropped!(SpoofedLocalSource));
     }
     if t.settings.overlay_ifindex != 0
         && t.sender.lookup as u8 == Lookup::FromWire as u8
@@ -382,11 +378,12 @@ fn from_its_own_side<M: Maps, P: Packet>(
     Ok(())
 }
 
-/// Whether a sender's address was this node's and is no more, as one that moves between nodes is: it is judged again.
+/// Whether a sender's address was this node's and is another's now, as one that moves between nodes is: it is judged
+/// again.
 #[inline(always)]
 fn has_left_the_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> bool {
     entry::stamp_of(entry, sender) != t.sender.stamp
-        && !t.maps.ipcache(&t.sender.address).is_some_and(|e| e.flags & ipcache::flag::LOCAL_NODE != 0)
+        && t.maps.ipcache(&t.sender.address).is_some_and(|e| e.flags & ipcache::flag::LOCAL_NODE == 0)
 }
 
 /// 9. What a node claims of an answer from its own address is no identity of the end.
@@ -408,29 +405,35 @@ fn is_seen_before<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry) -
     t.place.is(Place::Leaving) && entry.flags & flag::TRANSLATED == 0
 }
 
-/// What the ends are, of the sender and of the receiver, where a responder's packet has its connection judged again: 0 for
-/// one whose identity is looked up.
+/// How the ends' identities are found, of the sender and of the receiver, where a responder's packet has its connection
+/// judged again ([`judge::Report::settled`]): an end that initiated by the address of a node stays what it was found to be,
+/// one that answers is whom its initiator's packet would be judged to go to.
 #[inline(always)]
 fn settle<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> [u32; 2] {
-    let own = entry::identity_of(entry, sender);
-    let other = entry::identity_of(entry, 1 - sender);
-    if t.sender.local { [0, settled(t, t.receiver, other)] } else { [settled(t, t.sender, own), 0] }
+    if t.sender.local {
+        let stored = entry::identity_of(entry, 1 - sender);
+        return [0, if t.receiver.local { 0 } else { initiator_by_a_node(t, stored) }];
+    }
+    let from_the_stack =
+        t.sender.lookup as u8 == Lookup::FromStack as u8 || t.sender.lookup as u8 == Lookup::FromSocket as u8;
+    if from_the_stack {
+        return [judge::AS_DESTINATION, 0];
+    }
+    // What a node claims of an answer by its own address is not who it is.
+    let node = match t.maps.ipcache(&t.sender.address) {
+        Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 => found.identity,
+        _ => 0,
+    };
+    [if t.sender.claimed != 0 { node } else { 0 }, 0]
 }
 
 #[inline(always)]
-fn settled<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, end: &End, stored: u32) -> u32 {
-    // From the wire nobody comes as this node, nor as somebody behind the overlay.
-    let on_the_wire =
-        end.lookup as u8 == Lookup::FromWire as u8 || end.lookup as u8 == Lookup::FromOverlay as u8;
-    if end.local || on_the_wire {
-        return 0;
+fn initiator_by_a_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, stored: u32) -> u32 {
+    match t.maps.ipcache(&t.receiver.address) {
+        Some(found) if found.flags & ipcache::flag::LOCAL_NODE != 0 => stored,
+        Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 && reserved::is_world(stored) => stored,
+        _ => 0,
     }
-    let Some(found) = t.maps.ipcache(&end.address) else { return 0 };
-    let is_own = found.flags & ipcache::flag::LOCAL_NODE != 0;
-    if !is_own && found.flags & ipcache::flag::REMOTE_NODE == 0 {
-        return 0;
-    }
-    if is_own || reserved::is_world(stored) { stored } else { found.identity }
 }
 
 /// Whether an address is nobody's in the cluster.

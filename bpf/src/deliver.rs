@@ -24,6 +24,9 @@ const FILE: u8 = file::DELIVER;
 pub enum Action {
     /// The next program of the device, then the host's stack, decide.
     Stack,
+    /// The same for a pod's answer, which is marked as one: the host's NAT may send it to whom the NAT hides, and that is no
+    /// connection of the pod's.
+    Answer,
     /// Over to the pod behind this host-side interface.
     Endpoint {
         /// Host side of its pair.
@@ -36,8 +39,8 @@ pub enum Action {
         /// The neighbour's address.
         next_hop: Address,
     },
-    /// Dropped, and answered by the program for that.
-    Answer,
+    /// Dropped, and refused by the program for that.
+    Refuse,
     /// Into the overlay.
     Overlay {
         /// Outer destination.
@@ -53,7 +56,7 @@ impl Action {
     #[must_use]
     pub const fn point(&self, stack: u8) -> u8 {
         match self {
-            Self::Stack | Self::Answer => stack,
+            Self::Stack | Self::Answer | Self::Refuse => stack,
             Self::Endpoint { .. } => event::point::TO_ENDPOINT,
             Self::Forward { .. } => event::point::TO_NETWORK,
             Self::Overlay { .. } => event::point::TO_OVERLAY,
@@ -105,8 +108,8 @@ pub fn off_node<M: Maps, P: Packet>(
             return Err(dropped!(InvalidIdentity));
         }
         if settings.overlay_mtu != 0 && u32::from(segment_bytes(packet, parsed)) > settings.overlay_mtu {
-            // The stack's route to the overlay has this MTU, so it answers the sender; the device itself would cut the
-            // outer packet into fragments, since outer DF is clear (datapath.md 23).
+            // The stack's route to other nodes' pods has this MTU, so it answers the sender; the device itself would cut the
+            // outer packet into fragments, since outer DF is clear (datapath.md 23), as it does of what goes to a node.
             return Ok(Action::Stack);
         }
         lower_hop_limit(packet, settings, parsed)?;

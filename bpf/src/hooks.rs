@@ -212,11 +212,13 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         }
     }
 
-    /// The pod that sent a packet which the host's stack has had since, by the device that it came in by.
+    /// The pod that sent a packet which the host's stack has had since, by the device that it came in by; of an IPv6
+    /// fragment, which has none (see [`Self::is_from_socket`]), by its source.
     #[inline(always)]
     fn sending_pod(&self) -> Option<&'a EndpointEntry> {
         match self.packet.from_device() {
-            0 => None,
+            0 if self.is_from_socket() => None,
+            0 => self.maps.endpoint_by_address(&self.frame.parsed.source),
             device => self.maps.endpoint_by_interface(device),
         }
     }
@@ -225,6 +227,10 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
     /// pod did. The transport header is not read yet.
     #[inline(always)]
     fn judge_leaving(&mut self, pod: &EndpointEntry) -> Result<(), Dropped> {
+        if self.packet.is_answer() {
+            // The pod's hook has judged it by its connection, and the NAT may have brought it back to whom it hides.
+            return Ok(());
+        }
         self.frame.endpoint = pod.id as u16;
         self.frame.report.identities[0] = pod.identity;
         parse::transport(self.maps, &*self.packet, &mut self.frame.parsed)?;

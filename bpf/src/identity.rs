@@ -58,13 +58,6 @@ pub mod reserved {
         identity < 32 && WORLDS >> identity & 1 != 0
     }
 
-    /// Whether this is a node, or an API server, which may be on one.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_node(identity: u32) -> bool {
-        identity == HOST || identity == REMOTE_NODE || identity == KUBE_APISERVER
-    }
-
     /// Whether this is another node, or what may come by the address of one.
     #[inline(always)]
     #[must_use]

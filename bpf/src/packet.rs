@@ -76,6 +76,8 @@ pub trait Packet {
     fn segment_size(&self) -> u32;
     /// Whether our programs made the packet or sent it off the node (the mark that goes with a redirect).
     fn marked(&self) -> bool;
+    /// Whether it is an answer that a pod has sent, by the mark of its hook.
+    fn is_answer(&self) -> bool;
     /// The tunnel key of a packet from the overlay.
     fn tunnel_key(&self) -> Option<TunnelKey>;
     /// Asks the kernel's routing.

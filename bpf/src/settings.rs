@@ -13,8 +13,8 @@ pub struct Settings {
     pub world_v6: u32,
     /// Interface of the VXLAN device, 0 with native routing only.
     pub overlay_ifindex: u32,
-    /// The bits of `skb->mark` that belong to the node's programs; set, they say that these have
-    /// judged a packet and sent it off the node.
+    /// The bits of `skb->mark` that belong to the node's programs, two or more. All set, they say that these have judged a
+    /// packet and sent it off the node.
     pub mark: u32,
     /// UDP port of the overlay, network order. No pod may send to it on a node, overlay or not.
     pub tunnel_port: u16,
@@ -34,13 +34,20 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What marks a pod's answer that takes the host's stack: the lowest bit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answer_mark(&self) -> u32 {
+        self.mark & self.mark.wrapping_neg()
+    }
+
     /// What a node with both families has, without overlay.
     pub const DUAL_STACK: Self = Self {
         report_interval: 5_000_000_000,
         world_v4: 9,
         world_v6: 10,
         overlay_ifindex: 0,
-        mark: 0x0100_0000,
+        mark: 0x0300_0000,
         tunnel_port: 8472u16.to_be(),
         reject: 0,
         lower_hop_limit: 1,

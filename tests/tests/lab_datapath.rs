@@ -241,7 +241,7 @@ spec:
                 assert!(attempt.dropped(), "{routing:?} {service}: {attempt:?}");
             }
         }
-        let flow = lab.dropped(since, "default/client", "default/backend", "TCP")?;
+        let flow = lab.dropped(since, "client", "backend", "TCP")?;
         assert_eq!(flow.drop_reason(), "POLICY_DENIED");
         assert_eq!((flow.direction(), flow.by_default()), ("EGRESS", true), "{flow:?}");
     }

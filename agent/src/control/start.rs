@@ -224,11 +224,12 @@ impl Control<FolderStore> {
             events.push(Event::EndpointCreated(entry.endpoint(found)));
         }
         self.hear(events);
+        // Devices first: what new programs of pods send through the stack, old ones of devices may not know.
+        self.attach_devices().await;
         for (entry, link) in &plan.keep {
             self.datapath.attach_pod(link.index)?;
             self.attached.insert(entry.host_link.clone(), link.index);
         }
-        self.attach_devices().await;
         let swept = self.datapath.sweep_links();
         tracing::info!(
             kept = plan.keep.len(),

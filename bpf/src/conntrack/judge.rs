@@ -14,6 +14,9 @@ use crate::policy::{self, Answer, Question};
 
 const FILE: u8 = file::JUDGE;
 
+/// Says that an end is looked up as the destination of the initiator's packets ([`Report::settled`]).
+pub(super) const AS_DESTINATION: u32 = u32::MAX;
+
 /// One end of a connection, as it is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct End {
@@ -58,7 +61,8 @@ pub struct Report {
     pub listener: u16,
     /// Flags of the connection's entry ([`crate::abi::conntrack::flag`]).
     pub entry_flags: u16,
-    /// Identities that the packet's source and destination keep when they are judged again, 0 to look them up.
+    /// Identities of the packet's source and destination that are settled before they are judged again, [`AS_DESTINATION`],
+    /// or 0 to look them up as the ends say.
     pub(super) settled: [u32; 2],
     decision: u32,
 }
@@ -186,7 +190,7 @@ fn identify<M: Maps, P: Packet>(
     settled: u32,
     identity: &mut u32,
 ) -> Result<(), Dropped> {
-    if settled != 0 {
+    if settled != 0 && settled != AS_DESTINATION {
         *identity = settled;
         return Ok(());
     }
@@ -202,7 +206,8 @@ fn identify<M: Maps, P: Packet>(
         *identity = end.identity;
         return Ok(());
     }
-    identity::resolve(t.maps, t.packet, t.settings, end.lookup, &end.address, identity)
+    let lookup = if settled == 0 { end.lookup } else { Lookup::Destination };
+    identity::resolve(t.maps, t.packet, t.settings, lookup, &end.address, identity)
 }
 
 #[inline(always)]

@@ -66,5 +66,9 @@ fn claim<M: Maps, P: Packet>(run: &Run<'_, M, P>, tunnel: &TunnelKey) -> Result<
     if entry.tunnel != tunnel.source {
         return Err(dropped!(TunnelSourceMismatch));
     }
+    if tunnel.vni == reserved::REMOTE_NODE && entry.flags & ipcache::flag::REMOTE_NODE != 0 {
+        // A node does not know of itself whether the API server is on it.
+        return Ok(entry.identity);
+    }
     Ok(tunnel.vni)
 }

@@ -4,7 +4,7 @@
 use super::{Frame, Run};
 use crate::abi::conntrack::flag as ct_flag;
 use crate::abi::endpoint;
-use crate::abi::ipcache;
+use crate::abi::{event, ipcache};
 use crate::conntrack::Place;
 use crate::deliver::{self, Action};
 use crate::drop::{Dropped, file};
@@ -29,10 +29,13 @@ pub fn from_pod<M: Maps, P: Packet>(
     frame: &mut Frame,
 ) -> Result<Action, Dropped> {
     let mut run = Run::new(maps, packet, settings, now, frame);
-    let result = judged(&mut run);
+    let result = match judged(&mut run) {
+        Ok(Action::Stack) if run.frame.report.flags & event::flag::REPLY != 0 => Ok(Action::Answer),
+        other => other,
+    };
     let refused = result.is_err() && run.frame.report.entry_flags & ct_flag::EGRESS_REFUSED != 0;
     let result = run.finish(result);
-    if settings.reject != 0 && refused { Ok(Action::Answer) } else { result }
+    if settings.reject != 0 && refused { Ok(Action::Refuse) } else { result }
 }
 
 /// Answers the packet that this CPU has just refused, from what its run left in the frame. A program of its own, which

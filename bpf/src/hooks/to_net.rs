@@ -30,7 +30,8 @@ pub fn to_net<M: Maps, P: Packet>(
     frame: &mut Frame,
 ) -> Result<Action, Dropped> {
     // 1.
-    if packet.marked() {
+    if packet.marked() || packet.vlan_tagged() {
+        // What is tagged was the VLAN device's to judge (datapath.md 30).
         return Ok(Action::Stack);
     }
     let mut run = Run::new(maps, packet, settings, now, frame);

@@ -24,6 +24,8 @@ use crate::parse::{LINK_BYTES, ether_type};
 pub enum Expected {
     /// It goes on to the stack, untouched.
     Stack,
+    /// The same, marked as a pod's answer.
+    Answer,
     /// It goes over to a pod: with the pair's MACs and one off its hop limit.
     Pod(&'static Pod),
     /// It leaves by a device to a neighbour, with one off its hop limit.
@@ -195,6 +197,7 @@ fn check_answer(
 fn wanted(expected: Expected) -> Result<Action, DropReason> {
     Ok(match expected {
         Expected::Stack => Action::Stack,
+        Expected::Answer => Action::Answer,
         Expected::Pod(pod) => Action::Endpoint { ifindex: pod.ifindex },
         Expected::Forward(ifindex, next_hop) => Action::Forward { ifindex, next_hop },
         Expected::Tunnel(remote, vni) | Expected::HostTunnel(remote, vni) => Action::Overlay { remote, vni },

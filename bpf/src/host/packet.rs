@@ -31,8 +31,10 @@ pub struct HostPacket {
     pub segment_size: u32,
     /// Whether a VLAN tag stands beside it.
     pub vlan_tagged: bool,
-    /// Whether the overlay's mark is set.
+    /// Whether the mark of what was sent off the node is set.
     pub marked: bool,
+    /// Whether the mark of a pod's answer is set.
+    pub answer: bool,
     /// Tunnel key.
     pub tunnel: Option<TunnelKey>,
     /// What routing answers.
@@ -96,6 +98,10 @@ impl Packet for HostPacket {
 
     fn marked(&self) -> bool {
         self.marked
+    }
+
+    fn is_answer(&self) -> bool {
+        self.answer
     }
 
     fn tunnel_key(&self) -> Option<TunnelKey> {

@@ -265,7 +265,14 @@ impl Sent {
         Self { packet: HostPacket { orphan: true, ..self.packet }, ..self }
     }
 
-    /// With the overlay's mark.
+    /// With the mark of a pod's answer.
+    #[must_use]
+    pub fn answer(mut self) -> Self {
+        self.packet.answer = true;
+        self
+    }
+
+    /// With the mark of what was sent off the node.
     #[must_use]
     pub fn marked(mut self) -> Self {
         self.packet.marked = true;
@@ -464,7 +471,7 @@ impl World {
         let result = hook(maps, &mut packet, settings, now, &mut frame);
         let result = match result {
             // By tail call in the kernel.
-            Ok(Action::Answer) => hooks::from_pod::answer(maps, &mut packet, settings, now, &mut frame),
+            Ok(Action::Refuse) => hooks::from_pod::answer(maps, &mut packet, settings, now, &mut frame),
             result => result,
         };
         (result, packet)

@@ -167,7 +167,13 @@ impl Packet for Skb<'_> {
     #[inline(always)]
     fn marked(&self) -> bool {
         // SAFETY: the kernel passes a valid context.
-        unsafe { (*self.raw).mark & self.settings.mark != 0 }
+        unsafe { (*self.raw).mark & self.settings.mark == self.settings.mark }
+    }
+
+    #[inline(always)]
+    fn is_answer(&self) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.raw).mark & self.settings.mark == self.settings.answer_mark() }
     }
 
     #[inline(always)]

@@ -201,7 +201,14 @@ impl Kernel {
         let packet = &sent.packet;
         let mut context = [0; skb::SIZE];
         let mut put = |at: usize, number: u32| context[at..at + 4].copy_from_slice(&number.to_ne_bytes());
-        put(skb::MARK, if packet.marked { self.mark } else { 0 });
+        put(
+            skb::MARK,
+            match packet {
+                _ if packet.marked => self.mark,
+                _ if packet.answer => self.mark & self.mark.wrapping_neg(),
+                _ => 0,
+            },
+        );
         put(skb::INGRESS_IFINDEX, packet.from_device);
         put(skb::IFINDEX, packet.interface);
         put(skb::GSO_SEGS, packet.segments);

@@ -235,7 +235,7 @@ cases! {
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
             .age(62)
             // A SYN+ACK of a connection that is no more: its sender is the responder (13). What lay there goes.
-            .packet(Sent::from_pod(&API, other.back(SYN_ACK)), Expected::Stack, &[("rule 0", 2)])
+            .packet(Sent::from_pod(&API, other.back(SYN_ACK)), Expected::Answer, &[("rule 0", 2)])
             .packet(Sent::to_pod(&WEB, API.ifindex, other.back(SYN_ACK)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1)]);
         opened(case, &t, &WEB, &API)
@@ -285,7 +285,7 @@ cases! {
         // The responder may answer but not initiate.
         world.default_deny(&API, EGRESS, 90);
         Case::new(world)
-            .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Stack, &[("rule 0", 2)])
+            .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Answer, &[("rule 0", 2)])
             .packet(Sent::to_pod(&WEB, API.ifindex, t.back(SYN_ACK)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
             .look(|maps| assert_eq!(only(maps).flags, flag::PICKED_UP))
@@ -299,7 +299,7 @@ cases! {
         let mut world = World::open();
         world.default_deny(&API, EGRESS, 90);
         Case::new(world)
-            .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Stack, &[("rule 0", 2)])
+            .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Answer, &[("rule 0", 2)])
             .packet(Sent::to_pod(&WEB, API.ifindex, t.back(DATA)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
             .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API),
@@ -316,16 +316,17 @@ cases! {
             .packet(Sent::from_net(t.back(DATA)), Expected::Pod(&WEB), &[("packets", 1)])
     }
 
-    /// 13: and one here that answers somebody elsewhere, where its packet leaves the node.
+    /// 13: one here that answers somebody elsewhere is so by that one's next packet. As an answer it leaves unasked.
     fn dp13_pick_up_of_what_leaves(f) {
         let t = talk(f, REMOTE, WEB.place);
         let hop = OTHER_NODE.ip(f).into();
         Case::new(World::open())
-            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Stack, &[("rule 0", 1)])
-            .packet(Sent::leaving(&WEB, t.back(DATA)), Expected::Stack,
+            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Answer, &[("rule 0", 1)])
+            .packet(Sent::leaving(&WEB, t.back(DATA)).answer(), Expected::Stack, &[])
+            .packet(Sent::from_net(t.out(DATA)), Expected::Pod(&WEB),
                 &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
             .look(|maps| assert_eq!(only(maps).flags, flag::PICKED_UP))
-            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Forward(UNDERLAY, hop), &[("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Forward(UNDERLAY, hop), &[("flags", 1), ("packets", 1)])
     }
 
     /// 13: what a pod answers to a node's address is nobody's yet: it may be a process there, or somebody that the node's NAT
@@ -334,7 +335,7 @@ cases! {
         let t = talk(f, NODE, WEB.place);
         let world = if f == Family::V4 { 9 } else { 10 };
         Case::new(World::open())
-            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Stack, &[("rule 0", 1)])
+            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Answer, &[("rule 0", 1)])
             .packet(Sent::to_pod(&WEB, UNDERLAY, t.out(DATA)), Expected::Stack,
                 &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
             .look(move |maps| assert!(only(maps).identities.contains(&world)))

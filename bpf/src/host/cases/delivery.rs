@@ -130,7 +130,7 @@ cases! {
             .look(|maps| {
                 assert!(maps.connections.borrow().values().all(|entry| entry.flags & flag::VIA_STACK != 0));
             })
-            .packet(Sent::from_pod(&WEB, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.back(SYN_ACK)), Expected::Answer, &[("flags", 1), ("packets", 1)])
     }
 
     /// 21: also where a pod of the same node is behind the host's NAT, whose reply a short cut would deliver untranslated.
@@ -139,7 +139,7 @@ cases! {
         Case::new(World::open())
             .packet(Sent::to_pod(&WEB, API.ifindex, t.out(tcp::SYN)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
-            .packet(Sent::from_pod(&WEB, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.back(SYN_ACK)), Expected::Answer, &[("flags", 1), ("packets", 1)])
     }
 
     /// 21: what left by a short cut is not flagged by the replies that reach it through the stack, nor when these are
@@ -180,7 +180,7 @@ cases! {
             .packet(Sent::from_net(t.out(tcp::SYN)), Expected::Stack, &[])
             .packet(Sent::to_pod(&API, UNDERLAY, t.out(tcp::SYN)), Expected::Stack,
                 &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
-            .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Stack, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Answer, &[("flags", 1), ("packets", 1)])
             .packet(Sent::from_net(t.out(tcp::ACK)), Expected::Stack, &[])
             .packet(Sent::to_pod(&API, UNDERLAY, t.out(tcp::ACK)), Expected::Stack,
                 &[("packets", 1), ("opening", -1), ("tcp", 1)])
@@ -240,7 +240,7 @@ cases! {
         Case::new(shaped(&API))
             .packet(Sent::from_pod(&WEB, t.udp()), Expected::Stack, &[("rule 0", 2), ("new", 1), ("any", 1)])
             .packet(Sent::to_pod(&API, WEB.ifindex, t.udp()), Expected::Stack, &[("packets", 1)])
-            .packet(Sent::from_pod(&API, t.udp_back()), Expected::Stack, &[("flags", 1)])
+            .packet(Sent::from_pod(&API, t.udp_back()), Expected::Answer, &[("flags", 1)])
             .packet(Sent::to_pod(&WEB, API.ifindex, t.udp_back()), Expected::Stack, &[("packets", 1)])
             .packet(Sent::from_net(talk(f, REMOTE, API.place).udp()), Expected::Stack,
                 &[("rule 0", 1), ("new", 1), ("any", 1)])
@@ -307,6 +307,49 @@ cases! {
             .packet(Sent::leaving(&WEB, talk(f, NODE, WORLD).out(tcp::SYN)), Expected::Stack, &[])
             // From another pod's device it is a forgery of somebody in the host's namespace.
             .packet(Sent::leaving(&API, t.out(tcp::SYN)), Expected::Stack, &[])
+    }
+
+    /// 21: whom the host's NAT hides behind the node's address gets the pod's answers, whatever the pod itself may begin.
+    fn dp21_an_answer_to_whom_the_node_hides(f) {
+        let t = talk(f, NODE, WEB.place);
+        let mut world = World::open();
+        world.default_deny(&WEB, EGRESS, 95);
+        let behind = talk(f, WORLD, WEB.place);
+        Case::new(world)
+            .packet(Sent::to_pod(&WEB, UNDERLAY, t.udp()), Expected::Stack, NEW_OUT)
+            .packet(Sent::from_pod(&WEB, t.udp_back()), Expected::Answer, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::leaving(&WEB, behind.udp_back()).answer(), Expected::Stack, &[])
+            .packet(Sent::leaving(&WEB, behind.udp_back()), DropReason::PolicyDenied,
+                &[("rule 95", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+
+    /// 21: an IPv6 fragment that the kernel has cut anew has no device: it is known by its source.
+    fn dp21_a_translated_fragment(f) host only "a test run of the kernel gives every packet a socket" {
+        let mut world = World::open();
+        world.default_deny(&WEB, EGRESS, 95);
+        let mut part = Sent::to_net(talk(f, WEB.place, REMOTE).udp().part(0, true, 9)).orphan();
+        if f == Family::V4 {
+            part = Sent::leaving(&WEB, talk(f, WEB.place, REMOTE).udp().part(0, true, 9));
+        }
+        Case::new(world).packet(part, DropReason::PolicyDenied,
+            &[("rule 95", 1), ("drop 133", 1), ("dropped", 1), ("fragments", 1)])
+    }
+
+    /// 21: a SYN of a translated connection on the tuple of the pod's own, which is open, is the translated one's.
+    fn dp21_a_tuple_that_was_the_pods_own(f) {
+        let t = talk(f, WEB.place, REMOTE);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.out(tcp::SYN)), to_remote(f),
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_net(t.back(SYN_ACK)), Expected::Pod(&WEB), &[("flags", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&WEB, t.out(tcp::ACK)), to_remote(f),
+                &[("packets", 1), ("opening", -1), ("tcp", 1)])
+            .packet(Sent::leaving(&WEB, t.out(tcp::SYN)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("tcp", -1), ("packets", -2)])
+            .look(|maps| {
+                let connections = maps.connections.borrow();
+                assert!(connections.values().all(|entry| entry.flags == flag::VIA_STACK | flag::TRANSLATED));
+            })
     }
 
     /// 20: an API server that is named by an address of no node is beyond the cluster: the host may masquerade what goes there.

@@ -10,6 +10,7 @@ use crate::host::world::{
     UNDERLAY, WEB, WORLD, World,
 };
 use crate::host::{Case, Counts, Expected, arp};
+use crate::identity::reserved;
 use crate::parse::tcp;
 
 const NEW_OUT: Counts = &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1)];
@@ -196,6 +197,28 @@ cases! {
             .packet(Sent::to_pod(&WEB, UNDERLAY, t.udp()), DropReason::TunnelSourceMismatch, counts)
             // Nodes talk with each other past the overlay.
             .packet(Sent::to_pod(&WEB, UNDERLAY, talk(f, OTHER_NODE, WEB.place).udp()), Expected::Stack, NEW_OUT)
+    }
+
+    /// 24: nor as the node whose NAT a standing connection of the world came by.
+    fn dp24_past_the_overlay_as_a_node(f) {
+        let t = talk(f, OTHER_NODE, WEB.place);
+        let world = if f == Family::V4 { 9 } else { 10 };
+        Case::new(World::overlay())
+            .packet(Sent::from_overlay(outer(), world, t.udp()), Expected::Pod(&WEB), NEW_OUT)
+            .packet(Sent::from_net(t.udp()), DropReason::TunnelSourceMismatch, &[("drop 1011", 1), ("dropped", 1)])
+    }
+
+    /// 24: a node does not know that the API server is on it; whoever gets its packets does.
+    fn dp24_an_api_server_on_a_node(f) {
+        let mut world = World::overlay();
+        world.maps.known.push(reserved::KUBE_APISERVER);
+        if let Some(entry) = world.maps.ipcache.get_mut(&OTHER_NODE.ip(f).into()) {
+            entry.identity = reserved::KUBE_APISERVER;
+        }
+        let t = talk(f, OTHER_NODE, WEB.place);
+        Case::new(world)
+            .packet(Sent::from_overlay(outer(), reserved::REMOTE_NODE, t.udp()), Expected::Pod(&WEB), NEW_OUT)
+            .event(|record| assert_eq!(record.source_identity, reserved::KUBE_APISERVER))
     }
 
     /// 24: somebody behind a node that no tunnel leads to is reached by nobody.
