@@ -86,7 +86,11 @@ pub enum DatapathError {
         ours: u32,
     },
     /// A pinned map is not the one that the programs need.
-    #[error("{} is not the map that the programs need ({detail}): run `sinew-agent cleanup`", path.display())]
+    #[error(
+        "{} is not the map that the programs need ({detail}): drain the node and run `sinew-agent cleanup`, or start the \
+         agent that made it",
+        path.display()
+    )]
     OtherMap {
         /// The pin.
         path: PathBuf,

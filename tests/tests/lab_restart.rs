@@ -115,6 +115,28 @@ fn pins_of_another_layout_are_refused_with_what_to_do() -> Result<()> {
     Ok(())
 }
 
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_pinned_map_of_another_capacity_is_refused() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let pod = node.pod("pod", &[])?;
+    pod.serve(&[TCP], &[])?;
+    node.kill_agent()?;
+    let layouts = node.pinned_layouts()?;
+    let maps = layouts.first().context("a pinned layout")?.join("maps");
+    // Keys and values of both are the same.
+    fs::remove_file(maps.join("CT_TCP"))?;
+    fs::rename(maps.join("CT_ANY"), maps.join("CT_TCP"))?;
+    node.start_agent()?;
+    let refused = node.wait_ready(Duration::from_secs(5)).expect_err("the agent must refuse");
+    let text = format!("{refused:#}");
+    assert!(text.contains("capacity: 131072 instead of 262144"), "{text}");
+    assert!(text.contains("run `sinew-agent cleanup`"), "{text}");
+    assert!(lab.outside().tcp(pod.address(Family::V4), TCP)?.answered());
+    Ok(())
+}
+
 /// The routes that the agent wrote.
 fn routes(node: &Node) -> Result<Vec<String>> {
     let mut routes = Vec::new();

@@ -1,7 +1,7 @@
 //! What is pinned for a node, and whether it is what the programs need.
 //!
-//! A pinned map is reused by aya with no check of type or size, so it is compared here first; the layout's version is
-//! part of the path, and another version is refused by name (datapath.md 31).
+//! A pinned map is reused by aya with no check of type, size or capacity, so it is compared here first with what the
+//! programs define; the layout's version is part of the path, and another version is refused by name (datapath.md 31).
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,27 +20,27 @@ use super::counters::{Counted, MapFill};
 /// The array that leads to [`ANSWER`]. Both programs of a tail call use the frame of their own load, so each load has an
 /// array of its own, pinned with a number: programs of an earlier load go on with theirs until no link runs them.
 const NEXT: &str = "NEXT";
-/// Maps that outlive the agent, with the sizes of their keys and values in bytes.
-const PINNED: &[(&str, u32, u32)] = &[
-    ("WORDS", 4, 8),
-    ("INTERFACES", 4, 64),
-    ("ENDPOINTS", 16, 64),
-    ("IPCACHE", 16, 32),
-    ("RANGES", 20, 32),
-    ("CLASSES", 20, 4),
-    ("KNOWN", 4, 4),
-    ("POLICY", 4, 4),
-    ("CT_OPENING", 40, 192),
-    ("CT_TCP", 40, 192),
-    ("CT_ANY", 40, 192),
-    ("TABLES", 4, 16),
-    ("FRAGMENTS", 44, 8),
-    ("RULES", 4, 24),
-    ("DROPS", 4, 16),
-    ("EVENTS", 4, 4),
-    ("DROP_RECORDS", 4, 16),
-    ("RINGS", 4, 16),
-    ("ANSWERS", 4, 32),
+/// Maps that outlive the agent. What they have to be, the programs say.
+const PINNED: &[&str] = &[
+    "WORDS",
+    "INTERFACES",
+    "ENDPOINTS",
+    "IPCACHE",
+    "RANGES",
+    "CLASSES",
+    "KNOWN",
+    "POLICY",
+    "CT_OPENING",
+    "CT_TCP",
+    "CT_ANY",
+    "TABLES",
+    "FRAGMENTS",
+    "RULES",
+    "DROPS",
+    "EVENTS",
+    "DROP_RECORDS",
+    "RINGS",
+    "ANSWERS",
 ];
 
 /// The program that answers refused packets, reached by tail call.
@@ -95,9 +95,13 @@ impl Pins {
         let settings = Abi(*settings);
         let mut loader = EbpfLoader::new();
         loader.override_global("SETTINGS", &settings, true);
-        for (name, key_bytes, value_bytes) in PINNED {
+        let defined = aya_obj::Object::parse(object)
+            .map_err(|e| DatapathError::kernel("reading what maps the programs need", e))?
+            .maps;
+        for name in PINNED {
+            let wanted = defined.get(*name).ok_or_else(|| without_map(name))?;
             let path = self.maps.join(name);
-            check(&path, *key_bytes, *value_bytes)?;
+            check(&path, &Shape::defined(wanted))?;
             loader.map_pin_path(name, path);
         }
         let mut loaded = loader
@@ -168,9 +172,7 @@ impl Pins {
 
     /// A map of the loaded object.
     pub(super) fn take(&self, loaded: &mut Ebpf, name: &'static str) -> Result<Map, DatapathError> {
-        loaded.take_map(name).ok_or_else(|| {
-            DatapathError::kernel(format!("looking for map {name}"), "the programs don't have it")
-        })
+        loaded.take_map(name).ok_or_else(|| without_map(name))
     }
 }
 
@@ -191,26 +193,71 @@ fn load_of(pin_name: &str) -> Option<u32> {
     }
 }
 
-fn check(path: &Path, key_bytes: u32, value_bytes: u32) -> Result<(), DatapathError> {
+fn without_map(name: &str) -> DatapathError {
+    DatapathError::kernel(format!("looking for map {name}"), "the programs don't have it")
+}
+
+/// What makes a map the one that the programs were compiled for, and that the engine's limits are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    kind: u32,
+    key_bytes: u32,
+    value_bytes: u32,
+    capacity: u32,
+    flags: u32,
+}
+
+impl Shape {
+    fn defined(map: &aya_obj::Map) -> Self {
+        Self {
+            kind: map.map_type(),
+            key_bytes: map.key_size(),
+            value_bytes: map.value_size(),
+            capacity: map.max_entries(),
+            flags: map.map_flags(),
+        }
+    }
+
+    fn pinned(map: &MapInfo) -> Result<Self, MapError> {
+        Ok(Self {
+            kind: map.map_type()? as u32,
+            key_bytes: map.key_size(),
+            value_bytes: map.value_size(),
+            capacity: map.max_entries(),
+            flags: map.map_flags(),
+        })
+    }
+
+    /// What of it is not as in `wanted`.
+    fn differences(&self, wanted: &Self) -> Vec<String> {
+        let parts = [
+            ("type", self.kind, wanted.kind),
+            ("bytes of a key", self.key_bytes, wanted.key_bytes),
+            ("bytes of a value", self.value_bytes, wanted.value_bytes),
+            ("capacity", self.capacity, wanted.capacity),
+            ("flags", self.flags, wanted.flags),
+        ];
+        let differs = parts.into_iter().filter(|(_, found, wanted)| found != wanted);
+        differs.map(|(part, found, wanted)| format!("{part}: {found} instead of {wanted}")).collect()
+    }
+}
+
+fn check(path: &Path, wanted: &Shape) -> Result<(), DatapathError> {
     let map = match MapData::from_pin(path) {
         Ok(map) => map,
         Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => return Ok(()),
         // aya takes one that it can't open for one that is missing, and pins an empty map over the node's state.
         Err(error) => return Err(DatapathError::kernel(format!("opening {}", path.display()), error)),
     };
-    let found =
-        map.info().map_err(|e| DatapathError::kernel(format!("asking about {}", path.display()), e))?;
-    if (found.key_size(), found.value_size()) != (key_bytes, value_bytes) {
-        return Err(DatapathError::OtherMap {
-            path: path.to_owned(),
-            detail: format!(
-                "keys and values of {} and {} bytes instead of {key_bytes} and {value_bytes}",
-                found.key_size(),
-                found.value_size()
-            ),
-        });
+    let found = map
+        .info()
+        .and_then(|info| Shape::pinned(&info))
+        .map_err(|e| DatapathError::kernel(format!("asking about {}", path.display()), e))?;
+    let differences = found.differences(wanted);
+    if differences.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    Err(DatapathError::OtherMap { path: path.to_owned(), detail: differences.join(", ") })
 }
 
 /// Where maps come from: the loaded object, or their pins.
@@ -252,14 +299,33 @@ mod tests {
         }
     }
 
+    /// `BPF_MAP_TYPE_LRU_HASH` is 9.
+    const CONNECTIONS: Shape =
+        Shape { kind: 9, key_bytes: 40, value_bytes: 192, capacity: 262_144, flags: 0 };
+
+    #[test]
+    fn a_map_of_the_same_sizes_may_be_another() {
+        assert_eq!(CONNECTIONS.differences(&CONNECTIONS), [""; 0]);
+        let smaller = Shape { capacity: 65_536, ..CONNECTIONS };
+        assert_eq!(smaller.differences(&CONNECTIONS), ["capacity: 65536 instead of 262144"]);
+        let other = Shape { kind: 1, key_bytes: 36, value_bytes: 64, flags: 1, ..CONNECTIONS };
+        let told = [
+            "type: 1 instead of 9",
+            "bytes of a key: 36 instead of 40",
+            "bytes of a value: 64 instead of 192",
+            "flags: 1 instead of 0",
+        ];
+        assert_eq!(other.differences(&CONNECTIONS), told);
+    }
+
     #[test]
     fn what_cannot_be_opened_is_not_taken_for_missing() {
         let folder = tempfile::tempdir().unwrap();
-        check(&folder.path().join("absent"), 4, 8).unwrap();
+        check(&folder.path().join("absent"), &CONNECTIONS).unwrap();
         // A file that is no map: the kernel answers EINVAL or EPERM, by whether it is on bpffs.
         let path = folder.path().join("present");
         fs::write(&path, b"").unwrap();
-        let error = check(&path, 4, 8).unwrap_err();
+        let error = check(&path, &CONNECTIONS).unwrap_err();
         assert!(error.to_string().starts_with(&format!("opening {}", path.display())), "{error}");
     }
 
