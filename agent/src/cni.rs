@@ -56,6 +56,9 @@ pub enum Refusal {
     /// The attachment stands.
     #[error("interface {0} is attached already: DEL it first")]
     AlreadyAttached(AttachmentKey),
+    /// The container has another interface of ours.
+    #[error("{0} is attached already: a container has one interface of Sinew, which everything leaves by")]
+    SecondInterface(AttachmentKey),
     /// There is no such attachment to check.
     #[error("interface {0} is not attached")]
     NotAttached(AttachmentKey),
@@ -112,6 +115,7 @@ impl Refusal {
             Self::PoolExhausted(_) => 103,
             Self::TooManyEndpoints(_) => 104,
             Self::Datapath(_) => 105,
+            Self::SecondInterface(_) | Self::Netlink(NetlinkError::OtherWayOut(_)) => 109,
             Self::Netlink(_) => 106,
             Self::Differs(_) => 107,
             Self::NotAttached(_) => 108,

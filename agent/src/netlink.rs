@@ -57,6 +57,11 @@ pub enum NetlinkError {
         /// Why, as it follows the name.
         why: &'static str,
     },
+    /// Something else is a pod's way out.
+    #[error(
+        "the pod has a default route already, by {0}: Sinew serves one interface of a pod, the one that everything leaves by"
+    )]
+    OtherWayOut(String),
     /// A setting under /proc/sys could not be written.
     #[error("cannot set {name} to {value}: {source}")]
     Sysctl {
@@ -82,7 +87,7 @@ impl NetlinkError {
                 source.raw_os_error()
             }
             Self::NoLink(_) => Some(libc::ENODEV),
-            Self::Namespace(_) | Self::Unfit { .. } => None,
+            Self::Namespace(_) | Self::Unfit { .. } | Self::OtherWayOut(_) => None,
         }
     }
 }

@@ -110,6 +110,76 @@ fn a_taken_name_in_the_pod_leaves_nothing_behind() {
     });
 }
 
+/// The device of the pod's default route.
+async fn way_out(pod: &PodNamespace) -> String {
+    let inside = async |inside: Netlink| {
+        let routes = inside.routes(None).await?;
+        let default =
+            routes.iter().find(|route| route.destination.prefix_len() == 0).map(|route| route.interface);
+        let links = inside.links().await?;
+        Ok(links.into_iter().find(|link| Some(link.index) == default).map(|link| link.name))
+    };
+    pod.visit(inside).await.unwrap().unwrap_or_default()
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_second_interface_does_not_take_the_way_out() {
+    on_a_node(async |netlink| {
+        let (_file, path) = pod_namespace();
+        let pod = PodNamespace::open(&path).unwrap();
+        let first = pod_link("c1", &["10.1.0.5", "fd00:1::5"]);
+        let host = veth::create(&netlink, &pod, &first).await.unwrap();
+        veth::open_host_side(&netlink, &host, &first).await.unwrap();
+        let second = PodLink {
+            host_name: veth::host_link_name("c1", "net1"),
+            pod_name: "net1".into(),
+            ..pod_link("c1", &["10.1.0.6"])
+        };
+        let error = veth::create(&netlink, &pod, &second).await.unwrap_err();
+        assert_eq!(error.errno(), None, "not to be taken for an interface of that name");
+        assert!(error.to_string().contains("default route already, by eth0"), "{error}");
+        assert_eq!(netlink.pod_links().await.unwrap().len(), 1, "the second one is removed");
+        assert_eq!(way_out(&pod).await, "eth0");
+        assert_eq!(veth::check(&netlink, &pod, &first).await.unwrap(), Vec::<String>::new());
+
+        // A route by the gateway's address, but through somebody else's interface.
+        pod.visit(async |_inside| {
+            run("ip link add other type veth peer name far");
+            run("ip link set other up");
+            run("ip route replace default via 169.254.1.1 dev other onlink");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let differences = veth::check(&netlink, &pod, &first).await.unwrap();
+        assert_eq!(differences, ["the pod has no default route through 169.254.1.1 by eth0"]);
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_pod_with_another_plugins_way_out_is_refused() {
+    on_a_node(async |netlink| {
+        let (_file, path) = pod_namespace();
+        let pod = PodNamespace::open(&path).unwrap();
+        pod.visit(async |_inside| {
+            run("ip link add net0 type veth peer name far");
+            run("ip link set net0 up");
+            // A metric of its own: both routes could stand, and ours would win.
+            run("ip route add default dev net0 metric 100");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        let error = veth::create(&netlink, &pod, &pod_link("c1", &["10.1.0.5"])).await.unwrap_err();
+        assert!(error.to_string().contains("default route already, by net0"), "{error}");
+        assert_eq!(way_out(&pod).await, "net0");
+        // The other family's way out is nobody's.
+        veth::create(&netlink, &pod, &pod_link("c1", &["fd00:1::5"])).await.unwrap();
+    });
+}
+
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn what_is_no_pod_namespace_is_refused() {

@@ -305,6 +305,33 @@ fn without_an_agent_add_waits_for_later_and_del_is_done_at_start() -> Result<()>
 
 #[test]
 #[ignore = "cargo xtask test lab"]
+fn a_second_interface_is_refused_and_the_first_keeps_its_way_out() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let sandbox = Sandbox::new(&lab, "two")?;
+    let folder = list(node, "1.1.0", "plain", json!([own_plugin(node)]))?;
+    run_tool(node, &folder, &["add", "plain", &sandbox.path()], "two-1")?;
+    // As Multus asks, and as somebody asks who calls the same namespace another container.
+    for id in ["two-1", "two-2"] {
+        let mut call = sandbox.call("ADD", id);
+        call.ifname = "net1";
+        let answer = node.cni(&call)?;
+        assert_eq!(answer.code(), Some(109), "{answer:?}");
+        let said = answer.object["msg"].as_str().context("a message")?;
+        assert!(said.contains("eth0"), "{said}");
+        call.command = "DEL";
+        node.cni(&call)?.into_result()?;
+    }
+    let routes = sandbox.netns.ip_output(&["route", "show", "default"])?;
+    assert!(routes.contains("dev eth0"), "{routes}");
+    assert_eq!(host_interfaces(node.netns())?.len(), 1);
+    run_tool(node, &folder, &["check", "plain", &sandbox.path()], "two-1")?;
+    run_tool(node, &folder, &["del", "plain", &sandbox.path()], "two-1")?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
 fn del_works_when_the_namespace_is_gone_first() -> Result<()> {
     let lab = Lab::build(Topology::Wire(1)).start()?;
     let node = lab.node("a");

@@ -152,11 +152,18 @@ impl Ledger {
     /// Leases a number and an address of each pool, and writes that down before anybody uses it.
     ///
     /// # Errors
-    /// The attachment is there, a pool is exhausted, or the file can't be written; nothing is leased then.
+    /// The attachment or another one of its container is there, a pool is exhausted, or the file can't be written; nothing
+    /// is leased then.
     pub fn begin(&mut self, attachment: &Attachment, now: Duration) -> Result<&Entry, Refusal> {
         let key = key_of(attachment);
         if self.entries.contains_key(&key) {
             return Err(Refusal::AlreadyAttached(key));
+        }
+        let first = AttachmentKey { ifname: String::new(), ..key.clone() };
+        if let Some((other, _)) = self.entries.range(first..).next()
+            && other.container_id == key.container_id
+        {
+            return Err(Refusal::SecondInterface(other.clone()));
         }
         let id = self.free_id().ok_or(Refusal::TooManyEndpoints(self.entries.len()))?;
         let before = self.pools.clone();

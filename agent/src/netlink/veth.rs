@@ -169,6 +169,7 @@ async fn configure(netlink: &Netlink, pod: &PodNamespace, wanted: &PodLink) -> R
 /// Sets up the pod's side, in the pod's namespace.
 async fn configure_inside(inside: &Netlink, wanted: &PodLink) -> Result<(), NetlinkError> {
     let link = inside.require_link(&wanted.pod_name).await?;
+    refuse_another_way_out(inside, wanted).await?;
     if wanted.addresses.iter().any(IpAddr::is_ipv6) {
         sysctl::set(Family::V6, &link.name, "disable_ipv6", "0")?;
         sysctl::set(Family::V6, &link.name, "accept_ra", "0")?;
@@ -189,6 +190,21 @@ async fn configure_inside(inside: &Netlink, wanted: &PodLink) -> Result<(), Netl
     Ok(())
 }
 
+/// A default route that is there is another plugin's, or belongs to another interface of ours. With a second one, what
+/// answers the first would leave by the wrong interface, whose programs drop it for its source (datapath.md 26).
+async fn refuse_another_way_out(inside: &Netlink, wanted: &PodLink) -> Result<(), NetlinkError> {
+    let is_ours_to_write = |route: &Route| {
+        let range = route.destination;
+        range.prefix_len() == 0
+            && wanted.addresses.iter().any(|address| address.is_ipv4() == range.addr().is_ipv4())
+    };
+    let routes = inside.routes(None).await?;
+    let Some(other) = routes.iter().find(|route| is_ours_to_write(route)) else { return Ok(()) };
+    let links = inside.links().await?;
+    let name = links.into_iter().find(|link| link.index == other.interface).map(|link| link.name);
+    Err(NetlinkError::OtherWayOut(name.unwrap_or_else(|| "several interfaces".into())))
+}
+
 async fn check_inside(inside: &Netlink, wanted: &PodLink) -> Result<Vec<String>, NetlinkError> {
     let Some(link) = inside.link(&wanted.pod_name).await? else {
         return Ok(vec![format!("there is no interface {} in the pod", wanted.pod_name)]);
@@ -206,10 +222,14 @@ async fn check_inside(inside: &Netlink, wanted: &PodLink) -> Result<Vec<String>,
         if !addresses.contains(&host_prefix(*address)) {
             differences.push(format!("interface {} in the pod lacks address {address}", link.name));
         }
-        let by_gateway =
-            |route: &Route| route.destination.prefix_len() == 0 && route.gateway == Some(gateway(*address));
+        let by_gateway = |route: &Route| {
+            route.destination.prefix_len() == 0
+                && route.gateway == Some(gateway(*address))
+                && route.interface == link.index
+        };
         if !routes.iter().any(by_gateway) {
-            differences.push(format!("the pod has no default route through {}", gateway(*address)));
+            let gateway = gateway(*address);
+            differences.push(format!("the pod has no default route through {gateway} by {}", link.name));
         }
     }
     Ok(differences)

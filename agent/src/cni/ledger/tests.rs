@@ -51,6 +51,25 @@ fn an_entry_outlasts_a_restart_and_its_end_rests_the_addresses() {
 }
 
 #[test]
+fn a_container_has_one_interface() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
+    let first = ledger.begin(&attachment("c2"), START).unwrap().key();
+    for ifname in ["a0", "net1"] {
+        let second = Attachment { ifname: ifname.into(), ..attachment("c2") };
+        let error = ledger.begin(&second, START).unwrap_err();
+        assert_eq!(error.code(), 109, "{error}");
+        assert!(error.to_string().starts_with("eth0 of container c2 is attached already"), "{error}");
+    }
+    // Its neighbours in order are others.
+    for id in ["c1", "c20", "c3"] {
+        ledger.begin(&attachment(id), START).unwrap();
+    }
+    ledger.end(&first, START).unwrap();
+    ledger.begin(&Attachment { ifname: "net1".into(), ..attachment("c2") }, START).unwrap();
+}
+
+#[test]
 fn an_unreadable_file_is_dropped_and_others_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
