@@ -153,7 +153,6 @@ async fn configure(netlink: &Netlink, pod: &PodNamespace, wanted: &PodLink) -> R
     // used to answer needs.
     sysctl::set(Family::V4, &host.name, "rp_filter", "2")?;
     sysctl::set(Family::V4, &host.name, "forwarding", "1")?;
-    sysctl::set(Family::V4, &host.name, "send_redirects", "0")?;
     if wanted.addresses.iter().any(IpAddr::is_ipv6) {
         sysctl::set(Family::V6, &host.name, "disable_ipv6", "0")?;
         // 1: no link-local address of the kernel's own beside the gateway's.
