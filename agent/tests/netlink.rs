@@ -1,6 +1,9 @@
 //! Netlink against the kernel: a node and a pod are two fresh network namespaces of this process. Needs root.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "netlink/host.rs"]
+mod host;
+
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -205,7 +208,7 @@ fn routes_to_other_nodes_follow_what_is_wanted() {
         let loopback = netlink.require_link("lo").await.unwrap();
         netlink.set_up(&loopback).await.unwrap();
         let mac = node::overlay_mac("default", "a");
-        let mut wanted = Overlay { port: 8472, mtu: 1500, mac, index: None };
+        let mut wanted = Overlay { port: 8472, mtu: 1500, mac, v6: true, index: None };
         let (overlay, made) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
         assert!(made);
         assert_eq!(overlay.mac, mac.0);
@@ -250,8 +253,8 @@ fn run(words: &str) {
 #[ignore = "cargo xtask test lab"]
 fn the_overlay_is_mended_in_place_and_made_again_with_its_index() {
     on_a_node(async |netlink| {
-        let mut wanted =
-            Overlay { port: 8472, mtu: 1450, mac: node::overlay_mac("default", "a"), index: None };
+        let mac = node::overlay_mac("default", "a");
+        let mut wanted = Overlay { port: 8472, mtu: 1450, mac, v6: true, index: None };
         let (first, _) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
         netlink.set_up(&first).await.unwrap();
         (wanted.mtu, wanted.mac) = (1400, node::overlay_mac("default", "b"));

@@ -103,6 +103,15 @@ impl<S: Store> Control<S> {
         Ok(())
     }
 
+    /// What no event tells of: forwarding that somebody ended, as `sysctl --system` does where a file says so.
+    pub(super) fn keep_host(&self) {
+        match node::enable_forwarding(&self.config.node.underlay, self.config.v6()) {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("somebody had ended the node's forwarding; it forwards again"),
+            Err(error) => tracing::warn!(%error, "the node does not forward"),
+        }
+    }
+
     async fn attach_device(&mut self, name: &str, on_link: &mut Vec<(u32, IpNet)>) -> Result<(), String> {
         let refused = |error: NetlinkError| error.to_string();
         let Some(link) = self.netlink.link(name).await.map_err(refused)? else {
@@ -112,6 +121,9 @@ impl<S: Store> Control<S> {
             return Err(NetlinkError::Unfit { name: link.name, why }.to_string());
         }
         if name != OVERLAY_LINK {
+            if self.config.v6() {
+                node::keep_advertisements(name).map_err(refused)?;
+            }
             let prefixes = self.netlink.addresses(link.index).await.map_err(refused)?;
             on_link.extend(prefixes.into_iter().map(|prefix| (link.index, prefix.trunc())));
         }

@@ -284,7 +284,7 @@ pub(super) fn mtu_over(device: u32, config: &Config) -> Mtu {
 /// What the overlay's device is to be.
 pub(super) fn overlay(config: &Config, mtu: Mtu, index: Option<u32>) -> Overlay {
     let mac = node::overlay_mac(&config.node.cluster_name, &config.place.node_name);
-    Overlay { port: config.node.tunnel_port, mtu: mtu.path, mac, index }
+    Overlay { port: config.node.tunnel_port, mtu: mtu.path, mac, v6: config.v6(), index }
 }
 
 async fn prepare_overlay(netlink: &Netlink, config: &Config, mtu: Mtu) -> Result<Option<Link>, NetlinkError> {

@@ -2,6 +2,7 @@
 //!
 //! Neighbours: `crate::control` calls at start; [`super::route`] points routes at the device.
 
+use std::io;
 use std::net::IpAddr;
 
 use netlink_packet_route::link::{InfoVxlan, LinkAttribute};
@@ -34,22 +35,45 @@ pub fn overlay_mac(cluster: &str, node: &str) -> Mac {
     Mac::derive(&[cluster, node, OVERLAY_LINK])
 }
 
-/// Makes the node forward, and keeps router advertisements working on the underlay, which forwarding would end
-/// (Documentation/networking/ip-sysctl.rst, `accept_ra`: 2 overrules forwarding).
+/// Makes the node forward. An interface that forwards takes router advertisements only with `accept_ra` 2
+/// (Documentation/networking/ip-sysctl.rst), and when forwarding begins the kernel deletes what routes came with them
+/// (`rt6_purge_dflt_routers`). So every interface that takes them now is made to go on. True if forwarding was off.
 ///
 /// # Errors
 /// [`NetlinkError::Sysctl`].
-pub fn enable_forwarding(underlay: &[String], v6: bool) -> Result<(), NetlinkError> {
+pub fn enable_forwarding(underlay: &[String], v6: bool) -> Result<bool, NetlinkError> {
+    let is_off = |family| sysctl::get(family, "all", "forwarding").is_none_or(|value| value != "1");
+    let mut was_off = is_off(Family::V4);
     sysctl::set(Family::V4, "all", "forwarding", "1")?;
     if v6 && sysctl::has_v6() {
-        for interface in underlay {
-            if sysctl::get(Family::V6, interface, "accept_ra").is_some_and(|value| value == "1") {
-                sysctl::set(Family::V6, interface, "accept_ra", "2")?;
-            }
+        underlay.iter().try_for_each(|interface| keep_advertisements(interface))?;
+        if is_off(Family::V6) {
+            was_off = true;
+            let hears = |interface: &String| {
+                // One that forwards alone was told not to listen.
+                sysctl::get(Family::V6, interface, "forwarding").is_some_and(|value| value == "0")
+            };
+            let interfaces = sysctl::interfaces(Family::V6);
+            interfaces.iter().filter(|name| hears(name)).try_for_each(|name| keep_advertisements(name))?;
         }
         sysctl::set(Family::V6, "all", "forwarding", "1")?;
     }
-    Ok(())
+    Ok(was_off)
+}
+
+/// Lets an interface that takes router advertisements while it doesn't forward take them in any case.
+///
+/// # Errors
+/// [`NetlinkError::Sysctl`].
+pub fn keep_advertisements(interface: &str) -> Result<(), NetlinkError> {
+    if sysctl::get(Family::V6, interface, "accept_ra").is_none_or(|value| value != "1") {
+        return Ok(());
+    }
+    match sysctl::set(Family::V6, interface, "accept_ra", "2") {
+        // It went away.
+        Err(NetlinkError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// What the overlay's device is to be.
@@ -61,6 +85,8 @@ pub struct Overlay {
     pub mtu: u32,
     /// Hardware address.
     pub mac: Mac,
+    /// Whether pods have IPv6, so that the device needs it.
+    pub v6: bool,
     /// Index that a device which is made anew has to have, since loaded programs know it.
     pub index: Option<u32>,
 }
@@ -72,9 +98,10 @@ pub struct Overlay {
 /// # Errors
 /// Any [`NetlinkError`].
 pub async fn ensure_overlay(netlink: &Netlink, wanted: &Overlay) -> Result<(Link, bool), NetlinkError> {
-    let Overlay { port, mtu, mac, index } = *wanted;
+    let Overlay { port, mtu, mac, v6, index } = *wanted;
     if let Some(present) = netlink.link(OVERLAY_LINK).await? {
         if netlink.overlay_port(present.index).await? == Some(port) {
+            set_overlay(v6)?;
             return Ok((netlink.adjust(present, mtu, mac).await?, false));
         }
         netlink.delete_link(OVERLAY_LINK).await?;
@@ -93,11 +120,21 @@ pub async fn ensure_overlay(netlink: &Netlink, wanted: &Overlay) -> Result<(Link
     request.execute().await.map_err(|error| {
         refused(format!("make the overlay device {OVERLAY_LINK} on UDP port {port}"), error)
     })?;
+    set_overlay(v6)?;
+    Ok((netlink.require_link(OVERLAY_LINK).await?, true))
+}
+
+/// Settings of the overlay's device. Routes through it go by neighbours that are written down, so it needs no link-local
+/// address; the kernel would defend one with packets that no tunnel is for. What stays are some reports of the routers' group
+/// (MLD) when the device goes up.
+fn set_overlay(v6: bool) -> Result<(), NetlinkError> {
     sysctl::set(Family::V4, OVERLAY_LINK, "rp_filter", "2")?;
     if sysctl::has_v6() {
+        sysctl::set(Family::V6, OVERLAY_LINK, "addr_gen_mode", "1")?;
         sysctl::set(Family::V6, OVERLAY_LINK, "accept_ra", "0")?;
+        sysctl::set(Family::V6, OVERLAY_LINK, "disable_ipv6", if v6 { "0" } else { "1" })?;
     }
-    Ok((netlink.require_link(OVERLAY_LINK).await?, true))
+    Ok(())
 }
 
 impl Netlink {

@@ -51,6 +51,15 @@ pub fn get(family: Family, interface: &str, key: &str) -> Option<String> {
     fs::read_to_string(path(family, interface, key)).ok().map(|text| text.trim().to_owned())
 }
 
+/// The interfaces that have settings of a family; none where that can't be listed.
+#[must_use]
+pub fn interfaces(family: Family) -> Vec<String> {
+    let folder: PathBuf = ["/proc/sys/net", family.folder(), "conf"].iter().collect();
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name != "all" && name != "default").collect()
+}
+
 fn path(family: Family, interface: &str, key: &str) -> PathBuf {
     // An interface name may hold dots, which are part of the file name here, and never a slash.
     ["/proc/sys/net", family.folder(), "conf", interface, key].iter().collect()

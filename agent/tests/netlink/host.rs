@@ -1,0 +1,73 @@
+//! What the agent sets on the node's own devices, and what it leaves alone.
+
+use sinew_agent::netlink::node::{self, Overlay};
+use sinew_agent::netlink::route::Route;
+
+use crate::{on_a_node, run};
+
+fn setting(path: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/net/{path}")).unwrap().trim().to_owned()
+}
+
+fn set(path: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/{path}"), value).unwrap();
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn forwarding_takes_nobodys_router_advertisements_away() {
+    on_a_node(async |_netlink| {
+        for link in ["uplink", "mgmt", "quiet", "router"] {
+            run(&format!("ip link add {link} type veth peer name p-{link}"));
+        }
+        set("ipv6/conf/quiet/accept_ra", "0");
+        set("ipv6/conf/router/forwarding", "1");
+        let heard = |link: &str| setting(&format!("ipv6/conf/{link}/accept_ra"));
+        assert!(node::enable_forwarding(&["uplink".into(), "late".into()], true).unwrap());
+        assert_eq!([heard("uplink"), heard("mgmt")], ["2", "2"], "also where no underlay is");
+        assert_eq!([heard("quiet"), heard("router")], ["0", "1"], "those that heard none go on hearing none");
+        assert_eq!([setting("ipv4/ip_forward"), setting("ipv6/conf/mgmt/forwarding")], ["1", "1"]);
+        assert!(!node::enable_forwarding(&["uplink".into()], true).unwrap(), "it forwards");
+
+        run("ip link add late type veth peer name far-late");
+        node::keep_advertisements("late").unwrap();
+        assert_eq!(heard("late"), "2");
+        node::keep_advertisements("gone").unwrap();
+
+        for family in ["ipv4", "ipv6"] {
+            set(&format!("{family}/conf/all/forwarding"), "0");
+            assert!(node::enable_forwarding(&[], true).unwrap(), "{family}");
+            assert_eq!(setting(&format!("{family}/conf/uplink/forwarding")), "1");
+        }
+        set("ipv6/conf/all/forwarding", "0");
+        assert!(!node::enable_forwarding(&[], false).unwrap(), "IPv6 is not ours");
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn the_overlay_has_no_address_of_the_kernels_making() {
+    on_a_node(async |netlink| {
+        set("ipv6/conf/default/disable_ipv6", "1");
+        let mac = node::overlay_mac("default", "a");
+        let mut wanted = Overlay { port: 8472, mtu: 1450, mac, v6: true, index: None };
+        let (overlay, _) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
+        netlink.set_up(&overlay).await.unwrap();
+        assert_eq!(setting("ipv6/conf/sinew_vxlan/disable_ipv6"), "0", "pods have IPv6");
+        assert_eq!(netlink.addresses(overlay.index).await.unwrap(), [], "no link-local address");
+        // Neither is one needed for a way to another node's pods.
+        let peer = node::overlay_mac("default", "b");
+        netlink.set_neighbour(overlay.index, peer.link_local().into(), peer).await.unwrap();
+        let route = Route {
+            destination: "fd00:2::/64".parse().unwrap(),
+            gateway: Some(peer.link_local().into()),
+            interface: overlay.index,
+            source: None,
+            mtu: Some(1450),
+        };
+        netlink.set_route(&route).await.unwrap();
+        wanted.v6 = false;
+        node::ensure_overlay(&netlink, &wanted).await.unwrap();
+        assert_eq!(setting("ipv6/conf/sinew_vxlan/disable_ipv6"), "1", "nobody has IPv6");
+    });
+}
