@@ -323,7 +323,7 @@ fn queues_of_others_and_lost_routes_are_noticed() {
         assert_eq!(netlink.queues().await.unwrap(), Default::default());
 
         run("ip addr add 192.0.2.1/24 dev uplink");
-        let own = netlink.own_destinations().await.unwrap();
+        let own = netlink.node_addresses().await.unwrap();
         assert!(own.contains(&"192.0.2.255".parse().unwrap()), "{own:?}");
         run("ip route add 10.2.0.0/24 via 192.0.2.2 proto 83");
         run("ip route flush proto 83");

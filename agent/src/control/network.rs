@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::{Control, start};
 use crate::cni::ledger::Phase;
-use crate::netlink::address::{GATEWAY_V4, host_prefix};
+use crate::netlink::address::host_prefix;
 use crate::netlink::node::{self, OVERLAY_LINK};
 use crate::netlink::route::{self, Route};
 use crate::netlink::watch::LinkEvent;
-use crate::netlink::{Link, Netlink, NetlinkError, ROUTE_PROTOCOL, veth};
+use crate::netlink::{Link, NetlinkError, ROUTE_PROTOCOL, veth};
 use crate::store::Store;
 use crate::view::Part;
 
@@ -235,23 +235,5 @@ impl<S: Store> Control<S> {
             None => Ok(()),
             Some((range, reason)) => Err(format!("the route to {range}: {reason}")),
         }
-    }
-}
-
-impl Netlink {
-    /// Everything that others may send to and that ends at this node, sorted.
-    pub(super) async fn node_addresses(&self) -> Result<Vec<IpAddr>, NetlinkError> {
-        let mut addresses: Vec<IpAddr> = self
-            .own_destinations()
-            .await?
-            .into_iter()
-            .filter(|address| match address {
-                IpAddr::V4(v4) => !v4.is_loopback() && *v4 != GATEWAY_V4,
-                IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
-            })
-            .collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        Ok(addresses)
     }
 }

@@ -15,6 +15,10 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The IPv6 gateway of every pod, on the host side of its pair.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
+/// kube-proxy in IPVS mode puts every ClusterIP on this device, so that the kernel takes packets to them in. They are
+/// services', not the node's.
+const IPVS_LINK: &str = "kube-ipvs0";
+
 /// The gateway of an address's family.
 #[must_use]
 pub fn gateway(address: IpAddr) -> IpAddr {
@@ -122,17 +126,35 @@ impl Netlink {
             .collect())
     }
 
-    /// What packets to the node itself may be sent to: its addresses, the broadcast addresses of its subnets and their
-    /// anycast addresses (RFC 4291 §2.6.1). The kernel takes all of them for its own.
+    /// Everything that others may send to and that ends at this node, sorted.
     ///
     /// # Errors
     /// [`NetlinkError::Request`].
-    pub async fn own_destinations(&self) -> Result<Vec<IpAddr>, NetlinkError> {
+    pub async fn node_addresses(&self) -> Result<Vec<IpAddr>, NetlinkError> {
+        let passed_over: Vec<u32> = self.link(IPVS_LINK).await?.map(|link| link.index).into_iter().collect();
+        let mut addresses: Vec<IpAddr> = self
+            .own_destinations(&passed_over)
+            .await?
+            .into_iter()
+            .filter(|address| match address {
+                IpAddr::V4(v4) => !v4.is_loopback() && *v4 != GATEWAY_V4,
+                IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+            })
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok(addresses)
+    }
+
+    /// What packets to the node itself may be sent to: its addresses, the broadcast addresses of its subnets and their
+    /// anycast addresses (RFC 4291 §2.6.1). The kernel takes all of them for its own. Links of these indexes are passed
+    /// over.
+    async fn own_destinations(&self, passed_over: &[u32]) -> Result<Vec<IpAddr>, NetlinkError> {
         let request = self.handle.address().get();
         let messages: Vec<_> =
             request.execute().try_collect().await.map_err(|error| refused("list addresses".into(), error))?;
         let mut own = Vec::new();
-        for message in &messages {
+        for message in messages.iter().filter(|message| !passed_over.contains(&message.header.index)) {
             let (mut address, mut local) = (None, None);
             for attribute in &message.attributes {
                 if let AddressAttribute::Address(found) = attribute {

@@ -1,5 +1,7 @@
 //! What the agent sets on the node's own devices, and what it leaves alone.
 
+use std::net::IpAddr;
+
 use sinew_agent::netlink::node::{self, Overlay};
 use sinew_agent::netlink::route::Route;
 
@@ -69,5 +71,18 @@ fn the_overlay_has_no_address_of_the_kernels_making() {
         wanted.v6 = false;
         node::ensure_overlay(&netlink, &wanted).await.unwrap();
         assert_eq!(setting("ipv6/conf/sinew_vxlan/disable_ipv6"), "1", "nobody has IPv6");
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn addresses_of_services_are_not_the_nodes() {
+    on_a_node(async |netlink| {
+        for (link, address) in [("kube-ipvs0", "10.96.0.1/32"), ("nodelocaldns", "169.254.20.10/32")] {
+            run(&format!("ip link add {link} type veth peer name p-{link}"));
+            run(&format!("ip addr add {address} dev {link}"));
+        }
+        let own: Vec<IpAddr> = netlink.node_addresses().await.unwrap();
+        assert_eq!(own, ["169.254.20.10".parse::<IpAddr>().unwrap()]);
     });
 }
