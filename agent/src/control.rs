@@ -188,7 +188,7 @@ impl<S: Store> Control<S> {
             }
             if std::mem::take(&mut self.queues_due) {
                 self.sync_queues().await;
-                self.keep_host();
+                self.keep_host().await;
             }
             if std::mem::take(&mut self.stale) {
                 self.publish().await;

@@ -3,14 +3,16 @@
 //! A [`Netlink`] belongs to the network namespace of the thread that opened it. The agent opens one for its node;
 //! [`namespace`] opens one on a thread of its own for each visit to a pod's namespace.
 //!
-//! Neighbours: [`veth`] wires a pod, [`node`] prepares the node, [`route`] reaches other nodes' pods, [`queue`] sees what
-//! others put on pods' interfaces, [`watch`] tells of changes; `crate::cni` asks for pods, `crate::control` for nodes.
+//! Neighbours: [`veth`] wires a pod, [`node`] prepares the node, [`route`] reaches other nodes' pods, [`mod@source`] helps the
+//! host's NAT, [`queue`] sees what others put on pods' interfaces, [`watch`] tells of changes; `crate::cni` asks for pods,
+//! `crate::control` for nodes.
 
 pub mod address;
 pub mod namespace;
 pub mod node;
 pub mod queue;
 pub mod route;
+pub mod source;
 pub mod sysctl;
 pub mod veth;
 pub mod watch;

@@ -13,6 +13,7 @@ use crate::cni::ledger::Phase;
 use crate::netlink::address::host_prefix;
 use crate::netlink::node::{self, OVERLAY_LINK};
 use crate::netlink::route::{self, Route};
+use crate::netlink::source;
 use crate::netlink::watch::LinkEvent;
 use crate::netlink::{Link, NetlinkError, ROUTE_PROTOCOL, veth};
 use crate::store::Store;
@@ -100,15 +101,30 @@ impl<S: Store> Control<S> {
             self.routes_due = true;
         }
         self.overlay = Some(link);
+        self.keep_overlay_sources().await
+    }
+
+    /// Lets the host's `MASQUERADE` take the address that other nodes know.
+    async fn keep_overlay_sources(&self) -> Result<(), NetlinkError> {
+        let Some(overlay) = &self.overlay else { return Ok(()) };
+        let pods_have = |address: &IpAddr| address.is_ipv4() || self.config.v6();
+        let node: Vec<IpAddr> = self.own.addresses.iter().copied().filter(pods_have).collect();
+        if source::sync_overlay_sources(&self.netlink, overlay.index, &node).await? {
+            tracing::info!(device = OVERLAY_LINK, "the overlay's device has other source addresses");
+        }
         Ok(())
     }
 
-    /// What no event tells of: forwarding that somebody ended, as `sysctl --system` does where a file says so.
-    pub(super) fn keep_host(&self) {
+    /// What no event tells of: forwarding that somebody ended, as `sysctl --system` does where a file says so, and
+    /// addresses of the overlay's device.
+    pub(super) async fn keep_host(&self) {
         match node::enable_forwarding(&self.config.node.underlay, self.config.v6()) {
             Ok(false) => {}
             Ok(true) => tracing::warn!("somebody had ended the node's forwarding; it forwards again"),
             Err(error) => tracing::warn!(%error, "the node does not forward"),
+        }
+        if let Err(error) = self.keep_overlay_sources().await {
+            tracing::warn!(%error, "the overlay's device may lack a source address");
         }
     }
 

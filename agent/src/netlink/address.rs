@@ -5,9 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressScope};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use sha2::{Digest, Sha256};
 
+use super::node::OVERLAY_LINK;
 use super::{Netlink, NetlinkError, refused};
 
 /// The IPv4 gateway of every pod, on the host side of its pair.
@@ -92,15 +96,56 @@ impl Netlink {
         address: IpNet,
         scope: AddressScope,
     ) -> Result<(), NetlinkError> {
+        self.write_address(index, address, scope, AddressFlags::empty()).await
+    }
+
+    /// Adds an address that no route of the kernel's comes with.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub(super) async fn add_bare_address(&self, index: u32, address: IpAddr) -> Result<(), NetlinkError> {
+        let flags = AddressFlags::Noprefixroute;
+        self.write_address(index, host_prefix(address), AddressScope::Universe, flags).await
+    }
+
+    async fn write_address(
+        &self,
+        index: u32,
+        address: IpNet,
+        scope: AddressScope,
+        mut flags: AddressFlags,
+    ) -> Result<(), NetlinkError> {
         let mut request = self.handle.address().add(index, address.addr(), address.prefix_len());
         let message = request.message_mut();
         message.header.scope = scope;
         if address.addr().is_ipv6() {
             message.header.flags |= AddressHeaderFlags::Nodad;
-            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            flags |= AddressFlags::Nodad;
+        }
+        if !flags.is_empty() {
+            message.attributes.push(AddressAttribute::Flags(flags));
         }
         match request.execute().await.map_err(|error| refused(format!("add address {address}"), error)) {
             Err(error) if error.errno() == Some(libc::EEXIST) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Takes an address from a link; one that is gone already is as good as taken.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub(super) async fn delete_address(&self, index: u32, address: IpNet) -> Result<(), NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        message.header.prefix_len = address.prefix_len();
+        message.header.family =
+            if address.addr().is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.attributes.push(AddressAttribute::Local(address.addr()));
+        message.attributes.push(AddressAttribute::Address(address.addr()));
+        let outcome = self.handle.address().del(message).execute().await;
+        match outcome.map_err(|error| refused(format!("take address {address} away"), error)) {
+            Err(error) if error.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
             outcome => outcome,
         }
     }
@@ -131,7 +176,11 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Request`].
     pub async fn node_addresses(&self) -> Result<Vec<IpAddr>, NetlinkError> {
-        let passed_over: Vec<u32> = self.link(IPVS_LINK).await?.map(|link| link.index).into_iter().collect();
+        // What the overlay's device has is another device's, or was.
+        let mut passed_over = Vec::new();
+        for name in [OVERLAY_LINK, IPVS_LINK] {
+            passed_over.extend(self.link(name).await?.map(|link| link.index));
+        }
         let mut addresses: Vec<IpAddr> = self
             .own_destinations(&passed_over)
             .await?

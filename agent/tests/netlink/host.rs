@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use sinew_agent::netlink::node::{self, Overlay};
 use sinew_agent::netlink::route::Route;
+use sinew_agent::netlink::source::sync_overlay_sources;
 
 use crate::{on_a_node, run};
 
@@ -71,6 +72,51 @@ fn the_overlay_has_no_address_of_the_kernels_making() {
         wanted.v6 = false;
         node::ensure_overlay(&netlink, &wanted).await.unwrap();
         assert_eq!(setting("ipv6/conf/sinew_vxlan/disable_ipv6"), "1", "nobody has IPv6");
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn the_overlay_lends_the_nodes_address_to_masquerade() {
+    on_a_node(async |netlink| {
+        for link in ["mgmt", "uplink"] {
+            run(&format!("ip link add {link} type veth peer name p-{link}"));
+            run(&format!("ip link set {link} up"));
+        }
+        let mac = node::overlay_mac("default", "a");
+        let wanted = Overlay { port: 8472, mtu: 1450, mac, v6: true, index: None };
+        let (overlay, _) = node::ensure_overlay(&netlink, &wanted).await.unwrap();
+        netlink.set_up(&overlay).await.unwrap();
+        let own: Vec<IpAddr> = ["192.0.2.10", "2001:db8::10"].map(|text| text.parse().unwrap()).to_vec();
+        let keep = async || sync_overlay_sources(&netlink, overlay.index, &own).await.unwrap();
+        let lent = async || {
+            let addresses = netlink.addresses(overlay.index).await.unwrap();
+            addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        run("ip addr add 192.0.2.10/24 dev uplink");
+        run("ip addr add 2001:db8::10/64 dev uplink nodad");
+        assert!(!keep().await, "the only one is taken anyway");
+        run("ip addr add 10.0.2.15/24 dev mgmt");
+        run("ip addr add 2001:db8:5::15/64 dev mgmt nodad");
+        let before = netlink.node_addresses().await.unwrap();
+        assert!(keep().await);
+        assert_eq!(lent().await, ["192.0.2.10/32", "2001:db8::10/128"]);
+        assert!(!keep().await, "once");
+        assert_eq!(netlink.node_addresses().await.unwrap(), before, "what is the node's stays as it was");
+        let routes = netlink.routes(None).await.unwrap();
+        assert!(
+            routes.iter().all(|route| route.interface != overlay.index),
+            "no route comes with it: {routes:?}"
+        );
+
+        // A device that has its address no more: the overlay's would keep it alive.
+        run("ip addr del 192.0.2.10/24 dev uplink");
+        assert!(!netlink.node_addresses().await.unwrap().contains(&own[0]));
+        assert!(keep().await);
+        assert_eq!(lent().await, ["2001:db8::10/128"]);
+        run("ip addr flush dev mgmt");
+        assert!(keep().await);
+        assert_eq!(lent().await, [""; 0]);
     });
 }
 
