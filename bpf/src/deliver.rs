@@ -24,9 +24,6 @@ const FILE: u8 = file::DELIVER;
 pub enum Action {
     /// The next program of the device, then the host's stack, decide.
     Stack,
-    /// The same for a pod's answer, which is marked as one: the host's NAT may send it to whom the NAT hides, and that is no
-    /// connection of the pod's.
-    Answer,
     /// Over to the pod behind this host-side interface.
     Endpoint {
         /// Host side of its pair.
@@ -39,8 +36,8 @@ pub enum Action {
         /// The neighbour's address.
         next_hop: Address,
     },
-    /// Dropped, and refused by the program for that.
-    Refuse,
+    /// Dropped, and answered by the program for that.
+    Answer,
     /// Into the overlay.
     Overlay {
         /// Outer destination.
@@ -56,7 +53,7 @@ impl Action {
     #[must_use]
     pub const fn point(&self, stack: u8) -> u8 {
         match self {
-            Self::Stack | Self::Answer | Self::Refuse => stack,
+            Self::Stack | Self::Answer => stack,
             Self::Endpoint { .. } => event::point::TO_ENDPOINT,
             Self::Forward { .. } => event::point::TO_NETWORK,
             Self::Overlay { .. } => event::point::TO_OVERLAY,

@@ -98,10 +98,21 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
     /// The same for a hook behind which `stack` is what a packet comes to that goes on as it came.
     #[inline(always)]
     pub fn finish_at(self, result: Result<Action, Dropped>, stack: u8) -> Result<Action, Dropped> {
+        let point = match &result {
+            Ok(action) => action.point(stack),
+            Err(_) => 0,
+        };
+        self.finish_with(result, point)
+    }
+
+    /// The same where what becomes of the packet is no action yet. What is known of an [`Action`] in some cases only LLVM
+    /// spills in all of them, which the verifier forbids (kernel 6.18: "R5 !read_ok").
+    #[inline(always)]
+    fn finish_with<T: Copy>(self, result: Result<T, Dropped>, point: u8) -> Result<T, Dropped> {
         match result {
-            Ok(action) => {
+            Ok(_) => {
                 if self.frame.report.kind != 0 {
-                    self.emit(self.frame.report.kind, action.point(stack), 0, 0);
+                    self.emit(self.frame.report.kind, point, 0, 0);
                 }
             }
             Err(dropped) => {

@@ -78,6 +78,8 @@ pub trait Packet {
     fn marked(&self) -> bool;
     /// Whether it is an answer that a pod has sent, by the mark of its hook.
     fn is_answer(&self) -> bool;
+    /// Marks it as one.
+    fn mark_answer(&mut self);
     /// The tunnel key of a packet from the overlay.
     fn tunnel_key(&self) -> Option<TunnelKey>;
     /// Asks the kernel's routing.

@@ -201,7 +201,7 @@ fn agree(world: &mut World, kernel: &mut Kernel, sent: &Sent) -> Result<(i32, St
     };
     let wanted = match result {
         // TCX_NEXT, TC_ACT_REDIRECT, TC_ACT_SHOT.
-        Ok(Action::Stack | Action::Answer) => -1,
+        Ok(Action::Stack) => -1,
         Ok(Action::Overlay { .. }) if sent.packet.interface == world.settings.overlay_ifindex => -1,
         Ok(_) => 7,
         Err(_) => 2,
@@ -241,8 +241,7 @@ fn word(action: &Action) -> &'static str {
         Action::Endpoint { .. } => "to a pod",
         Action::Forward { .. } => "forwarded",
         Action::Overlay { .. } => "into the overlay",
-        Action::Answer => "to the stack, an answer",
-        Action::Refuse => "refused",
+        Action::Answer => "answered",
     }
 }
 

@@ -7,6 +7,10 @@
 //! looks for a device by an IPv4 address (who joins a multicast group by it, or sends to one from it) finds the device that got
 //! it last (`__ip_dev_find`, kernel 6.18).
 //!
+//! It has the pods' gateway as an address of the link besides. `rp_filter` in its loose form lets no answer in by a device
+//! without any IPv4 address unless the route back is by that device (`__fib_validate_source`, kernel 6.18), and to nodes it is
+//! not: what the host translates back, the answers of a service on another node, would be lost.
+//!
 //! Neighbours: `crate::control` keeps it so; `super::address` writes.
 
 use std::net::IpAddr;
@@ -15,7 +19,7 @@ use futures_util::TryStreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 
-use super::address::host_prefix;
+use super::address::{GATEWAY_V4, host_prefix};
 use super::{Netlink, NetlinkError, refused};
 
 /// An address of global scope on a link.
@@ -37,6 +41,7 @@ pub async fn sync_overlay_sources(
     overlay: u32,
     node: &[IpAddr],
 ) -> Result<bool, NetlinkError> {
+    netlink.add_address(overlay, host_prefix(GATEWAY_V4.into()), AddressScope::Link).await?;
     let sources = netlink.sources().await?;
     let wanted = wanted(&sources, overlay, node);
     let present: Vec<IpNet> =

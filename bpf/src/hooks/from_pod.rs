@@ -29,13 +29,10 @@ pub fn from_pod<M: Maps, P: Packet>(
     frame: &mut Frame,
 ) -> Result<Action, Dropped> {
     let mut run = Run::new(maps, packet, settings, now, frame);
-    let result = match judged(&mut run) {
-        Ok(Action::Stack) if run.frame.report.flags & event::flag::REPLY != 0 => Ok(Action::Answer),
-        other => other,
-    };
+    let result = judged(&mut run);
     let refused = result.is_err() && run.frame.report.entry_flags & ct_flag::EGRESS_REFUSED != 0;
     let result = run.finish(result);
-    if settings.reject != 0 && refused { Ok(Action::Refuse) } else { result }
+    if settings.reject != 0 && refused { Ok(Action::Answer) } else { result }
 }
 
 /// Answers the packet that this CPU has just refused, from what its run left in the frame. A program of its own, which
@@ -91,6 +88,10 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
         }
     }
     run.track(Place::FromPod)?;
+    if run.frame.report.flags & event::flag::REPLY != 0 {
+        // If it takes the stack, the host's NAT may send it on to whom the NAT hides: no connection of the pod's own.
+        run.packet.mark_answer();
+    }
     if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 || pod.flags & endpoint::flag::VIA_STACK != 0 {
         return Ok(Action::Stack);
     }

@@ -7,8 +7,9 @@
 //!    told from others, and its own hook's verdict stands.
 //! 4. Where the overlay leads to that somebody it goes there, as pods' packets to nodes do.
 
+use super::to_overlay::check_tunnel;
 use super::{Frame, Run};
-use crate::abi::{EndpointEntry, event, ipcache};
+use crate::abi::{EndpointEntry, IpcacheEntry, event, ipcache};
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
 use crate::dropped;
@@ -50,7 +51,14 @@ pub fn to_net<M: Maps, P: Packet>(
         return Ok(Action::Stack);
     }
     let result = judged(&mut run, pod);
-    run.finish_at(result, event::point::TO_NETWORK)
+    let point = match result {
+        Ok(Some(_)) => event::point::TO_OVERLAY,
+        _ => event::point::TO_NETWORK,
+    };
+    Ok(match run.finish_with(result, point)? {
+        Some(entry) => Action::Overlay { remote: entry.tunnel, vni: pod.identity },
+        None => Action::Stack,
+    })
 }
 
 /// 2. The port is read without [`parse::transport`], which remembers ports of fragments: the host's are not asked for.
@@ -65,15 +73,21 @@ fn is_for_a_tunnel<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> bool {
             .is_some_and(|ports| ports.destination == run.settings.tunnel_port)
 }
 
-/// 3 and 4.
+/// 3 and 4: where the overlay leads to, if it does.
 #[inline(always)]
-fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>, pod: &EndpointEntry) -> Result<Action, Dropped> {
+fn judged<'a, M: Maps, P: Packet>(
+    run: &mut Run<'a, M, P>,
+    pod: &EndpointEntry,
+) -> Result<Option<&'a IpcacheEntry>, Dropped> {
     run.judge_leaving(pod)?;
-    if run.settings.overlay_ifindex != 0
-        && let Some(entry) = run.maps.ipcache(&run.frame.parsed.destination)
-        && entry.flags & ipcache::flag::TUNNEL != 0
-    {
-        return super::to_overlay::enter(entry, pod.identity);
+    if run.settings.overlay_ifindex == 0 {
+        return Ok(None);
     }
-    Ok(Action::Stack)
+    match run.maps.ipcache(&run.frame.parsed.destination) {
+        Some(entry) if entry.flags & ipcache::flag::TUNNEL != 0 => {
+            check_tunnel(entry, pod.identity)?;
+            Ok(Some(entry))
+        }
+        _ => Ok(None),
+    }
 }

@@ -59,21 +59,23 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
         }
     };
     match run.maps.ipcache(&run.frame.parsed.destination) {
-        Some(entry) if entry.flags & ipcache::flag::TUNNEL != 0 => enter(entry, vni),
+        Some(entry) if entry.flags & ipcache::flag::TUNNEL != 0 => {
+            check_tunnel(entry, vni)?;
+            Ok(Action::Overlay { remote: entry.tunnel, vni })
+        }
         _ => Err(dropped!(NoTunnelEndpoint)),
     }
 }
 
-/// Into the tunnel to where an entry is.
+/// Whether a tunnel leads to where an entry is, and an identity may travel.
 #[inline(always)]
-pub(super) fn enter(entry: &IpcacheEntry, vni: u32) -> Result<Action, Dropped> {
-    let remote = entry.tunnel;
-    if remote.is_none() {
+pub(super) fn check_tunnel(entry: &IpcacheEntry, vni: u32) -> Result<(), Dropped> {
+    if entry.tunnel.is_none() {
         return Err(dropped!(NoTunnelEndpoint));
     }
     if vni >> 24 != 0 {
         // Only scope 0 travels: another number means something on this node alone.
         return Err(dropped!(InvalidIdentity));
     }
-    Ok(Action::Overlay { remote, vni })
+    Ok(())
 }

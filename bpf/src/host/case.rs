@@ -165,6 +165,11 @@ fn check(world: &World, sent: &Sent, expected: Expected, counts: Counts) -> Resu
     if after.bytes != bytes {
         return Err(format!("bytes are\n{:02x?}\ninstead of\n{bytes:02x?}", after.bytes));
     }
+    if matches!(expected, Expected::Stack | Expected::Answer)
+        && after.answer != (expected == Expected::Answer || sent.packet.answer)
+    {
+        return Err(format!("the mark of an answer is {}", after.answer));
+    }
     if matches!(expected, Expected::Pod(_)) && (!after.prepared || after.marked) {
         return Err(String::from("not prepared for the pod: packet type and mark"));
     }
@@ -196,8 +201,7 @@ fn check_answer(
 
 fn wanted(expected: Expected) -> Result<Action, DropReason> {
     Ok(match expected {
-        Expected::Stack => Action::Stack,
-        Expected::Answer => Action::Answer,
+        Expected::Stack | Expected::Answer => Action::Stack,
         Expected::Pod(pod) => Action::Endpoint { ifindex: pod.ifindex },
         Expected::Forward(ifindex, next_hop) => Action::Forward { ifindex, next_hop },
         Expected::Tunnel(remote, vni) | Expected::HostTunnel(remote, vni) => Action::Overlay { remote, vni },

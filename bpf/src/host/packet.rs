@@ -104,6 +104,10 @@ impl Packet for HostPacket {
         self.answer
     }
 
+    fn mark_answer(&mut self) {
+        self.answer = true;
+    }
+
     fn tunnel_key(&self) -> Option<TunnelKey> {
         self.tunnel
     }
@@ -161,7 +165,7 @@ impl Packet for HostPacket {
 
     fn prepare_delivery(&mut self) {
         self.prepared = true;
-        self.marked = false;
+        (self.marked, self.answer) = (false, false);
     }
 }
 

@@ -471,7 +471,7 @@ impl World {
         let result = hook(maps, &mut packet, settings, now, &mut frame);
         let result = match result {
             // By tail call in the kernel.
-            Ok(Action::Refuse) => hooks::from_pod::answer(maps, &mut packet, settings, now, &mut frame),
+            Ok(Action::Answer) => hooks::from_pod::answer(maps, &mut packet, settings, now, &mut frame),
             result => result,
         };
         (result, packet)

@@ -26,10 +26,6 @@ pub(super) fn act(skb: &Skb<'_>, settings: &Settings, result: Result<Action, Dro
         Err(_) => SHOT,
         Ok(Action::Stack) => NEXT,
         Ok(Action::Answer) => {
-            skb.set_mark(settings.answer_mark());
-            NEXT
-        }
-        Ok(Action::Refuse) => {
             maps::answer(skb.raw());
             SHOT
         }

@@ -171,6 +171,11 @@ impl Packet for Skb<'_> {
     }
 
     #[inline(always)]
+    fn mark_answer(&mut self) {
+        self.set_mark(self.settings.answer_mark());
+    }
+
+    #[inline(always)]
     fn is_answer(&self) -> bool {
         // SAFETY: the kernel passes a valid context.
         unsafe { (*self.raw).mark & self.settings.mark == self.settings.answer_mark() }
