@@ -252,6 +252,8 @@ impl<S: Store> Control<S> {
 
     fn hear_store(&mut self, batch: Batch) {
         let mut events = Vec::new();
+        // Before anybody is labelled by a namespace that is not known.
+        events.extend(batch.refused.as_deref().map(refused_namespaces));
         for change in batch.changes {
             self.files.objects.note(&change);
             match change {
@@ -433,6 +435,12 @@ impl<S: Store> Control<S> {
             }
         }
     }
+}
+
+fn refused_namespaces(refused: &[Refused]) -> Event {
+    let names = refused.iter().filter_map(|document| document.name.as_ref());
+    let namespaces = names.filter(|name| name.kind == ObjectKind::Namespace);
+    Event::NamespacesRefused(namespaces.map(|name| name.name.clone()).collect())
 }
 
 fn identities_of(endpoint: &sinew_api::object::Endpoint) -> Vec<Identity> {

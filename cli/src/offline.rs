@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
-use sinew_api::object::{Endpoint, Object, Pod};
+use sinew_api::object::{Endpoint, Object, ObjectKind, Pod};
 use sinew_api::proto::agent::{ExplainRequest, ExplainResponse};
 use sinew_engine::explain::Query;
 use sinew_engine::{Change, Config, EndpointId, Engine, Event, LocalEndpoint};
@@ -37,7 +37,10 @@ impl Offline {
     pub(crate) fn new(folder: &Folder) -> Result<Self> {
         let mut engine = Engine::new(config(folder), []);
         let mut numbers = Numbers::of(folder);
-        let mut events = Vec::new();
+        let refused = folder.refused.iter().filter_map(|document| document.name.as_ref());
+        let namespaces = refused.filter(|name| name.kind == ObjectKind::Namespace);
+        let namespaces = namespaces.map(|name| name.name.clone()).collect();
+        let mut events = vec![Event::NamespacesRefused(namespaces)];
         for object in &folder.objects {
             match object {
                 // It becomes one of this node's own below.

@@ -3,7 +3,7 @@
 //!
 //! Neighbours: `agent/src/store` turns objects into events, `agent/src/cni` makes those about endpoints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -43,6 +43,9 @@ pub enum Event {
     NamespaceApplied(Namespace),
     /// A namespace is gone.
     NamespaceRemoved(String),
+    /// All namespaces whose object stands in the store and is refused. Of one that was never valid no labels are known,
+    /// which is not the same as that it has none (policy.md 14).
+    NamespacesRefused(BTreeSet<String>),
     /// A node, this one too, is there or has changed.
     NodeApplied(Node),
     /// A node is gone.

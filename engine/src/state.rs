@@ -194,6 +194,12 @@ impl Engine {
         self.numbers.records().collect()
     }
 
+    /// Whether every first list is complete.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.synced
+    }
+
     /// The revision of what has been asked for so far.
     #[must_use]
     pub fn revision(&self) -> u64 {

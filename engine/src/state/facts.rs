@@ -21,6 +21,8 @@ use crate::event::Event;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Facts {
     pub(super) namespaces: BTreeMap<String, Namespace>,
+    /// Those whose object is refused; the last valid version, if there was one, is among `namespaces`.
+    pub(super) refused_namespaces: BTreeSet<String>,
     pub(super) pods: BTreeMap<(String, String), Pod>,
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) groups: BTreeMap<(CidrGroupKind, String), CidrGroup>,
@@ -63,6 +65,12 @@ impl Engine {
                 if self.facts.namespaces.remove(&name).is_some() {
                     self.namespace_changed(&name);
                 }
+            }
+            Event::NamespacesRefused(names) => {
+                let before = std::mem::replace(&mut self.facts.refused_namespaces, names);
+                let differ: Vec<String> =
+                    before.symmetric_difference(&self.facts.refused_namespaces).cloned().collect();
+                differ.iter().for_each(|name| self.namespace_changed(name));
             }
             Event::NodeApplied(node) => {
                 let name = node.name.clone();

@@ -120,6 +120,13 @@ impl Engine {
     /// The labels that an endpoint should have.
     fn labels_of(&self, local: &Local) -> Arc<Labels> {
         if let Some(pod) = &local.pod {
+            let namespace = &pod.namespace;
+            if self.facts.refused_namespaces.contains(namespace)
+                && !self.facts.namespaces.contains_key(namespace)
+            {
+                // What its namespace says is not known: a new one stays `init`, others keep what they had.
+                return Arc::clone(&local.labels);
+            }
             return Arc::new(self.labels_of_pod(pod));
         }
         // Found at start, and its pod is gone already: it keeps what it had.

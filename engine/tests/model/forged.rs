@@ -56,6 +56,50 @@ fn cve_2023_39347_a_pod_has_no_say_in_its_namespaces_labels() {
     assert_eq!(node.connect("sales/clerk", "shop/web", 80), "allowed");
 }
 
+/// A namespace whose object can't be understood is not one without labels: a rule for everybody but sales would let its
+/// pods in.
+#[test]
+fn a_namespace_that_was_never_valid_is_not_one_without_labels() {
+    let mut node = node();
+    node.yaml(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: not-from-sales, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress:
+  - from: [{namespaceSelector: {matchExpressions: [{key: team, operator: NotIn, values: [sales]}]}}]
+",
+    );
+    let refused =
+        |names: &[&str]| Event::NamespacesRefused(names.iter().map(|name| (*name).into()).collect());
+    let labels = |node: &mut Node| node.engine.snapshot().endpoints[&EndpointId(3)].labels.to_strings();
+    node.apply([refused(&["broken"])]);
+    node.pod("broken/pod", "app=clerk");
+    assert_eq!(labels(&mut node), ["reserved:init"]);
+    assert_ne!(node.connect("broken/pod", "shop/web", 80), "allowed");
+    // It is taken away: now there is none, and a pod's word that it is there is enough.
+    node.apply([refused(&[])]);
+    assert_eq!(node.connect("broken/pod", "shop/web", 80), "allowed");
+    // It comes back, and the pod keeps what it is until its namespace can be read.
+    node.apply([refused(&["broken"])]);
+    let before = labels(&mut node);
+    assert!(before.contains(&"k8s:app=clerk".to_owned()), "{before:?}");
+    node.label("broken/pod", "app=other");
+    node.finish_relabels();
+    assert_eq!(labels(&mut node), before);
+    // A refused edit of one that was valid changes nothing for its pods.
+    node.apply([refused(&["broken", "sales"])]);
+    node.label("sales/clerk", "app=other");
+    node.finish_relabels();
+    assert_eq!(node.connect("sales/clerk", "shop/web", 80), "allowed");
+    // It is mended, and says what was feared.
+    node.yaml("apiVersion: v1\nkind: Namespace\nmetadata: {name: broken, labels: {team: sales}}\n");
+    node.finish_relabels();
+    assert!(labels(&mut node).contains(&"k8s:app=other".to_owned()));
+}
+
 /// A plain key in the Cilium schema is of any source, that of `args.cni.labels` too.
 #[test]
 fn a_cni_configuration_has_no_say_in_namespaces() {
