@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,14 @@ pub struct Watched {
     pub first_answer_micros: Option<u64>,
     /// When the last answer came, microseconds after the start.
     pub last_answer_micros: Option<u64>,
+    /// When the last attempt that was answered began, by the clock that all processes of a machine share: [`clock`].
+    pub last_answered_began: Option<Duration>,
+}
+
+/// The time since the machine's start, which one process can compare with another's.
+#[must_use]
+pub fn clock() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 
 impl Watched {

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::dial::{Target, ask, connect, dial, local, micros_since};
-use super::report::{Outcome, Watched};
+use super::report::{Outcome, Watched, clock};
 use super::{Transport, pattern};
 
 /// How often to ask and how often to say how it goes.
@@ -99,8 +99,12 @@ fn go_on(pace: Pace, mut attempt: impl FnMut(u64) -> (Outcome, bool)) -> Watched
     let mut watched = Watched::default();
     let (mut next, mut told) = (start, start);
     for sequence in 0.. {
+        let began = clock();
         let (outcome, again) = attempt(sequence);
         watched.note(outcome, micros_since(start));
+        if outcome == Outcome::Answered {
+            watched.last_answered_began = Some(began);
+        }
         if !again || closed.load(Ordering::Relaxed) {
             break;
         }
