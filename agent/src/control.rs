@@ -251,6 +251,8 @@ impl<S: Store> Control<S> {
     }
 
     fn hear_store(&mut self, batch: Batch) {
+        // Parts of the first list change nothing that anybody may be told of yet.
+        let told_before = (!batch.synced && !self.engine.is_synced()).then_some(self.stale);
         let mut events = Vec::new();
         // Before anybody is labelled by a namespace that is not known.
         events.extend(batch.refused.as_deref().map(refused_namespaces));
@@ -284,6 +286,7 @@ impl<S: Store> Control<S> {
             self.fail(Part::Store, Some(trouble).filter(|trouble| !trouble.is_empty()));
         }
         self.hear(events);
+        self.stale = told_before.unwrap_or(self.stale);
     }
 
     /// Writes down what a restart must find again of groups and namespaces.

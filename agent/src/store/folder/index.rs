@@ -19,7 +19,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
-use sinew_api::object::{Object, ObjectName, Origin, Problem, Refused};
+use sinew_api::object::{Object, ObjectKind, ObjectName, Origin, Problem, Refused};
 use sinew_api::policy::CidrGroup;
 
 use crate::store::StoreChange;
@@ -152,6 +152,29 @@ impl Index {
         if named.claims.is_empty() && named.in_force.is_none() {
             self.names.remove(name);
         }
+    }
+
+    /// Objects that were told and wait to be settled.
+    pub(super) fn waiting(&self) -> usize {
+        self.fresh.len()
+    }
+
+    /// Of a first list that is not complete: the objects that agents write, which are nearly all of a large cluster's.
+    /// A document that is good is told; a file that is still to come may set its object again, and takes none away.
+    /// Everything else waits for [`Self::settle`].
+    pub(super) fn settle_agents_objects(&mut self) -> Vec<StoreChange> {
+        let of_agents = |name: &&Arc<ObjectName>| {
+            matches!(name.kind, ObjectKind::Node | ObjectKind::Endpoint | ObjectKind::Identity)
+        };
+        let names: Vec<Arc<ObjectName>> = self.dirty.iter().filter(of_agents).cloned().collect();
+        let mut settled = Settled::default();
+        for name in names {
+            if let Wanted::Document(place, hash) = self.wanted(&name) {
+                self.dirty.remove(&name);
+                self.enforce(name, place, hash, &mut settled);
+            }
+        }
+        settled.changes
     }
 
     /// What changed since the last call.

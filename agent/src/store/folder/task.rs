@@ -31,6 +31,8 @@ const FULL_LOOK: Duration = Duration::from_secs(10);
 /// The same where watching fails.
 const FULL_LOOK_UNWATCHED: Duration = Duration::from_secs(1);
 
+/// Objects of the first list that are handed on together.
+const PART: usize = 1000;
 /// Time between two tries of what could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -145,17 +147,37 @@ impl Task {
             retry_at: None,
             trouble: Troubles::default(),
         };
-        running.sweeps.want();
-        while running.sweeps.is_under_way() {
-            running.slice();
+        if running.first_list().await {
+            running.settle();
+            running.pending.synced = true;
+            running.serve().await;
         }
-        running.settle();
-        running.pending.synced = true;
-        running.serve().await;
     }
 }
 
 impl Running {
+    /// Reads everything, and hands on in parts what needs no other file to be understood: a whole large cluster at once
+    /// would be in memory twice. False if nobody listens any more.
+    async fn first_list(&mut self) -> bool {
+        self.sweeps.want();
+        let mut full = PART;
+        while self.sweeps.is_under_way() {
+            self.slice();
+            if self.index.waiting() < full {
+                continue;
+            }
+            let changes = self.index.settle_agents_objects();
+            changes.iter().for_each(|change| self.note_identity(change));
+            // What is left are people's objects, which stay until all are there.
+            full = self.index.waiting() + PART;
+            if !changes.is_empty() && self.batches.send(Batch { changes, ..Batch::default() }).await.is_err()
+            {
+                return false;
+            }
+        }
+        true
+    }
+
     async fn serve(&mut self) {
         let mut full_look = interval(FULL_LOOK);
         full_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
