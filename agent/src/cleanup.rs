@@ -14,8 +14,9 @@ use crate::cni::{ledger, server as cni_server};
 use crate::config::{Place, StoreArgument};
 use crate::control::{NUMBERS, OBJECTS, POLICIES};
 use crate::datapath::folder_of_node;
+use crate::netlink::Netlink;
 use crate::netlink::node::OVERLAY_LINK;
-use crate::netlink::{Netlink, ROUTE_PROTOCOL};
+use crate::netlink::route::RouteFilter;
 use crate::plugin::queue;
 use crate::run::SOCKET;
 use crate::socket;
@@ -107,7 +108,7 @@ async fn remove_links(swept: &mut Swept) {
             Err(error) => swept.failures.push(error.to_string()),
         }
     }
-    match netlink.routes(Some(ROUTE_PROTOCOL)).await {
+    match netlink.routes(RouteFilter::Ours).await {
         Ok(routes) => {
             for route in routes {
                 match netlink.delete_route(&route).await {

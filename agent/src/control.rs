@@ -10,19 +10,23 @@
 //! has worked.
 //!
 //! Neighbours: [`mod@start`] brings the loop up from what an earlier agent left, [`backlog`] carries changes out, [`steps`]
-//! answers CNI, [`network`] attaches devices and writes routes, [`nodes`] knows the other nodes, [`publish`] and
-//! [`report`] say what is so; `crate::server` reads the view.
+//! answers CNI, [`network`] attaches devices, [`underlay`] judges them, [`routes`] writes routes, [`nodes`] knows the other
+//! nodes, [`publish`] and [`report`] say what is so; `crate::server` reads the view.
 
 mod backlog;
 mod files;
+mod looks;
 mod network;
 mod nodes;
 mod publish;
 mod report;
+mod routes;
 mod start;
 mod steps;
+mod underlay;
+mod usage;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -32,7 +36,7 @@ use sinew_api::identity::Identity;
 use sinew_api::object::{Node, Object, ObjectKind, ObjectName, PolicyName, Refused};
 use sinew_engine::snapshot::PolicyView;
 use sinew_engine::{Change, EndpointId, Engine, Event, Record};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::cni::ledger::Ledger;
@@ -47,8 +51,10 @@ use crate::store::{Batch, Store, StoreChange, StoreWrite};
 use crate::view::{Part, View};
 use backlog::{Backlog, Done};
 use files::NodeFiles;
+use looks::Looks;
 use nodes::{HEARTBEAT, Nodes};
 use report::Told;
+use usage::Usage;
 
 pub(crate) use files::{NUMBERS, OBJECTS, POLICIES};
 
@@ -61,17 +67,14 @@ const STEPS: usize = 128;
 const ASKS: usize = 32;
 /// Time between two tries of what failed, and between two looks at addresses and waiting relabels.
 const TICK: Duration = Duration::from_millis(200);
-/// Time between two looks at the kernel's routes and at pods' queues, for what no event tells of.
-const ROUTES_LOOK: Duration = Duration::from_secs(30);
+/// Time between two looks at pods' queues, for what no event tells of.
+const QUEUES_LOOK: Duration = Duration::from_secs(30);
 /// Revisions whose way into the kernel is timed; with more of them waiting, the kernel refuses something.
 const ASKED: usize = 1024;
 /// A relabel waits for other nodes no longer than this (policy.md 17).
 const RELABEL_WITHIN: Duration = Duration::from_secs(5);
 /// How long a node goes on saying that its tables hold an identity that it learnt: longer than anybody waits for it.
 const RECENT: Duration = Duration::from_secs(60);
-/// An identity that no endpoint had for this long is given back: the longest time-out of a connection has then passed
-/// since its last packet (policy.md 18).
-const IDENTITY_REST: Duration = Duration::from_nanos(sinew_bpf::conntrack::timeout::TCP);
 
 /// The loop's state.
 pub struct Control<S> {
@@ -90,11 +93,7 @@ pub struct Control<S> {
     refused: Vec<Refused>,
     steps: mpsc::Receiver<Step>,
     asks: mpsc::Receiver<Ask>,
-    /// Looks at the whole store that were asked for, and the last one that is done.
-    looks: u64,
-    looked: u64,
-    /// Who waits for which look.
-    catching_up: Vec<(u64, oneshot::Sender<()>)>,
+    looks: Looks,
     view: watch::Sender<Arc<View>>,
     /// Indexes of the interfaces that have our programs, by name: the pods' and the underlay's.
     attached: BTreeMap<String, u32>,
@@ -110,9 +109,7 @@ pub struct Control<S> {
     moving: BTreeMap<String, Identity>,
     /// Identities learnt lately, and when.
     learnt: BTreeMap<Identity, Instant>,
-    /// Identities of all nodes' endpoints, by the endpoint's object, and since when an identity is nobody's.
-    in_use: BTreeMap<String, Vec<Identity>>,
-    idle: BTreeMap<Identity, Instant>,
+    usage: Usage,
     failures: BTreeMap<Part, String>,
     /// Revisions that are asked for and not enforced yet, and when the change that led to each was heard of.
     asked: VecDeque<(u64, Instant)>,
@@ -121,11 +118,10 @@ pub struct Control<S> {
     wanted_identities: Vec<sinew_api::labels::Labels>,
     /// The policies of which the digest is known, and it.
     digested: (Arc<BTreeMap<PolicyName, PolicyView>>, String),
-    routes_due: bool,
-    /// When the kernel's routes were compared last.
-    routes_looked: Instant,
-    /// Whether queues on pods' interfaces may have changed.
+    routes: routes::Schedule,
+    /// Whether queues on pods' interfaces may have changed, and when they were looked at last.
     queues_due: bool,
+    queues_looked: Instant,
     /// The underlay's MTU that the programs were loaded for.
     mtu_at_start: u32,
     /// Whether the view or what is said in the store may differ from what is so.
@@ -176,14 +172,16 @@ impl<S: Store> Control<S> {
                 Wake::Step(step) => self.answer(step),
                 Wake::Link(Some(event)) => self.hear_link(&event).await,
                 Wake::Link(None) => return Err(StartError::Ended("the kernel's link events")),
-                Wake::Ask(Ask::CatchUp(reply)) => self.catch_up(reply).await,
+                Wake::Ask(Ask::CatchUp(reply)) => {
+                    let look = self.looks.ask(reply);
+                    self.store.write(StoreWrite::Look(look)).await;
+                }
                 Wake::Ask(ask) => ask.answer(&self.engine, &mut self.datapath),
                 Wake::Tick => self.tick().await,
                 Wake::Heartbeat => self.say_alive().await,
             }
             // Before the first list is complete, a route that nobody names may be a living node's.
-            if self.routes_due && self.engine.snapshot().synced {
-                self.routes_due = false;
+            if self.routes.is_due(Instant::now()) && self.engine.is_synced() {
                 self.sync_routes().await;
             }
             if std::mem::take(&mut self.queues_due) {
@@ -193,23 +191,7 @@ impl<S: Store> Control<S> {
             if std::mem::take(&mut self.stale) {
                 self.publish().await;
             }
-            self.tell_caught_up();
-        }
-    }
-
-    /// Has the store looked at, for somebody who wants to know of what stands there now.
-    async fn catch_up(&mut self, reply: oneshot::Sender<()>) {
-        self.looks += 1;
-        self.catching_up.push((self.looks, reply));
-        self.store.write(StoreWrite::Look(self.looks)).await;
-    }
-
-    /// Answers whoever waited for a look that the view shows.
-    fn tell_caught_up(&mut self) {
-        let looked = self.looked;
-        for (_, reply) in self.catching_up.extract_if(.., |(look, _)| *look <= looked) {
-            // Whoever asked may have gone away.
-            let _ = reply.send(());
+            self.looks.answer();
         }
     }
 
@@ -279,7 +261,7 @@ impl<S: Store> Control<S> {
             self.refused = refused;
         }
         if let Some(looked) = batch.looked {
-            self.looked = looked;
+            self.looks.finish(looked);
             self.stale = true;
         }
         if let Some(trouble) = batch.trouble {
@@ -304,17 +286,17 @@ impl<S: Store> Control<S> {
                 // What it says from time to time is not the engine's business.
                 let told = nodes::without_status(&node);
                 if self.nodes.set(node) {
-                    self.routes_due = true;
+                    self.routes.change();
                     events.push(Event::NodeApplied(told));
                 }
             }
             Object::Endpoint(endpoint) if endpoint.node == self.own.name => {
-                self.in_use.insert(endpoint.name.clone(), identities_of(&endpoint));
+                self.usage.set(&endpoint);
                 self.told.found(*endpoint);
                 self.stale = true;
             }
             Object::Endpoint(endpoint) => {
-                self.in_use.insert(endpoint.name.clone(), identities_of(&endpoint));
+                self.usage.set(&endpoint);
                 match endpoint.previous_identity {
                     Some(_) => drop(self.moving.insert(endpoint.name.clone(), endpoint.identity)),
                     None => drop(self.moving.remove(&endpoint.name)),
@@ -329,7 +311,7 @@ impl<S: Store> Control<S> {
         match name.kind {
             ObjectKind::Node => {
                 self.nodes.remove(&name.name);
-                self.routes_due = true;
+                self.routes.change();
                 if name.name == self.own.name {
                     // Somebody took it away while we live: it comes back with the next sign of life.
                     return;
@@ -337,7 +319,7 @@ impl<S: Store> Control<S> {
             }
             ObjectKind::Endpoint => {
                 self.moving.remove(&name.name);
-                self.in_use.remove(&name.name);
+                self.usage.remove(&name.name);
             }
             _ => {}
         }
@@ -366,13 +348,11 @@ impl<S: Store> Control<S> {
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the node's addresses cannot be read"),
         }
-        if self.failures.contains_key(&Part::Devices) {
+        if [Part::Underlay, Part::Devices].iter().any(|part| self.failures.contains_key(part)) {
             self.attach_devices().await;
         }
         // Word of a change can be lost while the loop is busy.
-        let look_again = self.routes_looked.elapsed() >= ROUTES_LOOK;
-        self.routes_due |= look_again || self.failures.contains_key(&Part::Routes);
-        self.queues_due |= look_again;
+        self.queues_due |= self.queues_looked.elapsed() >= QUEUES_LOOK;
     }
 
     /// Relabels that every living node is ready for, or that have waited long enough (policy.md 17).
@@ -401,24 +381,18 @@ impl<S: Store> Control<S> {
 
     /// Gives back numbers that have been nobody's for long enough, if this node does that for all.
     async fn release_identities(&mut self, now: Instant) {
-        let snapshot = self.engine.snapshot();
-        if !snapshot.synced || !self.nodes.leads(&self.own.name, since_1970()) {
-            self.idle.clear();
+        if !self.engine.is_synced() || !self.nodes.leads(&self.own.name, since_1970()) {
+            self.usage.leave();
             return;
         }
-        let in_use: HashSet<Identity> = self.in_use.values().flatten().copied().collect();
+        let snapshot = self.engine.snapshot();
         let allocated = snapshot
             .identities
             .keys()
             .filter(|identity| identity.scope() == 0 && **identity >= Identity::FIRST_ALLOCATED);
-        let idle: BTreeMap<Identity, Instant> = allocated
-            .filter(|identity| !in_use.contains(*identity))
-            .map(|identity| (*identity, self.idle.get(identity).copied().unwrap_or(now)))
-            .collect();
-        for (identity, _) in idle.iter().filter(|(_, since)| now - **since >= IDENTITY_REST) {
-            self.store.write(StoreWrite::ReleaseIdentity(*identity)).await;
+        for identity in self.usage.rested(allocated, now) {
+            self.store.write(StoreWrite::ReleaseIdentity(identity)).await;
         }
-        self.idle = idle;
     }
 
     /// Notes that something is not as it should be, or that it is again.
@@ -444,10 +418,6 @@ fn refused_namespaces(refused: &[Refused]) -> Event {
     let names = refused.iter().filter_map(|document| document.name.as_ref());
     let namespaces = names.filter(|name| name.kind == ObjectKind::Namespace);
     Event::NamespacesRefused(namespaces.map(|name| name.name.clone()).collect())
-}
-
-fn identities_of(endpoint: &sinew_api::object::Endpoint) -> Vec<Identity> {
-    [endpoint.identity].into_iter().chain(endpoint.previous_identity).collect()
 }
 
 /// The time of day, which leases and signs of life are told in.

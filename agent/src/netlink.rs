@@ -51,14 +51,6 @@ pub enum NetlinkError {
     /// A link that must be there is not.
     #[error("there is no interface {0}")]
     NoLink(String),
-    /// A link can't serve as what it is configured for.
-    #[error("interface {name} {why}")]
-    Unfit {
-        /// The link.
-        name: String,
-        /// Why, as it follows the name.
-        why: &'static str,
-    },
     /// Something else is a pod's way out.
     #[error(
         "the pod has a default route already, by {0}: Sinew serves one interface of a pod, the one that everything leaves by"
@@ -89,7 +81,7 @@ impl NetlinkError {
                 source.raw_os_error()
             }
             Self::NoLink(_) => Some(libc::ENODEV),
-            Self::Namespace(_) | Self::Unfit { .. } | Self::OtherWayOut(_) => None,
+            Self::Namespace(_) | Self::OtherWayOut(_) => None,
         }
     }
 }
@@ -153,10 +145,14 @@ impl Drop for Netlink {
 impl Netlink {
     /// Opens a socket in the calling thread's namespace. Must be called inside a tokio runtime.
     ///
+    /// The kernel checks its requests strictly (`NETLINK_GET_STRICT_CHK`, 4.20): only then does it heed what a request
+    /// for a list asks for, and a router's million routes stay where they are.
+    ///
     /// # Errors
     /// [`NetlinkError::Socket`].
     pub fn open() -> Result<Self, NetlinkError> {
-        let (connection, handle, _messages) = rtnetlink::new_connection().map_err(NetlinkError::Socket)?;
+        let (connection, handle, _messages) =
+            rtnetlink::new_connection_with_strict_check().map_err(NetlinkError::Socket)?;
         Ok(Self { handle, task: tokio::spawn(connection) })
     }
 

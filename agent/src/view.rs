@@ -76,7 +76,7 @@ pub(crate) fn unavailable(
     synced: bool,
     pools: &[PoolFill],
 ) -> Option<String> {
-    for part in [Part::Datapath, Part::Store] {
+    for part in [Part::Datapath, Part::Store, Part::Underlay] {
         if let Some(message) = failures.get(&part) {
             return Some(format!("{}: {message}", part.name()));
         }
@@ -101,7 +101,9 @@ pub enum Part {
     Cni,
     /// The node's pools.
     Addresses,
-    /// The underlay's devices.
+    /// Whether the underlay's devices can serve pods at all.
+    Underlay,
+    /// Programs on the underlay's devices.
     Devices,
     /// The ways to other nodes' pods.
     Routes,
@@ -115,12 +117,13 @@ pub enum Part {
 
 impl Part {
     /// Every part.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Datapath,
         Self::Store,
         Self::Policies,
         Self::Cni,
         Self::Addresses,
+        Self::Underlay,
         Self::Devices,
         Self::Routes,
         Self::Mtu,
@@ -137,6 +140,7 @@ impl Part {
             Self::Policies => "policies",
             Self::Cni => "cni",
             Self::Addresses => "addresses",
+            Self::Underlay => "underlay",
             Self::Devices => "devices",
             Self::Routes => "routes",
             Self::Mtu => "mtu",

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, unshare};
 use sinew_agent::netlink::address::Mac;
 use sinew_agent::netlink::namespace::{NamespaceError, PodNamespace};
 use sinew_agent::netlink::node::Overlay;
-use sinew_agent::netlink::route::{Route, sync_node_routes};
+use sinew_agent::netlink::route::{Route, RouteChanges, RouteFilter, sync_node_routes};
 use sinew_agent::netlink::veth::{self, PodLink};
 use sinew_agent::netlink::watch::{LinkEvent, LinkWatch};
 use sinew_agent::netlink::{Link, LinkKind, Netlink, NetlinkError, node};
@@ -96,7 +96,7 @@ fn a_pod_is_wired_checked_and_removed() {
         assert_eq!(netlink.pod_links().await.unwrap().len(), 1);
         assert!(netlink.delete_link(&wanted.host_name).await.unwrap());
         assert!(!netlink.delete_link(&wanted.host_name).await.unwrap(), "a second time there is nothing");
-        assert!(netlink.routes(Some(83)).await.unwrap().is_empty(), "its routes went with it");
+        assert!(netlink.routes(RouteFilter::Ours).await.unwrap().is_empty(), "its routes went with it");
     });
 }
 
@@ -116,7 +116,7 @@ fn a_taken_name_in_the_pod_leaves_nothing_behind() {
 /// The device of the pod's default route.
 async fn way_out(pod: &PodNamespace) -> String {
     let inside = async |inside: Netlink| {
-        let routes = inside.routes(None).await?;
+        let routes = inside.routes(RouteFilter::All).await?;
         let default =
             routes.iter().find(|route| route.destination.prefix_len() == 0).map(|route| route.interface);
         let links = inside.links().await?;
@@ -231,13 +231,23 @@ fn routes_to_other_nodes_follow_what_is_wanted() {
         };
         let v4 = route("10.2.0.0/24", "192.0.2.2".parse().unwrap());
         let v6 = route("fd00:2::/64", peer.link_local().into());
-        let changes = sync_node_routes(&netlink, &[moved.index], &[v4.clone(), v6.clone()]).await.unwrap();
+        let sync = async |wanted: &[Route]| -> RouteChanges {
+            let present = netlink.routes(RouteFilter::Ours).await.unwrap();
+            sync_node_routes(&netlink, &present, &[moved.index], wanted).await
+        };
+        let changes = sync(&[v4.clone(), v6.clone()]).await;
         assert_eq!(changes.written, vec![v4.destination, v6.destination], "{changes:?}");
         assert!(changes.refused.is_empty(), "{changes:?}");
-        let changes = sync_node_routes(&netlink, &[moved.index], &[v4.clone(), v6.clone()]).await.unwrap();
+        let changes = sync(&[v4.clone(), v6.clone()]).await;
         assert_eq!(changes, Default::default(), "what is right is not written again");
-        let changes = sync_node_routes(&netlink, &[moved.index], std::slice::from_ref(&v4)).await.unwrap();
+        let changes = sync(std::slice::from_ref(&v4)).await;
         assert_eq!(changes.removed, vec![v6.destination], "a node that left takes its route along");
+        // One that the kernel refuses does not keep the others from being written.
+        let lost = Route { interface: 9999, ..v6.clone() };
+        let changes = sync(&[lost, Route { mtu: Some(1400), ..v4.clone() }]).await;
+        assert_eq!(changes.written, vec![v4.destination], "{changes:?}");
+        assert_eq!(changes.refused.len(), 1, "{changes:?}");
+        assert!(changes.refused[0].1.contains("write the route to fd00:2::/64"), "{changes:?}");
         netlink.set_neighbour(moved.index, "192.0.2.2".parse().unwrap(), peer).await.unwrap();
     });
 }
@@ -294,6 +304,44 @@ fn a_port_of_a_bond_and_a_device_without_ethernet_are_no_underlay() {
         for kind in [LinkKind::Port, LinkKind::Other] {
             assert!(kind.unfit().unwrap().contains("--underlay"));
         }
+    });
+}
+
+/// Nothing on this side looks at what the kernel sends: without its strict check all of these routes would come.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn routes_that_are_not_asked_for_stay_in_the_kernel() {
+    on_a_node(async |netlink| {
+        assert_eq!(netlink.routes(RouteFilter::Ours).await.unwrap(), [], "no table has been made yet");
+        for link in ["uplink", "other"] {
+            run(&format!("ip link add {link} type veth peer name far-{link}"));
+            run(&format!("ip link set far-{link} up"));
+            run(&format!("ip link set {link} up"));
+        }
+        run("ip addr add 192.0.2.1/24 dev uplink");
+        for (family, range) in [("-4", "10.2.0.0/24"), ("-6", "fd00:2::/64")] {
+            run(&format!("ip {family} route add {range} dev uplink proto 83"));
+            // Another table of ours, another kind of ours, another's.
+            run(&format!("ip {family} route add {range} dev uplink proto 83 table 7"));
+            run(&format!("ip {family} route add {range} dev other proto 84 metric 7"));
+        }
+        run("ip -4 route add unreachable 10.3.0.0/24 proto 83");
+        run("ip -6 route add unreachable fd00:3::/64 proto 83");
+        let destinations = async |which: RouteFilter| -> Vec<String> {
+            let routes = netlink.routes(which).await.unwrap();
+            routes.iter().map(|route| route.destination.to_string()).collect()
+        };
+        assert_eq!(destinations(RouteFilter::Ours).await, ["10.2.0.0/24", "fd00:2::/64"]);
+        let other = netlink.require_link("other").await.unwrap();
+        let through = destinations(RouteFilter::Through(other.index)).await;
+        let asked: Vec<&String> = through.iter().filter(|range| !range.starts_with("fe80:")).collect();
+        assert_eq!(asked, ["10.2.0.0/24", "fd00:2::/64"], "{through:?}");
+        let all = destinations(RouteFilter::All).await;
+        assert_eq!(all.iter().filter(|range| *range == "10.2.0.0/24").count(), 2, "{all:?}");
+        assert!(
+            all.contains(&"192.0.2.0/24".to_owned()) && !all.contains(&"10.3.0.0/24".to_owned()),
+            "{all:?}"
+        );
     });
 }
 

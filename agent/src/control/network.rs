@@ -1,6 +1,8 @@
-//! The node's devices and routes: programs on the underlay as soon as it is there, and ways to other nodes' pods.
+//! The node's devices: programs on the underlay as soon as it is there, the overlay's device, and queues on pods'
+//! interfaces.
 //!
-//! Neighbours: `super` calls when a link, an address or a node changes; [`super::nodes`] says which routes there should be.
+//! Neighbours: `super` calls when a link or an address changes; [`super::underlay`] says what the underlay is good for,
+//! [`super::routes`] writes routes.
 
 use std::net::IpAddr;
 
@@ -8,14 +10,12 @@ use ipnet::IpNet;
 use sinew_bpf::abi::endpoint::flag::VIA_STACK;
 use tokio::time::Instant;
 
+use super::underlay::{self, Underlay};
 use super::{Control, start};
-use crate::cni::ledger::Phase;
-use crate::netlink::address::host_prefix;
 use crate::netlink::node::{self, OVERLAY_LINK};
-use crate::netlink::route::{self, Route};
 use crate::netlink::source;
 use crate::netlink::watch::LinkEvent;
-use crate::netlink::{Link, NetlinkError, ROUTE_PROTOCOL, veth};
+use crate::netlink::{Link, NetlinkError};
 use crate::store::Store;
 use crate::view::Part;
 
@@ -28,19 +28,20 @@ impl<S: Store> Control<S> {
             LinkEvent::Changed(link) if ours(&link.name) => {
                 self.attach_devices().await;
                 // A link that goes down takes its routes along without a word of the kernel's.
-                self.routes_due = true;
+                self.routes.suspect();
             }
             LinkEvent::Gone(link) if ours(&link.name) => {
                 self.attached.remove(&link.name);
                 self.datapath.sweep_links();
                 self.attach_devices().await;
-                self.routes_due = true;
+                self.routes.suspect();
             }
             LinkEvent::Overrun => {
                 self.attach_devices().await;
-                (self.routes_due, self.queues_due) = (true, true);
+                self.routes.suspect();
+                self.queues_due = true;
             }
-            LinkEvent::RouteGone => self.routes_due = true,
+            LinkEvent::RouteGone => self.routes.suspect(),
             LinkEvent::Queues => self.queues_due = true,
             LinkEvent::Changed(_) | LinkEvent::Gone(_) => {}
         }
@@ -50,8 +51,8 @@ impl<S: Store> Control<S> {
     pub(super) async fn attach_devices(&mut self) {
         let mut missing = Vec::new();
         let mut on_link = Vec::new();
-        match start::underlay_mtu(&self.netlink, &self.config).await {
-            Ok(device) => self.hear_mtu(device),
+        match underlay::look(&self.netlink, &self.config).await {
+            Ok(found) => self.hear_underlay(found),
             Err(error) => missing.push(error.to_string()),
         }
         missing.extend(self.keep_overlay().await.err().map(|error| error.to_string()));
@@ -67,21 +68,24 @@ impl<S: Store> Control<S> {
         }
         if self.on_link != on_link {
             self.on_link = on_link;
-            self.routes_due = true;
+            self.routes.change();
         }
         self.fail(Part::Devices, (!missing.is_empty()).then(|| missing.join("; ")));
     }
 
     /// New pods and the overlay's device have the underlay's MTU as it is now. Programs are loaded with the one that it
     /// had at start, and pods that are there keep what they were made with.
-    fn hear_mtu(&mut self, device: Option<u32>) {
-        let Some(device) = device else { return };
+    fn hear_underlay(&mut self, found: Underlay) {
+        self.fail(Part::Underlay, found.unfit);
+        let Some(device) = found.mtu else { return };
         let at_start = self.mtu_at_start;
         if device != self.mtu.device {
-            self.mtu = start::mtu_over(device, &self.config);
-            self.routes_due = true;
+            self.mtu = underlay::mtu_over(Some(device), &self.config);
+            self.routes.change();
         }
-        let differs = (device != at_start).then(|| {
+        // One that is too small is told of as that: no restart makes it serve.
+        let serves = !self.failures.contains_key(&Part::Underlay);
+        let differs = (serves && device != at_start).then(|| {
             format!(
                 "the underlay's MTU is {device}, and was {at_start} when the agent started: restart the agent, which \
                  takes it up, and then the pods, which keep the old one"
@@ -98,7 +102,7 @@ impl<S: Store> Control<S> {
         if made {
             tracing::warn!(device = OVERLAY_LINK, "the overlay's device was taken away and is made again");
             self.attached.remove(OVERLAY_LINK);
-            self.routes_due = true;
+            self.routes.change();
         }
         self.overlay = Some(link);
         self.keep_overlay_sources().await
@@ -133,8 +137,9 @@ impl<S: Store> Control<S> {
         let Some(link) = self.netlink.link(name).await.map_err(refused)? else {
             return Err(format!("device {name} is not there yet; it gets its programs when it appears"));
         };
-        if let Some(why) = link.kind.unfit() {
-            return Err(NetlinkError::Unfit { name: link.name, why }.to_string());
+        if link.kind.unfit().is_some() {
+            // Said of the underlay as a whole.
+            return Ok(());
         }
         if name != OVERLAY_LINK {
             if self.config.v6() {
@@ -163,13 +168,14 @@ impl<S: Store> Control<S> {
             return Ok(());
         }
         self.netlink.set_up(link).await?;
-        self.routes_due = true;
+        self.routes.change();
         Ok(())
     }
 
     /// Sends what is for a pod and what it sends by the host's stack while there is a queue on its interface that isn't the
     /// kernel's own, of either direction: a redirect passes both by (datapath.md 21).
     pub(super) async fn sync_queues(&mut self) {
+        self.queues_looked = Instant::now();
         let queues = match self.netlink.queues().await {
             Ok(queues) => queues,
             Err(error) => {
@@ -191,65 +197,5 @@ impl<S: Store> Control<S> {
             }
         }
         self.fail(Part::Queues, (!trouble.is_empty()).then(|| trouble.join("; ")));
-    }
-
-    pub(super) async fn sync_routes(&mut self) {
-        self.routes_looked = Instant::now();
-        let interfaces: Vec<u32> = self.on_link.iter().map(|(index, _)| *index).collect();
-        let outcome = match self.overlay.clone() {
-            Some(overlay) => self.sync_overlay_routes(&overlay, interfaces).await,
-            None => {
-                let routes = self.nodes.native_routes(&self.own, &self.on_link);
-                self.write_routes(&interfaces, &routes).await
-            }
-        };
-        let outcome = outcome.and(self.keep_pod_routes().await);
-        self.fail(Part::Routes, outcome.err());
-    }
-
-    /// Opens the host side of this node's pods again where somebody took its routes away.
-    async fn keep_pod_routes(&self) -> Result<(), String> {
-        let refused = |error: NetlinkError| error.to_string();
-        let present = self.netlink.routes(Some(ROUTE_PROTOCOL)).await.map_err(refused)?;
-        for entry in self.ledger.entries().filter(|entry| entry.phase == Phase::Standing) {
-            let Some(index) = self.attached.get(&entry.host_link) else { continue };
-            let is_there = |address: &IpAddr| {
-                let there =
-                    |route: &Route| route.interface == *index && route.destination == host_prefix(*address);
-                present.iter().any(there)
-            };
-            if entry.addresses.iter().all(is_there) {
-                continue;
-            }
-            let Some(link) = self.netlink.link(&entry.host_link).await.map_err(refused)? else { continue };
-            veth::open_host_side(&self.netlink, &link, &self.pod_link(entry)).await.map_err(refused)?;
-            tracing::info!(interface = link.name, "a pod of this node has its routes again");
-        }
-        Ok(())
-    }
-
-    async fn sync_overlay_routes(&self, overlay: &Link, mut interfaces: Vec<u32>) -> Result<(), String> {
-        let (routes, neighbours) = self.nodes.overlay_routes(&self.own, overlay.index, self.mtu.path);
-        for (address, mac) in neighbours {
-            let outcome = self.netlink.set_neighbour(overlay.index, address, mac).await;
-            outcome.map_err(|error| error.to_string())?;
-        }
-        interfaces.push(overlay.index);
-        self.write_routes(&interfaces, &routes).await
-    }
-
-    async fn write_routes(&self, interfaces: &[u32], routes: &[Route]) -> Result<(), String> {
-        let changes = route::sync_node_routes(&self.netlink, interfaces, routes).await;
-        let changes = changes.map_err(|error| error.to_string())?;
-        for range in &changes.written {
-            tracing::info!(%range, "another node's pods have a route");
-        }
-        for range in &changes.removed {
-            tracing::info!(%range, "another node's pods have no route any more");
-        }
-        match changes.refused.first() {
-            None => Ok(()),
-            Some((range, reason)) => Err(format!("the route to {range}: {reason}")),
-        }
     }
 }

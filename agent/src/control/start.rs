@@ -22,13 +22,16 @@ use sinew_api::object::{Node, NodeStatus, Object, Origin, policy_digest};
 use sinew_bpf::settings::Settings;
 use sinew_engine::{Change, EndpointId, Engine, Event};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::backlog::Backlog;
 use super::files::{FileError, NodeFiles, Remembered};
+use super::looks::Looks;
 use super::nodes::Nodes;
 use super::report::Told;
 use super::steps::endpoint_entry;
-use super::{ASKS, Control, Mtu, STEPS, since_1970};
+use super::usage::Usage;
+use super::{ASKS, Control, Mtu, STEPS, routes, since_1970, underlay};
 use crate::cni::Refusal;
 use crate::cni::ledger::Ledger;
 use crate::cni::reconcile::{self, Plan};
@@ -44,9 +47,6 @@ use crate::netlink::{Link, Netlink, NetlinkError};
 use crate::server::Ask;
 use crate::store::folder::{FolderConfig, FolderError, FolderStore};
 use crate::view::{Constants, View};
-
-/// MTU of a device that is not there yet: Ethernet's.
-const DEFAULT_MTU: u32 = 1500;
 
 /// Why an agent does not come up.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,8 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
     let netlink = Arc::new(Netlink::open()?);
     let links = LinkWatch::open()?;
     node::enable_forwarding(&config.node.underlay, config.v6())?;
-    let mtu = mtu_over(underlay_mtu(&netlink, &config).await?.unwrap_or(DEFAULT_MTU), &config);
+    // What is wrong with it is said by the first `attach_devices`, as it is under way.
+    let mtu = underlay::mtu_over(underlay::look(&netlink, &config).await?.mtu, &config);
     let overlay = prepare_overlay(&netlink, &config, mtu).await?;
 
     let (mut files, remembered) = NodeFiles::open(&config.place.state_dir)?;
@@ -156,9 +157,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
         refused: Vec::new(),
         steps: step_receiver,
         asks: ask_receiver,
-        looks: 0,
-        looked: 0,
-        catching_up: Vec::new(),
+        looks: Looks::default(),
         view,
         attached: BTreeMap::new(),
         on_link: Vec::new(),
@@ -169,16 +168,15 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
         relabels: BTreeMap::new(),
         moving: BTreeMap::new(),
         learnt: BTreeMap::new(),
-        in_use: BTreeMap::new(),
-        idle: BTreeMap::new(),
+        usage: Usage::default(),
         failures: BTreeMap::new(),
         asked: VecDeque::new(),
         counted: Arc::clone(&counted),
         wanted_identities: Vec::new(),
         digested: (Arc::default(), policy_digest([])),
-        routes_due: true,
-        routes_looked: tokio::time::Instant::now(),
+        routes: routes::Schedule::new(Instant::now()),
         queues_due: true,
+        queues_looked: Instant::now(),
         mtu_at_start: mtu.device,
         stale: true,
         config,
@@ -260,25 +258,6 @@ impl Control<FolderStore> {
         }
         Ok(())
     }
-}
-
-/// The smallest MTU of the underlay's devices that are there.
-pub(super) async fn underlay_mtu(netlink: &Netlink, config: &Config) -> Result<Option<u32>, NetlinkError> {
-    let mut device: Option<u32> = None;
-    for name in &config.node.underlay {
-        if let Some(link) = netlink.link(name).await? {
-            if let Some(why) = link.kind.unfit() {
-                return Err(NetlinkError::Unfit { name: link.name, why });
-            }
-            device = Some(device.map_or(link.mtu, |mtu| mtu.min(link.mtu)));
-        }
-    }
-    Ok(device)
-}
-
-/// The MTUs over an underlay of this one.
-pub(super) fn mtu_over(device: u32, config: &Config) -> Mtu {
-    Mtu { device, path: node::path_mtu(device, config.overlay(), &config.node.node_ips) }
 }
 
 /// What the overlay's device is to be.

@@ -14,7 +14,7 @@ use crate::cni::{AttachmentKey, Refusal};
 use crate::netlink::Link;
 use crate::netlink::veth::{self, PodLink};
 use crate::store::Store;
-use crate::view::unavailable;
+use crate::view::{Part, unavailable};
 use sinew_api::identity::Identity;
 
 impl<S: Store> Control<S> {
@@ -37,6 +37,9 @@ impl<S: Store> Control<S> {
     }
 
     fn begin(&mut self, attachment: &Attachment) -> Result<PodLink, Refusal> {
+        if let Some(unfit) = self.failures.get(&Part::Underlay) {
+            return Err(Refusal::NotAvailable(format!("{}: {unfit}", Part::Underlay.name())));
+        }
         let entry = self.ledger.begin(attachment, since_1970())?.clone();
         Ok(self.pod_link(&entry))
     }

@@ -5,7 +5,7 @@
 //!
 //! Neighbours: [`super::veth`] writes the routes of one pod; `crate::control` names the nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
@@ -19,7 +19,7 @@ use netlink_packet_route::route::{
 use super::{Netlink, NetlinkError, ROUTE_PROTOCOL, refused};
 
 /// One route of the main table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     /// Where to.
     pub destination: IpNet,
@@ -33,6 +33,17 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
+/// Which unicast routes of the main table to list. The kernel chooses, so that nobody waits for the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteFilter {
+    /// All of them.
+    All,
+    /// Those that Sinew wrote.
+    Ours,
+    /// Those through the interface of this index, whoever wrote them.
+    Through(u32),
+}
+
 /// What [`sync_node_routes`] did.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct RouteChanges {
@@ -44,24 +55,18 @@ pub struct RouteChanges {
     pub refused: Vec<(IpNet, String)>,
 }
 
-/// Makes the routes of ours that go through `interfaces` equal to `wanted`.
-///
-/// # Errors
-/// [`NetlinkError::Request`] if routes can't be listed; one that is refused is among the changes.
+/// Makes the routes of ours that go through `interfaces` equal to `wanted`. `present` are all of ours.
 pub async fn sync_node_routes(
     netlink: &Netlink,
+    present: &[Route],
     interfaces: &[u32],
     wanted: &[Route],
-) -> Result<RouteChanges, NetlinkError> {
+) -> RouteChanges {
     let mut changes = RouteChanges::default();
     let wanted: BTreeMap<IpNet, &Route> = wanted.iter().map(|route| (route.destination, route)).collect();
-    let present: Vec<Route> = netlink
-        .routes(Some(ROUTE_PROTOCOL))
-        .await?
-        .into_iter()
-        .filter(|route| interfaces.contains(&route.interface))
-        .collect();
-    for route in &present {
+    let present: Vec<&Route> = present.iter().filter(|route| interfaces.contains(&route.interface)).collect();
+    let standing: HashSet<&Route> = present.iter().copied().collect();
+    for route in present {
         if !wanted.contains_key(&route.destination) {
             match netlink.delete_route(route).await {
                 Ok(()) => changes.removed.push(route.destination),
@@ -70,7 +75,7 @@ pub async fn sync_node_routes(
         }
     }
     for (destination, route) in wanted {
-        if present.contains(route) {
+        if standing.contains(route) {
             continue;
         }
         match netlink.set_route(route).await {
@@ -78,7 +83,7 @@ pub async fn sync_node_routes(
             Err(error) => changes.refused.push((destination, error.to_string())),
         }
     }
-    Ok(changes)
+    changes
 }
 
 impl Netlink {
@@ -106,26 +111,43 @@ impl Netlink {
         }
     }
 
-    /// The unicast routes of the main table, of one protocol number or of all.
+    /// The unicast routes of the main table that are asked for.
     ///
     /// # Errors
     /// [`NetlinkError::Request`].
-    pub async fn routes(&self, protocol: Option<u8>) -> Result<Vec<Route>, NetlinkError> {
+    pub async fn routes(&self, which: RouteFilter) -> Result<Vec<Route>, NetlinkError> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut filter = RouteMessage::default();
-            filter.header.address_family = family;
-            let mut answer = self.handle.route().get(filter).execute();
-            while let Some(message) =
-                answer.try_next().await.map_err(|error| refused("list routes".into(), error))?
-            {
-                let ours = protocol.is_none_or(|number| u8::from(message.header.protocol) == number);
-                if ours && message.header.kind == RouteType::Unicast && in_main_table(&message) {
-                    routes.extend(Route::from_message(&message));
+            let mut answer = self.handle.route().get(which.request(family)).execute();
+            loop {
+                match answer.try_next().await.map_err(|error| refused("list routes".into(), error)) {
+                    // A kernel without IPv6 answers with what it has.
+                    Ok(Some(message)) if message.header.address_family != family => {}
+                    Ok(Some(message)) => routes.extend(Route::from_message(&message)),
+                    Ok(None) => break,
+                    // The kernel makes the main table with its first route.
+                    Err(error) if error.errno() == Some(libc::ENOENT) => break,
+                    Err(error) => return Err(error),
                 }
             }
         }
         Ok(routes)
+    }
+}
+
+impl RouteFilter {
+    /// The request of one family (`ip_valid_fib_dump_req` and `inet6_dump_fib`, Linux 6.18).
+    fn request(self, family: AddressFamily) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.kind = RouteType::Unicast;
+        match self {
+            Self::All => {}
+            Self::Ours => message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL),
+            Self::Through(index) => message.attributes.push(RouteAttribute::Oif(index)),
+        }
+        message
     }
 }
 
@@ -190,14 +212,6 @@ impl Route {
         }
         Some(route)
     }
-}
-
-fn in_main_table(message: &RouteMessage) -> bool {
-    let named = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
-    named.unwrap_or(u32::from(message.header.table)) == u32::from(RouteHeader::RT_TABLE_MAIN)
 }
 
 fn address_of(address: &RouteAddress) -> Option<IpAddr> {

@@ -17,7 +17,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::address::{Mac, digest, gateway, host_prefix};
 use super::namespace::PodNamespace;
-use super::route::Route;
+use super::route::{Route, RouteFilter};
 use super::sysctl::{self, Family};
 use super::{Link, Netlink, NetlinkError, POD_LINK_PREFIX, refused};
 
@@ -115,10 +115,10 @@ pub async fn check(
             if !host.up {
                 differences.push(format!("interface {} on the node is down", host.name));
             }
-            let routes = netlink.routes(None).await?;
+            let routes = netlink.routes(RouteFilter::Through(host.index)).await?;
             for address in &wanted.addresses {
                 let prefix = host_prefix(*address);
-                if !routes.iter().any(|route| route.destination == prefix && route.interface == host.index) {
+                if !routes.iter().any(|route| route.destination == prefix) {
                     differences.push(format!("the node has no route to {address} through {}", host.name));
                 }
             }
@@ -197,7 +197,7 @@ async fn refuse_another_way_out(inside: &Netlink, wanted: &PodLink) -> Result<()
         range.prefix_len() == 0
             && wanted.addresses.iter().any(|address| address.is_ipv4() == range.addr().is_ipv4())
     };
-    let routes = inside.routes(None).await?;
+    let routes = inside.routes(RouteFilter::All).await?;
     let Some(other) = routes.iter().find(|route| is_ours_to_write(route)) else { return Ok(()) };
     let links = inside.links().await?;
     let name = links.into_iter().find(|link| link.index == other.interface).map(|link| link.name);
@@ -216,7 +216,7 @@ async fn check_inside(inside: &Netlink, wanted: &PodLink) -> Result<Vec<String>,
         differences.push(format!("interface {} in the pod has another hardware address", link.name));
     }
     let addresses = inside.addresses(link.index).await?;
-    let routes = inside.routes(None).await?;
+    let routes = inside.routes(RouteFilter::All).await?;
     for address in &wanted.addresses {
         if !addresses.contains(&host_prefix(*address)) {
             differences.push(format!("interface {} in the pod lacks address {address}", link.name));

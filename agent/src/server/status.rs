@@ -24,6 +24,7 @@ fn good(part: Part) -> &'static str {
         Part::Policies => "every policy is in force",
         Part::Cni => "CNI ADD is served",
         Part::Addresses => "every pool has free addresses",
+        Part::Underlay => "the underlay can serve pods",
         Part::Devices => "the underlay's devices have their programs",
         Part::Routes => "other nodes' pods are reached",
         Part::Mtu => "the underlay's MTU is that of the agent's start",
@@ -249,6 +250,9 @@ mod tests {
         let mut view = well();
         view.failures.insert(Part::Datapath, "no".into());
         assert_eq!(unwell(&view), [("datapath".into(), State::Failure), ("cni".into(), State::Failure)]);
+        let mut view = well();
+        view.failures.insert(Part::Underlay, "no".into());
+        assert_eq!(unwell(&view), [("cni".into(), State::Failure), ("underlay".into(), State::Failure)]);
         let mut view = well();
         view.failures.insert(Part::State, "no".into());
         assert_eq!(unwell(&view), [("state".into(), State::Warning)]);

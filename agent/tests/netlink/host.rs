@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use sinew_agent::netlink::node::{self, Overlay};
-use sinew_agent::netlink::route::Route;
+use sinew_agent::netlink::route::{Route, RouteFilter};
 use sinew_agent::netlink::source::sync_overlay_sources;
 
 use crate::{on_a_node, run};
@@ -103,7 +103,7 @@ fn the_overlay_lends_the_nodes_address_to_masquerade() {
         assert_eq!(lent().await, ["192.0.2.10/32", "2001:db8::10/128"]);
         assert!(!keep().await, "once");
         assert_eq!(netlink.node_addresses().await.unwrap(), before, "what is the node's stays as it was");
-        let routes = netlink.routes(None).await.unwrap();
+        let routes = netlink.routes(RouteFilter::All).await.unwrap();
         assert!(
             routes.iter().all(|route| route.interface != overlay.index),
             "no route comes with it: {routes:?}"

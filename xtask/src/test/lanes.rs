@@ -71,6 +71,7 @@ pub(super) const LANES: &[Lane] = &[
             Step::Target { package: "sinew-tests", target: "lab_demo", release: true },
             Step::Target { package: "sinew-tests", target: "lab_workbench", release: true },
             Step::Target { package: "sinew-tests", target: "lab_restart", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_underlay", release: true },
             Step::Target { package: "sinew-tests", target: "lab_upgrade", release: true },
             Step::Target { package: "sinew-tests", target: "lab_change", release: true },
             Step::Target { package: "sinew-tests", target: "lab_runtime", release: true },
