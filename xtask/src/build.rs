@@ -5,6 +5,8 @@
 //! `agent/build.rs` takes it. Tests have a second one, of the same source and other instructions, which
 //! `tests/build.rs` takes from `target/bpf-changed` for an agent to upgrade to.
 
+mod strip;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -71,9 +73,12 @@ fn binaries() -> Result<()> {
     Ok(())
 }
 
-/// An unchanged object keeps its time stamp, so that the agent isn't linked again.
+/// Puts the object into its place, without what nobody reads. An unchanged one keeps its time stamp, so that the agent
+/// isn't linked again.
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
-    let new = fs::read(from).with_context(|| format!("cargo left no object at {}", from.display()))?;
+    let made = fs::read(from).with_context(|| format!("cargo left no object at {}", from.display()))?;
+    let new =
+        strip::without_dwarf(&made).with_context(|| format!("taking DWARF out of {}", from.display()))?;
     if fs::read(to).is_ok_and(|old| old == new) {
         return Ok(());
     }
