@@ -7,6 +7,7 @@ pub mod control;
 pub mod datapath;
 mod durable;
 pub mod flow;
+mod heap;
 pub mod kernel;
 pub mod metrics;
 pub mod netlink;

@@ -39,6 +39,7 @@ use crate::config::{Config, ObserverPort};
 use crate::control::{self, Started};
 use crate::datapath::EventRings;
 use crate::flow::{self, Counting, FlowSettings, Journal};
+use crate::heap;
 use crate::kernel;
 use crate::metrics::{Counted, NodeMetrics};
 use crate::server::{self, Sources};
@@ -61,6 +62,7 @@ const QUEUE_LOOK: Duration = Duration::from_secs(10);
 /// # Errors
 /// What keeps the agent from coming up or going on.
 pub fn run(config: Config, object: &[u8]) -> anyhow::Result<()> {
+    heap::share_one_arena();
     let kernel = kernel::check()?;
     kernel::raise_open_files();
     let path = config.place.run_dir.join(SOCKET);

@@ -12,7 +12,7 @@ use sinew_tests::probe::Transport;
 
 const TCP: u16 = 80;
 const EVERY: Duration = Duration::from_millis(5);
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(60);
 /// CNI's number for a plugin that can't serve an ADD.
 const NOT_AVAILABLE: Option<u64> = Some(50);
 
