@@ -30,6 +30,7 @@ use sinew_api::proto::observer::{
 use sinew_api::proto::relay::NodeState;
 use tonic::Status;
 
+use crate::encoded::EncodedAnswer;
 use crate::query::{Entry, Selection, Step, Walk};
 use crate::ring::{Capacity, Fill, Ring, Weigh};
 use crate::source::{Answers, FlowQuery, Source};
@@ -221,7 +222,7 @@ impl<S: Sighting> Journal<S> {
 
 #[tonic::async_trait]
 impl<S: Sighting> Source for Journal<S> {
-    async fn flows(&self, query: FlowQuery) -> Result<Answers<GetFlowsResponse>, Status> {
+    async fn flows(&self, query: FlowQuery) -> Result<Answers<EncodedAnswer>, Status> {
         if let Some(why) = self.settings.off {
             return Err(Status::failed_precondition(why));
         }
@@ -244,7 +245,7 @@ impl<S: Sighting> Source for Journal<S> {
                 if let Step::Missed { entries, .. } = &step {
                     losses[LostEventSource::HubbleRingBuffer as usize].fetch_add(*entries, Ordering::Relaxed);
                 }
-                Some((Ok(flow_answer(step, node_name)), walk))
+                Some((Ok(EncodedAnswer::of(&flow_answer(step, node_name))), walk))
             }
         })))
     }

@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod dial;
+pub mod encoded;
 pub mod filter;
 pub mod journal;
 pub mod listen;
@@ -20,6 +21,7 @@ pub mod server;
 pub mod service;
 pub mod source;
 pub mod tls;
+mod wire;
 
 pub use journal::{Journal, JournalSettings, Sighting};
 pub use source::Source;

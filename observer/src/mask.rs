@@ -1,8 +1,8 @@
 //! Field masks: only the fields of `flow.Flow` that a client asked for.
 //!
-//! A mask works on the encoded flow: it walks the fields by number and keeps those on a path. So every field of the
-//! schema can be masked, nested ones too, without a line of code for each. A path is checked against the descriptors
-//! when the request comes.
+//! A mask works on the encoded answer: it walks the fields by number and keeps those on a path. So every field of the
+//! schema can be masked, nested ones too, without a line of code for each. Time and node of the answer stay, whatever the
+//! mask says of the flow's own. A path is checked against the descriptors when the request comes.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -12,8 +12,9 @@ use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_va
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldMask, FileDescriptorSet};
 use sinew_api::proto::FILE_DESCRIPTOR_SET;
-use sinew_api::proto::flow::Flow;
 use thiserror::Error;
+
+use crate::encoded::{EncodedAnswer, number};
 
 /// Paths in a mask; the schema has ≈ 150.
 const MOST_PATHS: usize = 512;
@@ -45,6 +46,7 @@ pub enum MaskError {
 /// Fields to keep. An empty mask keeps everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mask {
+    /// Of an answer; nothing if all of it is kept.
     keep: Keep,
 }
 
@@ -67,22 +69,35 @@ impl Mask {
             let numbers = numbers_of(path)?;
             keep.add(&numbers);
         }
-        Ok(Self { keep })
+        if paths.is_empty() {
+            return Ok(Self::default());
+        }
+        let mut answer = Keep::default();
+        for whole in [number::NODE_STATUS, number::LOST_EVENTS, number::NODE_NAME, number::TIME] {
+            answer.add(&[whole]);
+        }
+        answer.0.insert(number::FLOW, keep);
+        Ok(Self { keep: answer })
     }
 
-    /// The flow with the masked fields only.
+    /// Whether it leaves nothing out.
     #[must_use]
-    pub fn apply(&self, flow: Flow) -> Flow {
-        if self.keep.0.is_empty() {
-            return flow;
+    pub fn keeps_all(&self) -> bool {
+        self.keep.0.is_empty()
+    }
+
+    /// The answer with the masked fields of its flow only.
+    #[must_use]
+    pub fn apply(&self, answer: EncodedAnswer) -> EncodedAnswer {
+        if self.keeps_all() {
+            return answer;
         }
-        let encoded = flow.encode_to_vec();
-        let mut kept = Vec::with_capacity(encoded.len());
-        if copy(&self.keep, &encoded, &mut kept).is_none() {
-            return Flow::default();
+        let mut kept = Vec::with_capacity(answer.bytes().len());
+        // Answers are well-formed; of one that were not nothing would be known.
+        if copy(&self.keep, answer.bytes(), &mut kept).is_none() {
+            kept.clear();
         }
-        // What prost encoded and a copy of its fields decode.
-        Flow::decode(kept.as_slice()).unwrap_or_default()
+        EncodedAnswer::from_sound(kept)
     }
 }
 

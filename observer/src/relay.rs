@@ -3,8 +3,8 @@
 //! Which nodes there are comes from outside ([`Peers`], kept current by [`follow_peers`] or a list); the relay asks each,
 //! with TLS ([`NodeTls`]), and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers rubbish costs the others at
 //! most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`, `NODE_GONE`, `NODE_ERROR`. Neighbours:
-//! [`merge`] orders, [`clock`] tells wrong clocks, [`node`] asks one node, [`resume`] goes on
-//! after a failure, [`discover`] learns which there are,
+//! [`question`] asks a node, [`passed`] are flows on their way, [`merge`] orders, [`clock`] tells wrong clocks, [`node`] has
+//! channels, [`resume`] goes on after a failure, [`discover`] learns which there are,
 //! [`counted`] has its metrics, [`crate::service`] serves the result.
 
 pub(crate) mod clock;
@@ -13,6 +13,8 @@ mod discover;
 mod fan;
 mod merge;
 mod node;
+mod passed;
+mod question;
 mod resume;
 
 use std::collections::BTreeSet;
@@ -22,20 +24,20 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use sinew_api::proto::observer::{
     GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
-    GetFlowsResponse, GetNamespacesRequest, GetNodesRequest, Namespace, Node, ServerStatusRequest,
-    ServerStatusResponse, Tls,
+    GetNamespacesRequest, GetNodesRequest, Namespace, Node, ServerStatusRequest, ServerStatusResponse, Tls,
 };
 use sinew_api::proto::relay::NodeState;
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::encoded::EncodedAnswer;
 use crate::peer::{PeerAddress, Peers};
 use crate::query::Selection;
 use crate::source::{Answers, FlowQuery, Source, StreamLimits};
 use counted::Counted;
 pub use discover::follow_peers;
 pub use node::NodeTls;
-use node::{Nodes, Purpose};
+use node::Nodes;
 
 /// How the relay waits.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +103,7 @@ impl Relay {
     {
         let peers = self.peers.borrow().clone();
         let questions = peers.into_iter().map(|(name, peer)| {
-            let client = self.nodes.client(&name, &peer, Purpose::Single);
+            let client = self.nodes.client(&name, &peer);
             let answer = client.map(&ask);
             async move {
                 let answer = match answer {
@@ -119,7 +121,7 @@ impl Relay {
 
 #[tonic::async_trait]
 impl Source for Relay {
-    async fn flows(&self, query: FlowQuery) -> Result<Answers<GetFlowsResponse>, Status> {
+    async fn flows(&self, query: FlowQuery) -> Result<Answers<EncodedAnswer>, Status> {
         // A node masks its own answer; time and node of the answer itself stay.
         Ok(fan::answers(self.fan_in(), query.request))
     }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use sinew_api::proto::FILE_DESCRIPTOR_SET;
-use sinew_api::proto::observer::observer_server::ObserverServer;
 use sinew_api::proto::peer::peer_server::PeerServer;
 use tokio::sync::watch;
 use tonic::service::{Routes, RoutesBuilder};
@@ -17,7 +16,7 @@ use tonic_health::server::HealthReporter;
 use tonic_reflection::server::Builder as Reflection;
 
 use crate::peer::{PeerService, Peers};
-use crate::service::ObserverService;
+use crate::service::{ObserverService, Served};
 use crate::source::Source;
 
 /// Names that health answers for; the empty one is the whole server.
@@ -43,9 +42,7 @@ pub async fn routes_described_by(
     set_serving(&reporter, true).await;
     let mut routes = Routes::builder();
     routes
-        .add_service(
-            ObserverServer::new(ObserverService::new(source)).max_decoding_message_size(LARGEST_REQUEST),
-        )
+        .add_service(Served::new(ObserverService::new(source), LARGEST_REQUEST))
         .add_service(PeerServer::new(PeerService::new(peers)).max_decoding_message_size(LARGEST_REQUEST))
         .add_service(health);
     // Both versions: hubble asks for v1alpha, grpcurl for v1 first.

@@ -2,13 +2,14 @@
 //!
 //! A malformed request is INVALID_ARGUMENT with the field's name, before anything is read. What is sent is made when
 //! the client takes it: a client that stops reading holds one batch of references and nothing else. Neighbours:
-//! [`crate::source`] answers, [`crate::server`] puts the service on a socket.
+//! [`crate::source`] answers, [`served`] encodes nothing twice, [`crate::server`] puts the service on a socket.
+
+mod served;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::StreamExt;
-use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 use sinew_api::proto::observer::observer_server::Observer;
 use sinew_api::proto::observer::{
     GetAgentEventsRequest, GetAgentEventsResponse, GetDebugEventsRequest, GetDebugEventsResponse,
@@ -17,12 +18,14 @@ use sinew_api::proto::observer::{
 };
 use tonic::{Request, Response, Status};
 
+use crate::encoded::EncodedAnswer;
 use crate::filter::FilterSet;
 use crate::listen::slots::{Client, Slot, Slots};
 use crate::mask::Mask;
 use crate::query::Selection;
 use crate::relay::clock;
 use crate::source::{Answers, FlowQuery, Source, StreamLimits};
+pub(crate) use served::{GET_FLOWS, Served};
 
 /// `observer.Observer` over a source.
 pub struct ObserverService {
@@ -44,6 +47,24 @@ impl ObserverService {
     #[cfg(test)]
     pub(crate) fn with_clock(source: Arc<dyn Source>, clock: fn() -> SystemTime) -> Self {
         Self { clock, ..Self::new(source) }
+    }
+
+    /// Flows as they go over the wire.
+    pub(crate) async fn flows(
+        &self,
+        request: Request<GetFlowsRequest>,
+    ) -> Result<Response<Answers<EncodedAnswer>>, Status> {
+        let place = self.place(&request)?;
+        let request = request.into_inner();
+        let selection = selection(Selection::from(&request))?;
+        let filters = FilterSet::new(&request.whitelist, &request.blacklist).map_err(invalid)?;
+        let mask = Mask::new(request.field_mask.as_ref()).map_err(invalid)?;
+        let query = FlowQuery { selection, filters: Arc::new(filters), request };
+        let mut answers = self.source.flows(query).await?;
+        if !mask.keeps_all() {
+            answers = Box::pin(answers.map(move |answer| answer.map(|answer| mask.apply(answer))));
+        }
+        Ok(self.timed(answers, place))
     }
 
     /// A place for one more stream of whoever asks.
@@ -79,15 +100,9 @@ impl Observer for ObserverService {
         &self,
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
-        let place = self.place(&request)?;
-        let request = request.into_inner();
-        let selection = selection(Selection::from(&request))?;
-        let filters = FilterSet::new(&request.whitelist, &request.blacklist).map_err(invalid)?;
-        let mask = Mask::new(request.field_mask.as_ref()).map_err(invalid)?;
-        let query = FlowQuery { selection, filters: Arc::new(filters), request };
-        let flows = self.source.flows(query).await?;
-        let answers = flows.map(move |answer| answer.map(|answer| masked(&mask, answer)));
-        Ok(self.timed(Box::pin(answers), place))
+        // For who has no wire; on one it is `Served` that answers.
+        let answers = self.flows(request).await?;
+        Ok(answers.map(|answers| Box::pin(answers.map(|answer| answer?.decode())) as Self::GetFlowsStream))
     }
 
     async fn get_agent_events(
@@ -133,16 +148,6 @@ fn selection(selection: Selection) -> Result<Selection, Status> {
 
 fn invalid(problem: impl std::fmt::Display) -> Status {
     Status::invalid_argument(problem.to_string())
-}
-
-/// Time and node of the answer stay, whatever the mask says of the flow's own.
-fn masked(mask: &Mask, answer: GetFlowsResponse) -> GetFlowsResponse {
-    match answer {
-        GetFlowsResponse { response_types: Some(ResponseTypes::Flow(flow)), node_name, time } => {
-            GetFlowsResponse { response_types: Some(ResponseTypes::Flow(mask.apply(flow))), node_name, time }
-        }
-        other => other,
-    }
 }
 
 #[cfg(test)]

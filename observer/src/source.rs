@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use sinew_api::proto::observer::{
-    GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsRequest, GetFlowsResponse, Namespace, Node,
-    ServerStatusResponse,
+    GetAgentEventsResponse, GetDebugEventsResponse, GetFlowsRequest, Namespace, Node, ServerStatusResponse,
 };
 use tonic::Status;
 
+use crate::encoded::EncodedAnswer;
 use crate::filter::FilterSet;
 use crate::query::Selection;
 
@@ -43,7 +43,7 @@ pub struct StreamLimits {
 #[tonic::async_trait]
 pub trait Source: Send + Sync + 'static {
     /// Flows, and word of what is missing. Whole flows: the service applies the field mask.
-    async fn flows(&self, query: FlowQuery) -> Result<Answers<GetFlowsResponse>, Status>;
+    async fn flows(&self, query: FlowQuery) -> Result<Answers<EncodedAnswer>, Status>;
     /// Events of the agent.
     async fn agent_events(&self, selection: Selection) -> Result<Answers<GetAgentEventsResponse>, Status>;
     /// Debug messages of the datapath.

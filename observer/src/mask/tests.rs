@@ -1,6 +1,9 @@
 //! Masks over a flow with something in every corner.
 
-use sinew_api::proto::flow::{Endpoint, Ip, Layer4, Policy, Tcp, TcpFlags, layer4};
+use prost_types::Timestamp;
+use sinew_api::proto::flow::{Endpoint, Flow, Ip, Layer4, LostEvent, Policy, Tcp, TcpFlags, layer4};
+use sinew_api::proto::observer::GetFlowsResponse;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 
 use super::*;
 
@@ -26,15 +29,38 @@ fn flow() -> Flow {
     }
 }
 
-fn masked(paths: &[&str]) -> Flow {
+fn answer(response: ResponseTypes) -> GetFlowsResponse {
+    let time = Some(Timestamp { seconds: 5, nanos: 6 });
+    GetFlowsResponse { node_name: "default/a".into(), time, response_types: Some(response) }
+}
+
+fn mask(paths: &[&str]) -> Mask {
     let mask = FieldMask { paths: paths.iter().map(|path| (*path).to_owned()).collect() };
-    Mask::new(Some(&mask)).expect("paths of the schema").apply(flow())
+    Mask::new(Some(&mask)).expect("paths of the schema")
+}
+
+fn masked(paths: &[&str]) -> Flow {
+    let whole = answer(ResponseTypes::Flow(flow()));
+    let kept = mask(paths).apply(EncodedAnswer::of(&whole)).decode().expect("an answer");
+    assert_eq!((&kept.node_name, kept.time), (&whole.node_name, whole.time), "these stay");
+    match kept.response_types {
+        Some(ResponseTypes::Flow(flow)) => flow,
+        other => panic!("it is a flow still: {other:?}"),
+    }
 }
 
 #[test]
 fn no_mask_keeps_everything() {
-    assert_eq!(Mask::new(None).expect("no mask").apply(flow()), flow());
+    let whole = EncodedAnswer::of(&answer(ResponseTypes::Flow(flow())));
+    assert_eq!(Mask::new(None).expect("no mask").apply(whole.clone()), whole);
     assert_eq!(masked(&[]), flow());
+}
+
+#[test]
+fn what_is_no_flow_stays_whole() {
+    let lost = answer(ResponseTypes::LostEvents(LostEvent { num_events_lost: 3, ..LostEvent::default() }));
+    let lost = EncodedAnswer::of(&lost);
+    assert_eq!(mask(&["uuid"]).apply(lost.clone()), lost);
 }
 
 #[test]

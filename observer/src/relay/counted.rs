@@ -63,9 +63,9 @@ impl Counted {
         self.silent.store(silent as u64, Ordering::Relaxed);
     }
 
-    /// A client was handed something.
-    pub(super) fn handed(&self) {
-        self.answers.fetch_add(1, Ordering::Relaxed);
+    /// A client is handed so many answers.
+    pub(super) fn handed(&self, answers: usize) {
+        self.answers.fetch_add(answers as u64, Ordering::Relaxed);
     }
 
     /// A client is told of a node.

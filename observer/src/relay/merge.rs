@@ -5,7 +5,8 @@
 //! A node whose clock is known to be wrong, and any answer from the future, is ordered by when it came.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -34,14 +35,27 @@ pub(super) enum Next<T> {
     Wait(Option<Instant>),
 }
 
+/// An answer that came.
+#[derive(Debug)]
+pub(super) struct Arrival<T> {
+    pub(super) answer: T,
+    /// How many it took on the wire.
+    pub(super) bytes: usize,
+    /// When it was seen, as it says.
+    pub(super) time: Option<Timestamp>,
+}
+
 /// Answers of open nodes.
 #[derive(Debug)]
 pub(super) struct Merger<T> {
     window: Duration,
-    /// Open nodes, and closed ones of which answers wait.
-    nodes: BTreeMap<Arc<str>, Lane<T>>,
-    /// The first answer of each node of which any wait, the oldest on top.
-    heads: BinaryHeap<Reverse<(Key, Instant, Arc<str>)>>,
+    /// Open nodes, and closed ones of which answers wait, with the places of their lanes.
+    nodes: BTreeMap<Arc<str>, usize>,
+    lanes: Vec<Lane<T>>,
+    /// Places of lanes that no node has.
+    free: Vec<usize>,
+    /// The first answer of each node of which any wait, the oldest on top, with the place of its lane.
+    heads: BinaryHeap<Reverse<(Key, Instant, usize)>>,
     /// Open nodes of which none waits.
     silent: usize,
     waiting: usize,
@@ -53,6 +67,7 @@ type Key = (i64, i32);
 
 #[derive(Debug)]
 struct Lane<T> {
+    node: Arc<str>,
     open: bool,
     /// Whether its times say nothing.
     distrusted: bool,
@@ -70,64 +85,84 @@ struct Waiting<T> {
 impl<T> Merger<T> {
     pub(super) fn new(window: Duration) -> Self {
         let (nodes, heads) = (BTreeMap::new(), BinaryHeap::new());
-        Self { window, nodes, heads, silent: 0, waiting: 0, bytes: 0 }
+        let (lanes, free) = (Vec::new(), Vec::new());
+        Self { window, nodes, lanes, free, heads, silent: 0, waiting: 0, bytes: 0 }
     }
 
     /// A node from which answers may come.
     pub(super) fn open(&mut self, node: &str) {
-        if let Some(lane) = self.nodes.get_mut(node) {
-            lane.open = true;
-            return;
+        self.lane(node);
+    }
+
+    /// The place of a node's lane, which is open from now on.
+    fn lane(&mut self, node: &str) -> usize {
+        if let Some(place) = self.nodes.get(node) {
+            self.lanes[*place].open = true;
+            return *place;
         }
-        let lane = Lane { open: true, distrusted: false, answers: VecDeque::new() };
-        self.nodes.insert(node.into(), lane);
+        let node: Arc<str> = node.into();
+        let lane = Lane { node: Arc::clone(&node), open: true, distrusted: false, answers: VecDeque::new() };
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.lanes[place] = lane;
+                place
+            }
+            None => {
+                self.lanes.push(lane);
+                self.lanes.len() - 1
+            }
+        };
+        self.nodes.insert(node, place);
         self.silent += 1;
+        place
     }
 
     /// Nothing more comes from a node; what it said already is still handed out.
     pub(super) fn close(&mut self, node: &str) {
-        let Some(lane) = self.nodes.get_mut(node) else { return };
-        lane.open = false;
-        if lane.answers.is_empty() {
+        let Some(place) = self.nodes.get(node).copied() else { return };
+        self.lanes[place].open = false;
+        if self.lanes[place].answers.is_empty() {
             self.nodes.remove(node);
+            self.free.push(place);
             self.silent -= 1;
         }
     }
 
     /// Whether a node's clock is wrong, so that its answers are ordered by when they come.
     pub(super) fn distrust(&mut self, node: &str, wrong: bool) {
-        if let Some(lane) = self.nodes.get_mut(node) {
-            lane.distrusted = wrong;
+        if let Some(place) = self.nodes.get(node) {
+            self.lanes[*place].distrusted = wrong;
         }
     }
 
-    /// An answer of so many bytes that came now. Says by how much its time lies in the future, if that is a wrong clock's.
+    /// Answers of a node that came now. Says by how much the time of one of them lies in the future, if that is a wrong
+    /// clock's.
     pub(super) fn push(
         &mut self,
         node: &str,
-        (answer, bytes): (T, usize),
-        time: Option<&Timestamp>,
+        arrivals: impl IntoIterator<Item = Arrival<T>>,
         now: Now,
     ) -> Option<Duration> {
+        let place = self.lane(node);
+        let lane = &mut self.lanes[place];
+        let was_silent = lane.answers.is_empty();
         let arrived = Timestamp::from(now.wall);
-        let ahead = time
-            .and_then(|time| SystemTime::try_from(*time).ok())
-            .and_then(|time| time.duration_since(now.wall).ok())
-            .filter(|ahead| *ahead > TOLERANCE);
-        self.open(node);
-        if let Some(lane) = self.nodes.get_mut(node) {
+        let mut furthest = None;
+        for Arrival { answer, bytes, time } in arrivals {
+            let ahead = time.and_then(|time| ahead(&time, &arrived, now.wall));
+            furthest = furthest.max(ahead);
             let says_nothing = lane.distrusted || ahead.is_some();
-            let ordered_by = if says_nothing { &arrived } else { time.unwrap_or(&arrived) };
+            let ordered_by = if says_nothing { arrived } else { time.unwrap_or(arrived) };
             let key = (ordered_by.seconds, ordered_by.nanos);
-            if lane.answers.is_empty() {
-                self.heads.push(Reverse((key, now.monotonic, node.into())));
-                self.silent -= 1;
-            }
             lane.answers.push_back(Waiting { key, since: now.monotonic, bytes, answer });
             self.waiting += 1;
             self.bytes += bytes;
         }
-        ahead
+        if let (true, Some(first)) = (was_silent, lane.answers.front()) {
+            self.heads.push(Reverse((first.key, first.since, place)));
+            self.silent -= 1;
+        }
+        furthest
     }
 
     /// Whether there is room for more.
@@ -154,18 +189,38 @@ impl<T> Merger<T> {
 
     /// The oldest answer.
     fn take(&mut self) -> Option<T> {
-        let Reverse((_, _, node)) = self.heads.pop()?;
-        let lane = self.nodes.get_mut(&node)?;
-        let taken = lane.answers.pop_front()?;
+        let mut oldest = self.heads.peek_mut()?;
+        let Reverse((_, _, place)) = *oldest;
+        let lane = &mut self.lanes[place];
+        let taken = lane.answers.pop_front();
+        match lane.answers.front() {
+            // In the place of the one before: nothing is moved that is younger than both.
+            Some(next) => *oldest = Reverse((next.key, next.since, place)),
+            None => {
+                PeekMut::pop(oldest);
+                if lane.open {
+                    self.silent += 1;
+                } else {
+                    self.nodes.remove(&lane.node);
+                    self.free.push(place);
+                }
+            }
+        }
+        let taken = taken?;
         self.waiting -= 1;
         self.bytes -= taken.bytes;
-        match lane.answers.front() {
-            Some(next) => self.heads.push(Reverse((next.key, next.since, node))),
-            None if lane.open => self.silent += 1,
-            None => drop(self.nodes.remove(&node)),
-        }
         Some(taken.answer)
     }
+}
+
+/// How far a time lies in the future, if that is more than a right clock may be off.
+fn ahead(time: &Timestamp, arrived: &Timestamp, now: SystemTime) -> Option<Duration> {
+    // The nanoseconds of a time from outside may be more than two seconds. Most times are older than that.
+    if time.seconds.saturating_add(3) < arrived.seconds {
+        return None;
+    }
+    let time = SystemTime::try_from(*time).ok()?;
+    time.duration_since(now).ok().filter(|ahead| *ahead > TOLERANCE)
 }
 
 #[cfg(test)]
@@ -188,7 +243,8 @@ mod tests {
         /// `at` milliseconds after the start, of a second.
         fn push(&mut self, node: &str, answer: &'static str, second: i64, at: u64) -> Option<Duration> {
             let now = Now { monotonic: self.start + Duration::from_millis(at), wall: self.wall };
-            self.merger.push(node, (answer, 1), Some(&Timestamp { seconds: second, nanos: 0 }), now)
+            let time = Some(Timestamp { seconds: second, nanos: 0 });
+            self.merger.push(node, [Arrival { answer, bytes: 1, time }], now)
         }
 
         /// Everything that goes out at that moment.
@@ -239,6 +295,40 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_together_is_one_after_the_other_and_between_that_of_others() {
+        let mut bench = Bench::new(&["a", "b"]);
+        let now = Now { monotonic: bench.start, wall: bench.wall };
+        let arrivals = |seconds: [(&'static str, i64); 3]| {
+            seconds.map(|(answer, seconds)| Arrival {
+                answer,
+                bytes: 1,
+                time: Some(Timestamp { seconds, nanos: 0 }),
+            })
+        };
+        bench.merger.push("a", arrivals([("a1", 1), ("a4", 4), ("a5", 5)]), now);
+        bench.merger.push("b", arrivals([("b2", 2), ("b3", 3), ("b6", 6)]), now);
+        assert_eq!(bench.given(0), ["a1", "b2", "b3", "a4", "a5"]);
+        let ahead = bench.merger.push("a", arrivals([("a", 7), ("b", 4600), ("c", 1010)]), now);
+        assert_eq!(ahead, Some(Duration::from_secs(3600)), "the one that is furthest off");
+        assert_eq!(bench.merger.push("a", [], now), None);
+    }
+
+    #[test]
+    fn the_lane_of_a_node_that_is_gone_is_anothers() {
+        let mut bench = Bench::new(&["a"]);
+        for turn in 0..3 {
+            bench.merger.open("b");
+            bench.push("b", "b1", 1, 0);
+            bench.merger.close("b");
+            bench.push("a", "a2", 2, 0);
+            assert_eq!(bench.given(0), ["b1", "a2"], "{turn}");
+            bench.merger.open("c");
+            bench.merger.close("c");
+        }
+        assert_eq!(bench.merger.lanes.len(), 2, "never more than there were nodes at a time");
+    }
+
+    #[test]
     fn a_clock_in_the_future_is_told_and_orders_nothing() {
         let mut bench = Bench::new(&["a", "ahead"]);
         assert_eq!(bench.push("ahead", "x", 1000 + 3600, 0), Some(Duration::from_secs(3600)));
@@ -273,7 +363,7 @@ mod tests {
 
         let mut bench = Bench::new(&["a", "silent"]);
         let now = Now { monotonic: bench.start, wall: bench.wall };
-        bench.merger.push("a", ("large", MOST_BYTES), None, now);
+        bench.merger.push("a", [Arrival { answer: "large", bytes: MOST_BYTES, time: None }], now);
         assert!(!bench.merger.has_room());
         assert_eq!(bench.given(0), ["large"], "few large ones are as much as many small ones");
         assert!(bench.merger.has_room());

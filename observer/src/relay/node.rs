@@ -1,4 +1,4 @@
-//! One node: its channel, and what is asked of it.
+//! Nodes: in what manner each is spoken to, and its channels.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,9 +15,6 @@ use crate::tls::ClientTls;
 /// A client of a node's Observer.
 pub(super) type Client = ObserverClient<Channel>;
 
-/// Largest answer of a stream that is read, in bytes: a flow whose ends and policies have every label that Kubernetes lets
-/// them have. Rubbish ends its stream, not the relay.
-const LARGEST_FLOW: usize = 256 << 10;
 /// Largest answer to a single question.
 const LARGEST_ANSWER: usize = 4 << 20;
 /// Silence after which a node is asked whether it lives; one that is frozen does not answer, and its streams end.
@@ -60,15 +57,6 @@ impl NodeTls {
     }
 }
 
-/// What a node is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// An answer that may have no end.
-    Stream,
-    /// One answer, now. Streams must not keep it waiting: whether a node lives is such a question.
-    Single,
-}
-
 /// Channels to nodes, two for each, shared by all requests. A node lets so many requests be open on one connection
 /// ([`crate::listen::Limits`]); a relay serves fewer streams than that.
 #[derive(Debug)]
@@ -82,7 +70,9 @@ pub(super) struct Nodes {
 #[derive(Clone, Debug)]
 struct Channels {
     peer: PeerAddress,
+    /// For answers that may have no end.
     streams: Channel,
+    /// For one answer, now. Streams must not keep it waiting: whether a node lives is such a question.
     singles: Channel,
 }
 
@@ -91,24 +81,29 @@ impl Nodes {
         Self { patience, tls, channels: Mutex::new(BTreeMap::new()) }
     }
 
-    /// A client of a node.
-    pub(super) fn client(&self, name: &str, peer: &PeerAddress, purpose: Purpose) -> Result<Client, Status> {
+    /// A client of a node for single questions.
+    pub(super) fn client(&self, name: &str, peer: &PeerAddress) -> Result<Client, Status> {
+        let channel = self.channels(name, peer)?.singles;
+        Ok(ObserverClient::new(channel).max_decoding_message_size(LARGEST_ANSWER))
+    }
+
+    /// A node's channel for streams.
+    pub(super) fn streams(&self, name: &str, peer: &PeerAddress) -> Result<Channel, Status> {
+        Ok(self.channels(name, peer)?.streams)
+    }
+
+    fn channels(&self, name: &str, peer: &PeerAddress) -> Result<Channels, Status> {
         let mut all = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = match all.get(name) {
-            Some(known) if known.peer == *peer => known.clone(),
+        match all.get(name) {
+            Some(known) if known.peer == *peer => Ok(known.clone()),
             _ => {
                 let way = self.tls.way(peer)?;
                 let (streams, singles) = (channel(&way, self.patience)?, channel(&way, self.patience)?);
                 let made = Channels { peer: peer.clone(), streams, singles };
                 all.insert(name.to_owned(), made.clone());
-                made
+                Ok(made)
             }
-        };
-        let (channel, largest) = match purpose {
-            Purpose::Stream => (known.streams, LARGEST_FLOW),
-            Purpose::Single => (known.singles, LARGEST_ANSWER),
-        };
-        Ok(ObserverClient::new(channel).max_decoding_message_size(largest))
+        }
     }
 
     /// Forgets the channels of nodes that are gone.

@@ -75,12 +75,18 @@ impl Resume {
                 self.again = None;
             }
         }
-        if !at_last {
-            self.last = time.copied().or(self.last);
-            self.handed.clear();
-            self.losses.clear();
+        if at_last {
+            self.handed.push(id.to_owned());
+            return heard;
         }
-        self.handed.push(id.to_owned());
+        self.last = time.copied().or(self.last);
+        self.losses.clear();
+        // In place of the first of before: most times have one name, and there are many times.
+        self.handed.truncate(1);
+        match self.handed.first_mut() {
+            Some(name) => id.clone_into(name),
+            None => self.handed.push(id.to_owned()),
+        }
         heard
     }
 

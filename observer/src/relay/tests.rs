@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use futures_util::StreamExt;
 use prost_types::Timestamp;
 use sinew_api::proto::flow::{Endpoint, Flow};
-use sinew_api::proto::observer::GetFlowsRequest;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 use sinew_api::proto::observer::observer_server::ObserverServer;
+use sinew_api::proto::observer::{GetFlowsRequest, GetFlowsResponse};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -22,6 +22,7 @@ use crate::metrics::http::Exposed;
 use crate::metrics::{self, Format};
 use crate::service::ObserverService;
 
+mod hostile;
 mod tls;
 
 const START: i64 = 1_700_000_000;
@@ -132,7 +133,8 @@ impl Bench {
             filters: Arc::new(FilterSet::default()),
             request,
         };
-        self.relay.flows(query).await.expect("a stream")
+        let answers = self.relay.flows(query).await.expect("a stream");
+        Box::pin(answers.map(|answer| answer?.decode()))
     }
 }
 

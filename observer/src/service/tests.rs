@@ -7,6 +7,7 @@ use sinew_api::proto::flow::agent_event::Notification;
 use sinew_api::proto::flow::{
     AgentEvent, Endpoint, Flow, FlowFilter, LostEvent, LostEventSource, TimeNotification,
 };
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 use tonic::Code;
 
 use super::*;

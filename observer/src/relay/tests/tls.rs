@@ -71,7 +71,7 @@ impl Ground {
         let (mut states, mut flows) = (Vec::new(), Vec::new());
         let mut stream = relay.flows(query).await.expect("a stream");
         while let Some(answer) = stream.next().await {
-            match answer.expect("an answer").response_types {
+            match answer.and_then(|answer| answer.decode()).expect("an answer").response_types {
                 Some(ResponseTypes::NodeStatus(event)) => {
                     let state = event.state_change().as_str_name();
                     states.push(format!("{} {state} {}", event.node_names.join(","), event.message));

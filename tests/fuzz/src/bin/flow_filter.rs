@@ -13,7 +13,9 @@ use sinew_api::proto::FILE_DESCRIPTOR_SET;
 use sinew_api::proto::flow::{
     Endpoint, Flow, Http, Ip, Layer4, Layer7, Policy, Tcp, TcpFlags, layer4, layer7,
 };
-use sinew_api::proto::observer::GetFlowsRequest;
+use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use sinew_api::proto::observer::{GetFlowsRequest, GetFlowsResponse};
+use sinew_observer::encoded::EncodedAnswer;
 use sinew_observer::filter::FilterSet;
 use sinew_observer::mask::Mask;
 use sinew_observer::query::Selection;
@@ -32,7 +34,9 @@ fuzz_target!(|input: &[u8]| {
     let filters = FilterSet::new(&request.whitelist, &request.blacklist);
     for flow in [Flow::default(), flow()] {
         if let Ok(mask) = &mask {
-            let once = mask.apply(flow.clone());
+            let response_types = Some(ResponseTypes::Flow(flow.clone()));
+            let answer = GetFlowsResponse { response_types, ..GetFlowsResponse::default() };
+            let once = mask.apply(EncodedAnswer::of(&answer));
             assert_eq!(mask.apply(once.clone()), once, "a masked flow has nothing left to mask");
         }
         if let Ok(filters) = &filters {

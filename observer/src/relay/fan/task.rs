@@ -1,0 +1,141 @@
+//! One node's part of a request: it is asked, and asked again after a failure if the request follows, with growing pauses and
+//! from where its answers broke off ([`Resume`]). Neighbours: [`super`] starts tasks and hears them.
+
+use std::pin::pin;
+use std::time::SystemTime;
+
+use futures_util::StreamExt;
+use prost_types::Timestamp;
+use sinew_api::proto::flow::{LostEvent, LostEventSource};
+use sinew_api::proto::relay::NodeState;
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::dial;
+use crate::relay::RelaySettings;
+use crate::relay::clock::Off;
+use crate::relay::node::{FIRST_PAUSE, LONGEST_PAUSE};
+use crate::relay::question::Question;
+use crate::relay::resume::{Heard, Resume};
+
+/// Answers that one node's task hands over at a time: handing them over costs as much for one as for all of them.
+const BUNCH: usize = 32;
+
+/// What a node's task tells.
+pub(super) enum Told<A> {
+    /// In the order in which they came.
+    Answers(Vec<A>),
+    State(NodeState, String),
+    /// How far the clock of the node is off, if it is.
+    Clock(Option<Off>),
+    /// Nothing more comes.
+    End,
+}
+
+/// Asks one node until the answer ends, or for ever if it follows.
+pub(super) struct NodeTask<Q: Question> {
+    pub(super) channel: Result<Channel, Status>,
+    pub(super) node: String,
+    pub(super) question: Q,
+    pub(super) sender: mpsc::Sender<Told<Q::Answer>>,
+    pub(super) settings: RelaySettings,
+    pub(super) resume: Resume,
+}
+
+impl<Q: Question> NodeTask<Q> {
+    pub(super) async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let reported = match self.once(&mut pause).await.err() {
+                None => break,
+                Some(status) => {
+                    let state = state_of(&status);
+                    self.sender.send(Told::State(state, dial::reason(&status))).await
+                }
+            };
+            if reported.is_err() || !self.question.follows() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        // Nobody is left to hear it only if the stream was dropped.
+        let _ = self.sender.send(Told::End).await;
+    }
+
+    /// One connection's worth of answers.
+    async fn once(&mut self, pause: &mut std::time::Duration) -> Result<(), Status> {
+        let channel = self.channel.clone()?;
+        let patience = self.settings.patience;
+        let too_late = |_| Status::deadline_exceeded(format!("no answer in {} s", patience.as_secs()));
+        // Asked again after a failure, the node begins with its last answer, which shows that it still has what follows.
+        let last = self.resume.begin();
+        let question = last.map_or_else(|| self.question.clone(), |last| self.question.since(last));
+        let asked = SystemTime::now();
+        let answer = tokio::time::timeout(patience, question.ask(channel)).await.map_err(too_late)??;
+        *pause = FIRST_PAUSE;
+        let clock = Off::of(answer.metadata(), asked, SystemTime::now());
+        for told in [Told::State(NodeState::NodeConnected, String::new()), Told::Clock(clock)] {
+            if self.sender.send(told).await.is_err() {
+                return Ok(());
+            }
+        }
+        let mut bunches = pin!(answer.into_inner().ready_chunks(BUNCH));
+        loop {
+            // An answer with an end must go on; one that follows may be quiet, and keep-alive finds a dead node.
+            let bunch = if self.question.follows() {
+                bunches.next().await
+            } else {
+                tokio::time::timeout(patience, bunches.next()).await.map_err(too_late)?
+            };
+            match bunch {
+                Some(bunch) => {
+                    let (answers, failure) = self.hear(bunch);
+                    if !answers.is_empty() && self.sender.send(Told::Answers(answers)).await.is_err() {
+                        return Ok(());
+                    }
+                    failure.map_or(Ok(()), Err)?;
+                }
+                None if self.question.follows() => return Err(Status::unavailable("it ended its answer")),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// What is new of answers that came together, gaps included, up to a failure.
+    fn hear(&mut self, bunch: Vec<Result<Q::Answer, Status>>) -> (Vec<Q::Answer>, Option<Status>) {
+        let mut answers = Vec::with_capacity(bunch.len());
+        for answer in bunch {
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(status) => return (answers, Some(status)),
+            };
+            match self.resume.hear(Q::id(&answer), Q::time(&answer), Q::loss(&answer)) {
+                Heard::Again => continue,
+                Heard::BehindGap { first } => {
+                    answers.extend(Q::gap(&self.node, gap(first, Q::time(&answer).copied())));
+                }
+                Heard::New => {}
+            }
+            answers.push(answer);
+        }
+        (answers, None)
+    }
+}
+
+/// What a failure says of a node: nobody is there, or somebody who does not answer as an Observer does.
+fn state_of(status: &Status) -> NodeState {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => NodeState::NodeUnavailable,
+        // A connection that breaks under way has another code, and the kernel's word for it behind it.
+        _ if dial::is_broken(status) => NodeState::NodeUnavailable,
+        _ => NodeState::NodeError,
+    }
+}
+
+/// Word of answers that the node had and has no longer. Nobody knows how many they were.
+fn gap(first: Timestamp, last: Option<Timestamp>) -> LostEvent {
+    let source = LostEventSource::HubbleRingBuffer.into();
+    LostEvent { source, num_events_lost: 0, cpu: None, first: Some(first), last: last.or(Some(first)) }
+}
