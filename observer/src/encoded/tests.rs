@@ -77,6 +77,13 @@ impl Maker<'_> {
     }
 }
 
+/// A flow out of random bytes.
+pub(crate) fn flow(random: &[u8]) -> Flow {
+    let descriptor = POOL.get_message_by_name("flow.Flow").expect("the schema has it");
+    let encoded = Maker(random.iter()).message(&descriptor).encode_to_vec();
+    Flow::decode(encoded.as_slice()).expect("a message of the schema")
+}
+
 /// An encoded answer out of random bytes.
 fn answer(random: &[u8]) -> Vec<u8> {
     let descriptor = POOL.get_message_by_name("observer.GetFlowsResponse").expect("the schema has it");

@@ -18,7 +18,8 @@ use cel::common::value::{CowVal, StaticVal, Val};
 use cel::extractors::This;
 use cel::parser::{Expression, PrattParser};
 use cel::{Context, DeclarationError, Env, ExecutionError, Value};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost::Message;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 use regex::Regex;
 use sinew_api::proto::FILE_DESCRIPTOR_SET;
 use sinew_api::proto::flow::Flow;
@@ -39,6 +40,8 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 
 /// The standard functions, without `matches`: it compiles its pattern for every flow.
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+
+static FLOW: LazyLock<MessageDescriptor> = LazyLock::new(|| message("flow.Flow"));
 
 fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(name).unwrap_or_else(|| panic!("the schema has no message {name}"))
@@ -62,10 +65,7 @@ pub(super) struct FlowView(MessageView);
 
 impl FlowView {
     pub(super) fn new(flow: &Flow) -> Self {
-        let mut dynamic = DynamicMessage::new(message("flow.Flow"));
-        // The flow comes from the same schema; what can't be carried over would read as not set.
-        let _ = dynamic.transcode_from(flow);
-        Self(MessageView::new(dynamic))
+        Self(MessageView::new(FLOW.clone(), flow.encode_to_vec()))
     }
 }
 

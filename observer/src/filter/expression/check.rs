@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue};
+use cel::common::types::CelInt;
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use regex::Regex;
 
@@ -140,6 +141,12 @@ impl Checker<'_> {
                 let operand = self.visit(&mut select.operand)?;
                 let made = self.select(&operand, &select.field)?;
                 if !select.test {
+                    // A value of an enum is looked up here, and not for each flow.
+                    if let Type::Enum(name) = &operand
+                        && let Some(number) = enum_value(name, &select.field)
+                    {
+                        node.expr = Expr::Literal(LiteralValue::Int(CelInt::from(i64::from(number))));
+                    }
                     return Ok(made);
                 }
                 if matches!(operand, Type::Message(_)) {

@@ -1,13 +1,19 @@
 //! A message as a CEL value: its fields by name, with proto3's defaults where nothing is set.
+//!
+//! An expression looks at three or four of the hundred and fifty fields that a flow has room for. So the message stays
+//! encoded, and a field is looked for in the bytes when somebody asks for it. Neighbour: [`crate::wire`] reads fields.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 
 use cel::ExecutionError;
 use cel::common::traits::Indexer;
 use cel::common::types::{CelBool, CelBytes, CelDouble, CelInt, CelList, CelNull, CelString, CelUInt, Type};
 use cel::common::value::{CowVal, StaticVal, Val};
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage, Value};
+use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+
+use crate::wire::{self, Value};
 
 /// In front of a field's name where the question is whether it is set; no field's name holds such a sign.
 pub(super) const IS_SET: char = '?';
@@ -16,11 +22,91 @@ static MESSAGE: Type = Type::new_unspecified_type("sinew.Message");
 
 /// One message; a copy is a reference.
 #[derive(Clone, Debug)]
-pub(super) struct MessageView(Arc<DynamicMessage>);
+pub(super) struct MessageView {
+    descriptor: MessageDescriptor,
+    /// The flow that it is, or is a part of, as prost encodes it: nothing twice, and nothing that is not set.
+    encoded: Arc<Vec<u8>>,
+    /// Where in it the message stands; nowhere, if it is not set.
+    place: Range<usize>,
+}
+
+/// A field as it is written: its value, and where in the flow the content of a text or a message stands.
+type Written<'a> = (Value<'a>, Range<usize>);
 
 impl MessageView {
-    pub(super) fn new(message: DynamicMessage) -> Self {
-        Self(Arc::new(message))
+    /// A message as prost encodes it.
+    pub(super) fn new(descriptor: MessageDescriptor, encoded: Vec<u8>) -> Self {
+        let place = 0..encoded.len();
+        Self { descriptor, encoded: Arc::new(encoded), place }
+    }
+
+    fn content(&self) -> &[u8] {
+        self.encoded.get(self.place.clone()).unwrap_or_default()
+    }
+
+    /// What is written of a field, in order.
+    fn written(&self, field: &FieldDescriptor) -> impl Iterator<Item = Written<'_>> {
+        let (number, mut rest) = (field.number(), self.content());
+        let end = self.place.end;
+        std::iter::from_fn(move || {
+            loop {
+                let (found, value) = wire::field(&mut rest)?;
+                if found == number {
+                    let length = if let Value::Bytes(content) = value { content.len() } else { 0 };
+                    let end = end.saturating_sub(rest.len());
+                    return Some((value, end.saturating_sub(length)..end));
+                }
+            }
+        })
+    }
+
+    fn value<'v>(&self, field: &FieldDescriptor) -> Box<dyn Val + 'v> {
+        let kind = field.kind();
+        if field.is_list() {
+            let items = self.written(field).map(|written| self.single(&kind, Some(written)));
+            return Box::new(CelList::from(items.collect::<Vec<_>>()));
+        }
+        let written = self.written(field).last();
+        // A wrapper is its value or null.
+        if written.is_none() && is_wrapper(field) {
+            return Box::new(CelNull);
+        }
+        self.single(&kind, written)
+    }
+
+    /// One value of a kind; the default, if it is not written.
+    fn single<'v>(&self, kind: &Kind, written: Option<Written<'_>>) -> Box<dyn Val + 'v> {
+        let (value, place) = written.unwrap_or((Value::Bytes(&[]), 0..0));
+        let (number, content) = match value {
+            Value::Varint(number) | Value::Fixed64(number) => (number, &[][..]),
+            Value::Fixed32(number) => (u64::from(number), &[][..]),
+            Value::Bytes(content) => (0, content),
+        };
+        match kind {
+            Kind::Bool => Box::new(CelBool::from(number != 0)),
+            // Of a number below zero the lower half says which.
+            Kind::Int32 | Kind::Sfixed32 | Kind::Enum(_) => {
+                Box::new(CelInt::from(i64::from((number as u32).cast_signed())))
+            }
+            Kind::Int64 | Kind::Sfixed64 => Box::new(CelInt::from(number.cast_signed())),
+            Kind::Sint32 | Kind::Sint64 => {
+                Box::new(CelInt::from((number >> 1).cast_signed() ^ -(number & 1).cast_signed()))
+            }
+            Kind::Uint32 | Kind::Uint64 | Kind::Fixed32 | Kind::Fixed64 => Box::new(CelUInt::from(number)),
+            Kind::Float => Box::new(CelDouble::from(f64::from(f32::from_bits(number as u32)))),
+            Kind::Double => Box::new(CelDouble::from(f64::from_bits(number))),
+            Kind::String => {
+                Box::new(CelString::from(std::str::from_utf8(content).unwrap_or_default().to_owned()))
+            }
+            Kind::Bytes => Box::new(CelBytes::from(content.to_vec())),
+            Kind::Message(inner) => {
+                let view = Self { descriptor: inner.clone(), encoded: Arc::clone(&self.encoded), place };
+                match inner.get_field_by_name("value") {
+                    Some(value) if inner.full_name().starts_with("google.protobuf.") => view.value(&value),
+                    _ => Box::new(view),
+                }
+            }
+        }
     }
 }
 
@@ -41,7 +127,10 @@ impl Val for MessageView {
     }
 
     fn equals(&self, other: &dyn Val) -> bool {
-        other.downcast_ref::<Self>().is_some_and(|other| self.0 == other.0)
+        // prost writes the same message in the same manner.
+        other
+            .downcast_ref::<Self>()
+            .is_some_and(|other| self.descriptor == other.descriptor && self.content() == other.content())
     }
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v> {
@@ -63,11 +152,11 @@ impl Indexer for MessageView {
         let key = index.downcast_ref::<CelString>().map(CelString::inner).unwrap_or_default();
         let (name, must_be_set) = key.strip_prefix(IS_SET).map_or((key, false), |name| (name, true));
         let missing = || ExecutionError::no_such_key(name);
-        let field = self.0.descriptor().get_field_by_name(name).ok_or_else(missing)?;
-        if must_be_set && !self.0.has_field(&field) {
+        let field = self.descriptor.get_field_by_name(name).ok_or_else(missing)?;
+        if must_be_set && self.written(&field).next().is_none() {
             return Err(missing());
         }
-        Ok(CowVal::Owned(field_value(&self.0, &field)))
+        Ok(CowVal::Owned(self.value(&field)))
     }
 
     fn steal<'v>(self: Box<Self>, index: &dyn Val) -> Result<Box<dyn Val + 'v>, ExecutionError>
@@ -76,14 +165,6 @@ impl Indexer for MessageView {
     {
         self.get(index).map(CowVal::into_owned)
     }
-}
-
-fn field_value<'v>(message: &DynamicMessage, field: &FieldDescriptor) -> Box<dyn Val + 'v> {
-    // A wrapper is its value or null.
-    if is_wrapper(field) && !message.has_field(field) {
-        return Box::new(CelNull);
-    }
-    value(&message.get_field(field))
 }
 
 /// `google.protobuf.BoolValue` and the like.
@@ -100,27 +181,5 @@ pub(super) fn is_wrapper(field: &FieldDescriptor) -> bool {
     }
 }
 
-fn value<'v>(value_: &Value) -> Box<dyn Val + 'v> {
-    match value_ {
-        Value::Bool(it) => Box::new(CelBool::from(*it)),
-        Value::I32(it) | Value::EnumNumber(it) => Box::new(CelInt::from(i64::from(*it))),
-        Value::I64(it) => Box::new(CelInt::from(*it)),
-        Value::U32(it) => Box::new(CelUInt::from(u64::from(*it))),
-        Value::U64(it) => Box::new(CelUInt::from(*it)),
-        Value::F32(it) => Box::new(CelDouble::from(f64::from(*it))),
-        Value::F64(it) => Box::new(CelDouble::from(*it)),
-        Value::String(it) => Box::new(CelString::from(it.clone())),
-        Value::Bytes(it) => Box::new(CelBytes::from(it.to_vec())),
-        Value::Message(it) => match it.descriptor().get_field_by_name("value") {
-            Some(inner) if it.descriptor().full_name().starts_with("google.protobuf.") => {
-                value(&it.get_field(&inner))
-            }
-            _ => Box::new(MessageView::new(it.clone())),
-        },
-        Value::List(items) => {
-            Box::new(CelList::from(items.iter().map(value).collect::<Vec<Box<dyn Val + 'v>>>()))
-        }
-        // The schema has no map.
-        Value::Map(_) => Box::new(CelNull),
-    }
-}
+#[cfg(test)]
+mod tests;
