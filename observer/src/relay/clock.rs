@@ -8,6 +8,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use prost_types::Timestamp;
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 /// Name of the header with a node's time, in nanoseconds since 1970.
@@ -18,6 +19,16 @@ pub(super) const TOLERANCE: Duration = Duration::from_secs(1);
 /// The header's value for a moment.
 pub(crate) fn header(now: SystemTime) -> MetadataValue<Ascii> {
     nanoseconds(now).into()
+}
+
+/// The moment that the headers of an answer say, by the clock of who wrote them.
+pub(super) fn written(headers: &MetadataMap) -> Option<Timestamp> {
+    let nanoseconds = written_nanoseconds(headers)?;
+    Some((SystemTime::UNIX_EPOCH + Duration::from_nanos(nanoseconds)).into())
+}
+
+fn written_nanoseconds(headers: &MetadataMap) -> Option<u64> {
+    headers.get(HEADER)?.to_str().ok()?.parse().ok()
 }
 
 /// How far a clock is off at least.
@@ -32,7 +43,7 @@ pub(super) enum Off {
 impl Off {
     /// What the headers of an answer say of the clock of who wrote them.
     pub(super) fn of(headers: &MetadataMap, asked: SystemTime, heard: SystemTime) -> Option<Self> {
-        let written: u64 = headers.get(HEADER)?.to_str().ok()?.parse().ok()?;
+        let written = written_nanoseconds(headers)?;
         let (asked, heard) = (nanoseconds(asked), nanoseconds(heard));
         if let Some(ahead) = beyond(written, heard) {
             return Some(Self::Ahead(ahead));
@@ -86,9 +97,17 @@ mod tests {
     }
 
     #[test]
+    fn the_moment_is_what_was_written() {
+        let mut headers = MetadataMap::new();
+        headers.insert(HEADER, header(at(1000) + Duration::from_nanos(7)));
+        assert_eq!(written(&headers), Some(Timestamp { seconds: 1000, nanos: 7 }));
+    }
+
+    #[test]
     fn what_is_no_time_says_nothing() {
         let mut headers = MetadataMap::new();
         assert_eq!(Off::of(&headers, at(1), at(1)), None);
+        assert_eq!(written(&headers), None);
         headers.insert(HEADER, MetadataValue::from_static("yesterday"));
         assert_eq!(Off::of(&headers, at(1), at(1)), None);
     }

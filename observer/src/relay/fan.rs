@@ -218,6 +218,7 @@ impl<Q: Question> Gathering<Q> {
                 sender,
                 settings: self.fan.settings,
                 resume: Resume::default(),
+                began: None,
             };
             let handle = tokio::spawn(task.run()).abort_handle();
             self.merger.open(&name);

@@ -43,6 +43,8 @@ pub(super) trait Question: Clone + Send + Sync + 'static {
     fn since(&self, time: Timestamp) -> Self;
     /// The same question for what is yet to come, by no clock.
     fn only_new(&self) -> Self;
+    /// Whether it asks for what is yet to come and nothing else.
+    fn wants_only_new(&self) -> bool;
     /// When an answer was seen.
     fn time(answer: &Self::Answer) -> Option<&Timestamp>;
     /// What makes an answer unlike all others; empty where it has nothing of that kind.
@@ -66,6 +68,10 @@ macro_rules! put_again {
 
         fn since(&self, time: Timestamp) -> Self {
             Self { since: Some(time), number: 0, first: false, ..self.clone() }
+        }
+
+        fn wants_only_new(&self) -> bool {
+            self.follow && self.since.is_none() && self.number == 0
         }
 
         fn only_new(&self) -> Self {

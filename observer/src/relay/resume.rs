@@ -47,7 +47,9 @@ impl Resume {
     /// Begins anew; the time to ask from, if there was an answer.
     pub(super) fn begin(&mut self) -> Option<Timestamp> {
         let (handed, losses) = (self.handed.clone(), self.losses.clone());
-        self.again = self.last.map(|_| Again { handed, losses, joins: false });
+        // Where nothing was handed out there is nothing that a gap could be behind.
+        let joins = self.last.is_none();
+        self.again = (!joins || !losses.is_empty()).then_some(Again { handed, losses, joins });
         self.last
     }
 
@@ -166,5 +168,11 @@ mod tests {
         assert_eq!(hear(&mut resume, &[("a", 1)]), "!");
         assert_eq!(resume.hear("", Some(&second(5)), Some(&lost(3))), Heard::Again);
         assert_eq!(resume.hear("", Some(&second(5)), Some(&lost(3))), Heard::New, "another one");
+
+        let mut resume = Resume::default();
+        resume.hear("", Some(&second(5)), Some(&lost(3)));
+        assert_eq!(resume.begin(), None);
+        assert_eq!(resume.hear("", Some(&second(5)), Some(&lost(3))), Heard::Again, "before any flow, too");
+        assert_eq!(hear(&mut resume, &[("a", 6)]), "a6", "and no gap");
     }
 }

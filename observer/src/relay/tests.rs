@@ -309,6 +309,23 @@ async fn a_node_that_dies_is_asked_again_and_goes_on_where_it_was() {
     assert!(seen.contains(&"connected default/b".to_owned()) && !seen.contains(&"b1".to_owned()), "{seen:?}");
 }
 
+/// It was asked for what is new and had nothing yet: what it sees while nobody can ask it is new still.
+#[tokio::test]
+async fn a_node_that_dies_before_its_first_answer_goes_on_from_when_it_was_asked() {
+    let bench = Bench::new(&["b"]);
+    let b = bench.live("b");
+    b.journal.record_flows([flow("before", SystemTime::now().into())]);
+    let mut stream = bench.stream(GetFlowsRequest { follow: true, ..GetFlowsRequest::default() }).await;
+    until(&mut stream, "connected default/b").await;
+    let journal = b.journal.clone();
+    drop(b);
+    until(&mut stream, "unavailable default/b").await;
+    journal.record_flows([flow("while", SystemTime::now().into())]);
+    let _again = Live::serve(&bench.path("b"), journal);
+    let seen = until(&mut stream, "while").await;
+    assert!(!seen.iter().any(|it| it == "before" || it.starts_with("lost")), "{seen:?}");
+}
+
 #[tokio::test]
 async fn a_node_that_has_forgotten_where_it_was_leaves_a_gap_that_is_told() {
     let bench = Bench::new(&["b"]);

@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use crate::dial;
 use crate::relay::RelaySettings;
-use crate::relay::clock::Off;
+use crate::relay::clock::{self, Off};
 use crate::relay::node::{FIRST_PAUSE, LONGEST_PAUSE};
 use crate::relay::question::Question;
 use crate::relay::resume::{Heard, Resume};
@@ -41,6 +41,8 @@ pub(super) struct NodeTask<Q: Question> {
     pub(super) sender: mpsc::Sender<Told<Q::Answer>>,
     pub(super) settings: RelaySettings,
     pub(super) resume: Resume,
+    /// What the node's clock was when it first began to answer, if it tells that.
+    pub(super) began: Option<Timestamp>,
 }
 
 impl<Q: Question> NodeTask<Q> {
@@ -70,13 +72,19 @@ impl<Q: Question> NodeTask<Q> {
         let patience = self.settings.patience;
         let too_late = |_| Status::deadline_exceeded(format!("no answer in {} s", patience.as_secs()));
         // Asked again after a failure, the node begins with its last answer, which shows that it still has what follows.
-        let last = self.resume.begin();
-        let question = last.map_or_else(|| self.question.clone(), |last| self.question.since(last));
+        let question = match (self.resume.begin(), self.began) {
+            (Some(last), _) => self.question.since(last),
+            // It has given nothing yet: what has come since it was first asked is still new. By its own clock: by ours a
+            // node whose clock is behind would say nothing for long.
+            (None, Some(began)) if self.question.wants_only_new() => self.question.since(began),
+            (None, _) => self.question.clone(),
+        };
         let asked = SystemTime::now();
         let answer = tokio::time::timeout(patience, question.ask(channel)).await.map_err(too_late)??;
         *pause = FIRST_PAUSE;
-        let clock = Off::of(answer.metadata(), asked, SystemTime::now());
-        for told in [Told::State(NodeState::NodeConnected, String::new()), Told::Clock(clock)] {
+        let off = Off::of(answer.metadata(), asked, SystemTime::now());
+        self.began = self.began.or_else(|| clock::written(answer.metadata()));
+        for told in [Told::State(NodeState::NodeConnected, String::new()), Told::Clock(off)] {
             if self.sender.send(told).await.is_err() {
                 return Ok(());
             }
