@@ -85,7 +85,7 @@ cases! {
     }
 
     /// 9: what another node claims of an answer out of its NAT does not end a connection with that node.
-    fn dp09_an_answer_of_another_nodes_nat(f) {
+    fn dp09_an_answer_of_another_nodes_nat(f) host only "a test run of the kernel has no tunnel key" {
         let t = talk(f, WEB.place, OTHER_NODE);
         let node = OTHER_NODE.ip(Family::V4);
         let mut world = World::overlay();
@@ -104,7 +104,7 @@ cases! {
     }
 
     /// 9: the world that comes by another node's NAT stays the world when the pod answers.
-    fn dp09_the_world_by_another_node(f) {
+    fn dp09_the_world_by_another_node(f) host only "a test run of the kernel has no tunnel key" {
         let t = talk(f, OTHER_NODE, API.place);
         let node = OTHER_NODE.ip(Family::V4);
         let mut world = World::overlay();
