@@ -47,9 +47,10 @@
 //! From another machine no packet comes as this node, nor past the overlay as somebody who is reached through it
 //! (datapath.md 24): also where a connection stands, whose verdict would hold.
 //!
-//! Neighbours: `policy.rs` answers for one end, `identity.rs` names an end; the hooks build the [`End`]s.
+//! Neighbours: `policy.rs` answers for one end, `identity.rs` names an end; `ends.rs` says who stands there while it stands; the hooks build the [`End`]s.
 
 mod account;
+mod ends;
 mod entry;
 mod judge;
 
@@ -60,10 +61,10 @@ pub use judge::{End, Report};
 
 use crate::abi::conntrack::{flag, half_flag, verdict};
 use crate::abi::endpoint::stamp;
-use crate::abi::{Address, CtEntry, CtKey, event, ipcache};
+use crate::abi::{CtEntry, CtKey, event};
 use crate::drop::{Dropped, file};
 use crate::dropped;
-use crate::identity::{self, Lookup, reserved};
+use crate::identity::reserved;
 use crate::maps::{CtTable, Maps};
 use crate::packet::Packet;
 use crate::parse::{Parsed, icmp, protocol, tcp};
@@ -158,7 +159,10 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             if t.is_error {
                 return Err(dropped!(UnrelatedIcmpError));
             }
-            if t.place.is(Place::FromOutside) && t.sender.claimed == 0 && is_outside(t, &t.sender.address) {
+            if t.place.is(Place::FromOutside)
+                && t.sender.claimed == 0
+                && ends::is_outside(t, &t.sender.address)
+            {
                 // From outside the cluster: the host sees both directions of what the pod's answers take through it.
                 report.entry_flags = flag::VIA_STACK;
                 return Ok(());
@@ -173,7 +177,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         Some(entry) => {
             let entry: &CtEntry = entry;
             if t.place.is(Place::FromOutside) {
-                from_its_own_side(t, entry, sender)?;
+                ends::from_its_own_side(t, entry, sender)?;
             }
             let own_way = entry.flags & (flag::VIA_STACK | flag::TRANSLATED);
             if t.place.is(Place::FromOutside) && !t.is_error && own_way == flag::VIA_STACK {
@@ -232,7 +236,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 sender_initiates = from_initiator;
                 plan = Plan::Rejudge;
                 if !from_initiator {
-                    report.settled = settle(t, entry, sender);
+                    report.settled = ends::settle(t, entry, sender);
                 }
             }
         }
@@ -289,7 +293,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         _ if reserved::is_beyond_the_cluster(report.identities[0]) => flag::VIA_STACK,
         _ => 0,
     };
-    let flags = via_stack(t, report)
+    let flags = ends::via_stack(t, report)
         | made
         | if picked_up { flag::PICKED_UP } else { 0 }
         | if report.audited() { flag::AUDIT } else { 0 };
@@ -353,39 +357,6 @@ fn live<M: Maps, P: Packet>(
     Some(entry)
 }
 
-/// What comes from another machine comes from where its sender is. The node itself is not out there; whoever is
-/// reached through the overlay is not on the bare wire. Of a new connection [`identity::resolve`] sees to that.
-///
-/// An entry says whether its end is the node; of what comes with a claim nothing is looked up. The world may be behind the
-/// address of a node, which is.
-#[inline(always)]
-fn from_its_own_side<M: Maps, P: Packet>(
-    t: &Tracking<'_, M, P>,
-    entry: &CtEntry,
-    sender: u8,
-) -> Result<(), Dropped> {
-    let identity = entry::identity_of(entry, sender);
-    // Of an error the sender is who the quoted packet was for, and the host's NAT may have sent that elsewhere.
-    if identity == reserved::HOST && !t.is_error && !has_left_the_node(t, entry, sender) {
-        return Err(dropped!(SpoofedLocalSource));
-    }
-    if t.settings.overlay_ifindex != 0
-        && t.sender.lookup as u8 == Lookup::FromWire as u8
-        && t.maps.ipcache(&t.sender.address).is_some_and(|e| identity::is_beyond_the_overlay(t.settings, e))
-    {
-        return Err(dropped!(TunnelSourceMismatch));
-    }
-    Ok(())
-}
-
-/// Whether a sender's address was this node's and is another's now, as one that moves between nodes is: it is judged
-/// again.
-#[inline(always)]
-fn has_left_the_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> bool {
-    entry::stamp_of(entry, sender) != t.sender.stamp
-        && t.maps.ipcache(&t.sender.address).is_some_and(|e| e.flags & ipcache::flag::LOCAL_NODE == 0)
-}
-
 /// 9. What a node claims of an answer from its own address is no identity of the end.
 #[inline(always)]
 fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to: &End) -> bool {
@@ -403,46 +374,6 @@ fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to:
 #[inline(always)]
 fn is_seen_before<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry) -> bool {
     t.place.is(Place::Leaving) && entry.flags & flag::TRANSLATED == 0
-}
-
-/// How the ends' identities are found, of the sender and of the receiver, where a responder's packet has its connection
-/// judged again ([`judge::Report::settled`]): an end that initiated by the address of a node stays what it was found to be,
-/// one that answers is whom its initiator's packet would be judged to go to.
-#[inline(always)]
-fn settle<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> [u32; 2] {
-    if t.sender.local {
-        let stored = entry::identity_of(entry, 1 - sender);
-        return [0, if t.receiver.local { 0 } else { initiator_by_a_node(t, stored) }];
-    }
-    let from_the_stack =
-        t.sender.lookup as u8 == Lookup::FromStack as u8 || t.sender.lookup as u8 == Lookup::FromSocket as u8;
-    if from_the_stack {
-        return [judge::AS_DESTINATION, 0];
-    }
-    // What a node claims of an answer by its own address is not who it is.
-    let node = match t.maps.ipcache(&t.sender.address) {
-        Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 => found.identity,
-        _ => 0,
-    };
-    [if t.sender.claimed != 0 { node } else { 0 }, 0]
-}
-
-#[inline(always)]
-fn initiator_by_a_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, stored: u32) -> u32 {
-    match t.maps.ipcache(&t.receiver.address) {
-        Some(found) if found.flags & ipcache::flag::LOCAL_NODE != 0 => stored,
-        Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 && reserved::is_world(stored) => stored,
-        _ => 0,
-    }
-}
-
-/// Whether an address is nobody's in the cluster.
-#[inline(always)]
-fn is_outside<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, address: &Address) -> bool {
-    match t.maps.ipcache(address) {
-        Some(entry) => entry.flags & ipcache::flag::OUTSIDE != 0,
-        None => true,
-    }
 }
 
 /// 13, which end initiates.
@@ -475,16 +406,6 @@ fn plan_on_miss(parsed: &Parsed, expired: bool) -> Plan {
     } else {
         Plan::Create
     }
-}
-
-/// [`flag::VIA_STACK`] for what leaves through the host's stack, which may keep track of it, too (deliver 3).
-#[inline(always)]
-fn via_stack<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &Report) -> u16 {
-    let identity = report.identities[1];
-    let leaves = t.receiver.lookup as u8 == Lookup::Destination as u8
-        && (reserved::is_beyond_the_cluster(identity)
-            || (identity == reserved::KUBE_APISERVER && is_outside(t, &t.receiver.address)));
-    if leaves { flag::VIA_STACK } else { 0 }
 }
 
 #[inline(always)]

@@ -158,6 +158,7 @@ files! {
     TO_NET, "hooks/to_net.rs";
     FROM_OVERLAY, "hooks/from_overlay.rs";
     TO_OVERLAY, "hooks/to_overlay.rs";
+    ENDS, "conntrack/ends.rs";
 }
 
 /// A place has 4 bits for its file.

@@ -1,0 +1,98 @@
+//! Who stands at an end of a connection that stands already: whether a packet can come from there, whom a node's address
+//! means, and who is beyond the cluster.
+//!
+//! Neighbours: `conntrack.rs` asks, by the rules above it; `identity.rs` names the ends of new connections.
+
+use super::{Report, Tracking, entry, judge};
+use crate::abi::conntrack::flag;
+use crate::abi::{Address, CtEntry, ipcache};
+use crate::drop::{Dropped, file};
+use crate::dropped;
+use crate::identity::{self, Lookup, reserved};
+use crate::maps::Maps;
+use crate::packet::Packet;
+
+const FILE: u8 = file::ENDS;
+
+/// What comes from another machine comes from where its sender is. The node itself is not out there; whoever is
+/// reached through the overlay is not on the bare wire. Of a new connection [`identity::resolve`] sees to that.
+///
+/// An entry says whether its end is the node; of what comes with a claim nothing is looked up. The world may be behind the
+/// address of a node, which is.
+#[inline(always)]
+pub(super) fn from_its_own_side<M: Maps, P: Packet>(
+    t: &Tracking<'_, M, P>,
+    entry: &CtEntry,
+    sender: u8,
+) -> Result<(), Dropped> {
+    let identity = entry::identity_of(entry, sender);
+    // Of an error the sender is who the quoted packet was for, and the host's NAT may have sent that elsewhere.
+    if identity == reserved::HOST && !t.is_error && !has_left_the_node(t, entry, sender) {
+        return Err(dropped!(SpoofedLocalSource));
+    }
+    if t.settings.overlay_ifindex != 0
+        && t.sender.lookup as u8 == Lookup::FromWire as u8
+        && t.maps.ipcache(&t.sender.address).is_some_and(|e| identity::is_beyond_the_overlay(t.settings, e))
+    {
+        return Err(dropped!(TunnelSourceMismatch));
+    }
+    Ok(())
+}
+
+/// Whether a sender's address was this node's and is another's now, as one that moves between nodes is: it is judged
+/// again.
+#[inline(always)]
+fn has_left_the_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> bool {
+    entry::stamp_of(entry, sender) != t.sender.stamp
+        && t.maps.ipcache(&t.sender.address).is_some_and(|e| e.flags & ipcache::flag::LOCAL_NODE == 0)
+}
+
+/// How the ends' identities are found, of the sender and of the receiver, where a responder's packet has its connection
+/// judged again ([`judge::Report::settled`]): an end that initiated by the address of a node stays what it was found to be,
+/// one that answers is whom its initiator's packet would be judged to go to.
+#[inline(always)]
+pub(super) fn settle<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> [u32; 2] {
+    if t.sender.local {
+        let stored = entry::identity_of(entry, 1 - sender);
+        return [0, if t.receiver.local { 0 } else { initiator_by_a_node(t, stored) }];
+    }
+    let from_the_stack =
+        t.sender.lookup as u8 == Lookup::FromStack as u8 || t.sender.lookup as u8 == Lookup::FromSocket as u8;
+    if from_the_stack {
+        return [judge::AS_DESTINATION, 0];
+    }
+    // What a node claims of an answer by its own address is not who it is.
+    let node = match t.maps.ipcache(&t.sender.address) {
+        Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 => found.identity,
+        _ => 0,
+    };
+    [if t.sender.claimed != 0 { node } else { 0 }, 0]
+}
+
+#[inline(always)]
+fn initiator_by_a_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, stored: u32) -> u32 {
+    match t.maps.ipcache(&t.receiver.address) {
+        Some(found) if found.flags & ipcache::flag::LOCAL_NODE != 0 => stored,
+        Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 && reserved::is_world(stored) => stored,
+        _ => 0,
+    }
+}
+
+/// Whether an address is nobody's in the cluster.
+#[inline(always)]
+pub(super) fn is_outside<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, address: &Address) -> bool {
+    match t.maps.ipcache(address) {
+        Some(entry) => entry.flags & ipcache::flag::OUTSIDE != 0,
+        None => true,
+    }
+}
+
+/// [`flag::VIA_STACK`] for what leaves through the host's stack, which may keep track of it, too (deliver 3).
+#[inline(always)]
+pub(super) fn via_stack<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &Report) -> u16 {
+    let identity = report.identities[1];
+    let leaves = t.receiver.lookup as u8 == Lookup::Destination as u8
+        && (reserved::is_beyond_the_cluster(identity)
+            || (identity == reserved::KUBE_APISERVER && is_outside(t, &t.receiver.address)));
+    if leaves { flag::VIA_STACK } else { 0 }
+}
