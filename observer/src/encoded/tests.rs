@@ -66,7 +66,7 @@ impl Maker<'_> {
             Kind::Message(inner) => Field::Message(self.message(inner)),
             Kind::String => Field::String(self.text()),
             Kind::Bytes => Field::Bytes(self.text().into_bytes().into()),
-            Kind::Bool => Field::Bool(self.next() % 2 == 0),
+            Kind::Bool => Field::Bool(self.next().is_multiple_of(2)),
             Kind::Enum(_) => Field::EnumNumber((self.number() as u32).cast_signed()),
             Kind::Int32 => Field::I32((self.number() as u32).cast_signed()),
             Kind::Int64 => Field::I64(self.number().cast_signed()),
