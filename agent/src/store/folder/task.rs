@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
-use sinew_api::object::{AllocatedIdentity, Object, ObjectKind};
+use sinew_api::object::{AllocatedIdentity, Endpoint, Object, ObjectKind};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
@@ -63,6 +63,8 @@ pub(super) struct Running {
     /// Whether the kernel has ended the watch.
     pub(super) deaf: bool,
     pub(super) pending: Batch,
+    /// This node's endpoints by name, as they were written last.
+    own: BTreeMap<String, Box<Endpoint>>,
     /// What could not be written, and when it is tried again.
     wanted: Wanted,
     retry_at: Option<Instant>,
@@ -143,6 +145,7 @@ impl Task {
             hints: Hints::default(),
             deaf: false,
             pending: Batch::default(),
+            own: BTreeMap::new(),
             wanted: Wanted::default(),
             retry_at: None,
             trouble: Troubles::default(),
@@ -199,7 +202,10 @@ impl Running {
                 }
                 Step::Retry => self.retry(),
                 Step::FullLook if self.sweeps.is_under_way() => {}
-                Step::FullLook => self.sweeps.want(),
+                Step::FullLook => {
+                    self.keep_own();
+                    self.sweeps.want();
+                }
                 Step::Slice => self.slice(),
                 Step::End => {
                     // What the agent said before it let go is still written.
@@ -386,9 +392,28 @@ impl Running {
         }
     }
 
+    /// Writes this node's endpoints again where somebody took their files away or changed them: without these no other node
+    /// reaches its pods, and no event of theirs would ever write them.
+    fn keep_own(&mut self) {
+        let own: Vec<Box<Endpoint>> = self.own.values().cloned().collect();
+        for endpoint in own {
+            self.write(StoreWrite::Endpoint(endpoint));
+        }
+    }
+
     fn try_write(&mut self, write: &StoreWrite) -> io::Result<()> {
         match write {
+            StoreWrite::Endpoint(endpoint) => {
+                self.own.insert(endpoint.name.clone(), endpoint.clone());
+            }
+            StoreWrite::EndpointGone(name) => {
+                self.own.remove(name);
+            }
+            _ => {}
+        }
+        match write {
             StoreWrite::Look(number) => {
+                self.keep_own();
                 self.sweeps.want_look(*number);
                 Ok(())
             }

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use sinew_api::object::{Node, NodeStatus, ObjectKind, ObjectName, Origin, Routing};
+use sinew_api::identity::Identity;
+use sinew_api::labels::Labels;
+use sinew_api::object::{Endpoint, Node, NodeStatus, ObjectKind, ObjectName, Origin, Routing};
 
 use super::*;
 use crate::store::{ObjectState, ObjectStatus, StoreChange};
@@ -291,6 +293,54 @@ async fn what_the_agent_writes_is_read_by_others_and_itself() {
         if names(&folder.batch().await).contains(&format!("-SinewIdentity/{}", one.identity)) {
             break;
         }
+    }
+}
+
+/// Who copies the folder and deletes what the copy lacks takes the files of running nodes along.
+#[tokio::test]
+async fn what_somebody_takes_of_this_nodes_endpoints_is_written_again() {
+    let mut folder = Folder::open();
+    folder.batch().await;
+    let place = |name: &str| folder.folder.path().join(format!(".endpoints/a/{name}.yaml"));
+    let (one, two) = (place("one"), place("two"));
+    for name in ["one", "two"] {
+        folder.store.write(StoreWrite::Endpoint(Box::new(endpoint(name)))).await;
+        folder.until_set(name).await;
+    }
+    folder.store.write(StoreWrite::EndpointGone("two".into())).await;
+    fs::remove_dir_all(one.parent().unwrap()).unwrap();
+    folder.store.write(StoreWrite::Look(1)).await;
+    while folder.batch().await.looked != Some(1) {}
+    assert!(one.exists() && !two.exists());
+    // The folder of all objects is not the agent's to make.
+    fs::remove_dir_all(folder.folder.path()).unwrap();
+    folder.store.write(StoreWrite::Endpoint(Box::new(endpoint("two")))).await;
+    let trouble = loop {
+        if let Some(trouble) = folder.batch().await.trouble.filter(|trouble| trouble.contains("write")) {
+            break trouble;
+        }
+    };
+    assert!(trouble.contains(".endpoints/a/"), "{trouble}");
+    assert!(!folder.folder.path().exists());
+}
+
+fn endpoint(name: &str) -> Endpoint {
+    Endpoint {
+        name: name.into(),
+        pod_namespace: "shop".into(),
+        pod_name: name.into(),
+        pod_uid: String::new(),
+        container_id: String::new(),
+        ifname: String::new(),
+        node: "a".into(),
+        addresses: vec!["10.0.0.9".parse().unwrap()],
+        identity: Identity(300),
+        previous_identity: None,
+        labels: Labels::new(),
+        ports: Vec::new(),
+        phase: None,
+        workload: None,
+        origin: Origin::default(),
     }
 }
 

@@ -210,9 +210,22 @@ impl Folders {
         let (node, thread) = (&self.node, std::thread::current().id());
         // No name of an object or a node has an `@`.
         let temporary = path.with_file_name(format!(".{name}@{node}@{thread:?}{TEMPORARY}"));
-        let mut file = File::create(&temporary)?;
+        let mut file = self
+            .create(&temporary)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         file.write_all(content).inspect_err(|_| discard(&temporary))?;
         Ok(temporary)
+    }
+
+    /// Makes a file, and its folder where somebody took that away. The folder of all objects is others' to make.
+    fn create(&self, path: &Path) -> io::Result<File> {
+        match File::create(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.root.is_dir() => {
+                fs::create_dir_all(path.parent().unwrap_or(&self.root))?;
+                File::create(path)
+            }
+            outcome => outcome,
+        }
     }
 
     fn endpoints(&self) -> PathBuf {
