@@ -60,7 +60,9 @@ async fn list(args: &ListArgs) -> Result<()> {
         endpoints.retain(|endpoint| endpoint.namespace == *namespace);
     }
     let answer = ListEndpointsResponse { endpoints };
-    args.agent.screen().show("ListEndpointsResponse", &answer, |paint| text::list(&answer.endpoints, paint))
+    args.agent.screen().show("ListEndpointsResponse", &answer, |paint| {
+        text::list(&answer.endpoints, args.namespace.as_deref(), paint)
+    })
 }
 
 async fn get(args: &GetArgs) -> Result<()> {

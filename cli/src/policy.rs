@@ -96,8 +96,8 @@ async fn list(args: &ListArgs) -> Result<()> {
         None => String::new(),
     };
     let request = ListPoliciesRequest { namespace: args.namespace.clone().unwrap_or_default(), endpoint };
-    let answer = ask(&args.agent, request).await?;
-    args.agent.screen().show("ListPoliciesResponse", &answer, |paint| text::list(&answer, paint))
+    let answer = ask(&args.agent, request.clone()).await?;
+    args.agent.screen().show("ListPoliciesResponse", &answer, |paint| text::list(&request, &answer, paint))
 }
 
 async fn get(args: &GetArgs) -> Result<()> {

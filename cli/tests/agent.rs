@@ -70,6 +70,22 @@ fn pods_are_found_by_prefix_and_a_miss_lists_the_nearest() {
 }
 
 #[test]
+fn an_empty_list_says_what_it_is_a_list_of() {
+    let served = Served::start();
+    let out = |words: &[&str]| {
+        let (code, out, error) = read(&sinew(&served, words));
+        assert_eq!((code, error.as_str()), (0, ""), "{words:?}");
+        out
+    };
+    assert_eq!(out(&["policy", "list"]), "No policies: every pod is open in both directions.\n");
+    let shown = out(&["policy", "list", "-n", "nope"]);
+    assert_eq!(shown, "No policy in namespace nope; clusterwide ones are not shown by -n.\n");
+    let shown = out(&["policy", "list", "--endpoint", "web"]);
+    assert_eq!(shown, "No policy selects default/web.\n");
+    assert_eq!(out(&["endpoint", "list", "-n", "nope"]), "No endpoint in namespace nope on this node.\n");
+}
+
+#[test]
 fn programs_get_json_and_yaml() {
     let served = Served::start();
     let (code, out, _) = read(&sinew(&served, &["endpoint", "list", "-o", "json"]));

@@ -15,8 +15,8 @@ use crate::output::paint::Tone;
 use crate::output::table::{Cell, Table};
 use crate::{status, when};
 
-/// One line an endpoint.
-pub(super) fn list(endpoints: &[Endpoint], paint: Paint) -> String {
+/// One line an endpoint; `namespace` is the one that was asked for.
+pub(super) fn list(endpoints: &[Endpoint], namespace: Option<&str>, paint: Paint) -> String {
     let mut table = Table::new(&["ID", "POD", "IDENTITY", "INGRESS", "EGRESS", "STATE", "ADDRESSES"]);
     for endpoint in endpoints {
         table.row([
@@ -29,7 +29,11 @@ pub(super) fn list(endpoints: &[Endpoint], paint: Paint) -> String {
             endpoint.addresses.join(",").into(),
         ]);
     }
-    table.render(paint, "No endpoints: no pod has been added to this node.")
+    let none = match namespace {
+        None => "No endpoints: no pod has been added to this node.".to_owned(),
+        Some(namespace) => format!("No endpoint in namespace {namespace} on this node."),
+    };
+    table.render(paint, &none)
 }
 
 /// Everything about one endpoint.
@@ -217,7 +221,14 @@ mod tests {
 ID  POD          IDENTITY  INGRESS    EGRESS  STATE  ADDRESSES
 7   default/web  258       enforcing  open    ready  10.0.0.7,fd00::7
 ";
-        assert_eq!(list(&[web()], Paint::Plain), expected);
+        assert_eq!(list(&[web()], None, Paint::Plain), expected);
+    }
+
+    #[test]
+    fn an_empty_list_says_of_what() {
+        let shown = |namespace| list(&[], namespace, Paint::Plain);
+        assert_eq!(shown(None), "No endpoints: no pod has been added to this node.\n");
+        assert_eq!(shown(Some("nope")), "No endpoint in namespace nope on this node.\n");
     }
 
     #[test]

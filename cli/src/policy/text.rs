@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use sinew_api::proto::agent::{GetPolicyResponse, ListPoliciesResponse, Policy, PolicyState, Problem, Rule};
+use sinew_api::proto::agent::{
+    GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse, Policy, PolicyState, Problem, Rule,
+};
 
 use crate::explain::words;
 use crate::output::Paint;
@@ -11,7 +13,7 @@ use crate::output::table::{Cell, Table};
 use crate::{status, when};
 
 /// One line a policy; what is wrong stands under the table, with file and line.
-pub(super) fn list(answer: &ListPoliciesResponse, paint: Paint) -> String {
+pub(super) fn list(asked: &ListPoliciesRequest, answer: &ListPoliciesResponse, paint: Paint) -> String {
     let mut table = Table::new(&["POLICY", "STATE", "SELECTS", "RULES", "NODES", "PLACE"]);
     for policy in &answer.policies {
         table.row([
@@ -23,7 +25,7 @@ pub(super) fn list(answer: &ListPoliciesResponse, paint: Paint) -> String {
             file_place(&policy.file, policy.line).into(),
         ]);
     }
-    let mut text = table.render(paint, "No policies: every pod is open in both directions.");
+    let mut text = table.render(paint, &none(asked, answer));
     for policy in &answer.policies {
         text.push_str(&problems(policy, paint));
     }
@@ -36,6 +38,23 @@ pub(super) fn list(answer: &ListPoliciesResponse, paint: Paint) -> String {
         text.push_str(&format!("\n{} {place}: {}\n", paint.tone(Tone::Bad, "UNREADABLE"), problem.message));
     }
     text
+}
+
+/// What an empty list says. That nothing is closed it may say only where nothing was left out of it.
+fn none(asked: &ListPoliciesRequest, answer: &ListPoliciesResponse) -> String {
+    match (asked.namespace.as_str(), asked.endpoint.as_str()) {
+        ("", "") if answer.refused.is_empty() && answer.unreadable.is_empty() => {
+            "No policies: every pod is open in both directions.".to_owned()
+        }
+        ("", "") => "No policies.".to_owned(),
+        ("", pod) => format!("No policy selects {pod}."),
+        (namespace, "") => {
+            format!("No policy in namespace {namespace}; clusterwide ones are not shown by -n.")
+        }
+        (namespace, pod) => {
+            format!("No policy in namespace {namespace} selects {pod}; clusterwide ones are not shown by -n.")
+        }
+    }
 }
 
 /// Everything about one policy.
@@ -111,7 +130,7 @@ fn problems(policy: &Policy, paint: Paint) -> String {
     let mut text = String::new();
     if !policy.problems.is_empty() {
         let runs = match policy.running_generation {
-            0 => "what it would close stays closed, it allows nothing".to_owned(),
+            0 => what_counts(policy).to_owned(),
             running => format!("generation {running} stays in force"),
         };
         text.push_str(&format!("\n{} {}: {runs}\n", paint.tone(Tone::Bad, "REFUSED"), policy.name));
@@ -122,6 +141,24 @@ fn problems(policy: &Policy, paint: Paint) -> String {
         policy.warnings.iter().for_each(|problem| text.push_str(&problem_line(problem)));
     }
     text
+}
+
+/// What a refused policy of which no generation runs does all the same.
+fn what_counts(policy: &Policy) -> &'static str {
+    let denies = |rule: &Rule| rule.rule.as_ref().is_some_and(|rule| rule.deny);
+    if policy.default_deny_ingress || policy.default_deny_egress || policy.rules.iter().any(denies) {
+        "what it would close stays closed, it allows nothing"
+    } else if policy.problems.iter().any(|problem| is_in_subject(&problem.path)) {
+        "its selector can't be read, so nothing is closed by it"
+    } else {
+        "it closes nothing and allows nothing"
+    }
+}
+
+/// Whether a field belongs to what the policy selects: `spec.endpointSelector…`, not `spec.ingress[0].from[0].podSelector`.
+fn is_in_subject(path: &str) -> bool {
+    let field = path.split('.').nth(1).unwrap_or_default();
+    field.starts_with("endpointSelector") || field.starts_with("podSelector")
 }
 
 /// `  web.yaml:12  spec.egress[0].toFQDNs: …`
@@ -212,6 +249,7 @@ mod tests {
             nodes_live: 2,
             file: "names.yaml".into(),
             line: 1,
+            default_deny_egress: true,
             ..Policy::default()
         }
     }
@@ -249,7 +287,7 @@ REFUSED SinewCIDRGroup/offices
 
 UNREADABLE bad.yaml:3: line 3: a tab
 ";
-        assert_eq!(list(&answer, Paint::Plain), expected);
+        assert_eq!(list(&ListPoliciesRequest::default(), &answer, Paint::Plain), expected);
     }
 
     #[test]
@@ -279,8 +317,53 @@ spec.ingress[0]  9     allow    1      12       900    5s ago    from {app=clien
     }
 
     #[test]
-    fn without_policies_everything_is_open_and_the_list_says_so() {
-        let shown = list(&ListPoliciesResponse::default(), Paint::Plain);
-        assert_eq!(shown, "No policies: every pod is open in both directions.\n");
+    fn a_refused_policy_says_what_of_it_counts() {
+        let told = |policy: Policy| problems(&policy, Paint::Plain).lines().nth(1).unwrap().to_owned();
+        let begin = "REFUSED cnp/default/names: ";
+        assert_eq!(told(refused()), format!("{begin}what it would close stays closed, it allows nothing"));
+        // Without a selector nothing is selected, so nothing is closed.
+        let open = |path: &str| {
+            let problem = Problem { path: path.into(), ..Problem::default() };
+            told(Policy { default_deny_egress: false, problems: vec![problem], ..refused() })
+        };
+        for path in
+            ["spec.endpointSelector.matchLabels", "specs[1].endpointSelector", "spec.podSelector.matchLabel"]
+        {
+            assert_eq!(
+                open(path),
+                format!("{begin}its selector can't be read, so nothing is closed by it"),
+                "{path}"
+            );
+        }
+        for path in ["spec.ingress[0].from[0].podSelector", "spec.nodeSelector", "spec", ""] {
+            assert_eq!(open(path), format!("{begin}it closes nothing and allows nothing"), "{path}");
+        }
+        let rule = RuleRef { deny: true, ..RuleRef::default() };
+        let denies = Rule { rule: Some(rule), ..Rule::default() };
+        let told = told(Policy { default_deny_egress: false, rules: vec![denies], ..refused() });
+        assert_eq!(told, format!("{begin}what it would close stays closed, it allows nothing"));
+    }
+
+    #[test]
+    fn an_empty_list_says_that_all_is_open_only_where_nothing_is_left_out() {
+        let shown = |namespace: &str, endpoint: &str, answer: &ListPoliciesResponse| {
+            let asked = ListPoliciesRequest { namespace: namespace.into(), endpoint: endpoint.into() };
+            list(&asked, answer, Paint::Plain)
+        };
+        let empty = ListPoliciesResponse::default();
+        assert_eq!(shown("", "", &empty), "No policies: every pod is open in both directions.\n");
+        assert_eq!(
+            shown("shop", "", &empty),
+            "No policy in namespace shop; clusterwide ones are not shown by -n.\n"
+        );
+        assert_eq!(shown("", "shop/web", &empty), "No policy selects shop/web.\n");
+        assert_eq!(
+            shown("shop", "shop/web", &empty),
+            "No policy in namespace shop selects shop/web; clusterwide ones are not shown by -n.\n"
+        );
+        let problem = Problem { message: "a tab".into(), file: "bad.yaml".into(), ..Problem::default() };
+        let unreadable =
+            ListPoliciesResponse { unreadable: vec![problem], ..ListPoliciesResponse::default() };
+        assert_eq!(shown("", "", &unreadable), "No policies.\n\nUNREADABLE bad.yaml: a tab\n");
     }
 }
