@@ -59,6 +59,11 @@ pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     text
 }
 
+/// `1 document`, `2 documents`, `3 policies`: both words, since not every plural ends in s alone.
+pub(crate) fn count(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// A text that fits into a column.
 pub(crate) fn short(text: &str) -> String {
     const MOST: usize = 72;
@@ -110,6 +115,12 @@ mod tests {
         }
         assert_eq!(asked("TCP", Some(80)), "80/TCP");
         assert_eq!(asked("", None), "any");
+    }
+
+    #[test]
+    fn one_of_a_thing_is_no_plural() {
+        let told = [0, 1, 2].map(|number| count(number, "policy", "policies"));
+        assert_eq!(told, ["0 policies", "1 policy", "2 policies"]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sinew_api::object::{Object, Origin, Problem, Refused};
 
 use crate::OutputArgs;
+use crate::explain::words;
 use crate::failure::Failure;
 use crate::folder::{self, Folder};
 use crate::offline::Offline;
@@ -100,7 +101,13 @@ fn known(all: &Folder) -> String {
                 --from-folder DIR names a folder that has them"
             .to_owned();
     }
-    format!("judged against {pods} pods, {nodes} nodes, {namespaces} namespaces, {groups} CIDR groups")
+    format!(
+        "judged against {}, {}, {}, {}",
+        words::count(pods, "pod", "pods"),
+        words::count(nodes, "node", "nodes"),
+        words::count(namespaces, "namespace", "namespaces"),
+        words::count(groups, "CIDR group", "CIDR groups")
+    )
 }
 
 /// What the decoder says of each document, and what the engine says of the policies among `all` objects.
@@ -141,15 +148,17 @@ fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
 
 fn judge(findings: &[Finding], strict: bool) -> Result<(), Failure> {
     let refused = findings.iter().filter(|finding| !finding.problems.is_empty()).count();
+    let all = words::count(findings.len(), "object", "objects");
     let warned = findings.iter().filter(|finding| !finding.warnings.is_empty()).count();
     if refused > 0 {
-        return Err(Failure::failed(format!("{refused} of {} objects would be refused", findings.len())));
+        return Err(Failure::failed(format!("{refused} of {all} would be refused")));
     }
     if findings.iter().all(|finding| finding.foreign) {
         return Err(Failure::failed("there is no object in it"));
     }
     if strict && warned > 0 {
-        return Err(Failure::failed(format!("{warned} of {} objects have warnings", findings.len())));
+        let have = if findings.len() == 1 { "has" } else { "have" };
+        return Err(Failure::failed(format!("{warned} of {all} {have} warnings")));
     }
     Ok(())
 }
@@ -164,7 +173,8 @@ fn text(findings: &[Finding], paint: Paint) -> String {
         };
         let (tone, word) =
             if finding.foreign { (Tone::Plain, "passed over: no kind that is read") } else { (tone, word) };
-        let name = if finding.name.is_empty() { "a document without a name" } else { &finding.name };
+        // It may have a name: where the kind is not known, none is read.
+        let name = if finding.name.is_empty() { "a document" } else { &finding.name };
         text.push_str(&format!(
             "{}  {}  {}\n",
             paint.tone(Tone::Strong, name),
@@ -293,9 +303,7 @@ spec:
         let findings = read(&format!("apiVersion: apps/v1\nkind: Deployment\n---\n{TWO}"));
         let shown = text(&findings, Paint::Plain);
         assert!(
-            shown.starts_with(
-                "a document without a name  two.yaml:1  passed over: no kind that is read\nsnp/"
-            ),
+            shown.starts_with("a document  two.yaml:1  passed over: no kind that is read\nsnp/"),
             "{shown}"
         );
         assert_eq!(judge(&findings, false).unwrap_err().message, "1 of 3 objects would be refused");
@@ -306,7 +314,25 @@ spec:
     fn a_broken_text_says_where() {
         let findings = read("kind: [\n");
         assert_eq!(findings.len(), 1);
-        assert!(text(&findings, Paint::Plain).starts_with("a document without a name  two.yaml:"));
+        assert!(text(&findings, Paint::Plain).starts_with("a document  two.yaml:"));
         assert!(judge(&findings, false).is_err());
+    }
+
+    #[test]
+    fn a_document_that_has_a_name_is_not_told_to_have_none() {
+        let findings = read("apiVersion: networking.k8s.io/v2\nkind: NetworkPolicy\nmetadata: {name: web}\n");
+        let shown = text(&findings, Paint::Plain);
+        assert!(shown.starts_with("a document  two.yaml:1  REFUSED\n"), "{shown}");
+        assert_eq!(judge(&findings, false).unwrap_err().message, "1 of 1 object would be refused");
+    }
+
+    #[test]
+    fn what_is_known_is_counted_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pod.yaml");
+        std::fs::write(&file, "apiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: default}\n")
+            .unwrap();
+        let known = known(&super::read(&[file]).unwrap());
+        assert_eq!(known, "judged against 1 pod, 0 nodes, 0 namespaces, 0 CIDR groups");
     }
 }
