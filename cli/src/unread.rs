@@ -5,8 +5,9 @@
 //! Neighbours: `folder.rs` finds them; `explain --from-folder`, `simulate` and `validate` tell of them.
 
 use serde_json::{Value, json};
-use sinew_api::object::{Object, Problem, Refused};
+use sinew_api::object::{Object, Problem};
 
+use crate::explain::words;
 use crate::failure::Failure;
 use crate::folder::{self, Folder};
 
@@ -32,7 +33,8 @@ impl Unread {
     pub(crate) fn of(folder: &Folder) -> Self {
         let mut unread = Self::default();
         for refused in &folder.refused {
-            if is_foreign(refused) {
+            // Nothing of it would count on a node either. What is nearly the name of one of our kinds is not foreign.
+            if refused.foreign {
                 unread.foreign += 1;
                 continue;
             }
@@ -79,7 +81,9 @@ impl Unread {
         match self.documents.len() {
             0 => Ok(()),
             count => Err(Failure::failed(format!(
-                "{count} documents of the folder don't count, so the verdict is not that of the folder"
+                "{} of the folder {} count, so the verdict is not that of the folder",
+                words::count(count, "document", "documents"),
+                if count == 1 { "does not" } else { "do not" }
             ))
             .next("what is wrong with them stands above; `sinew policy validate DIR` says all of it")),
         }
@@ -96,29 +100,26 @@ impl Unread {
             lines.push(format!("warning: {name} at {} {counts}: {}", document.place, document.problem));
         }
         if self.foreign > 0 {
-            lines.push(format!("{} documents of other kinds were passed over", self.foreign));
+            lines.push(match self.foreign {
+                1 => "1 document of another kind was passed over".to_owned(),
+                count => format!("{count} documents of other kinds were passed over"),
+            });
         }
         lines
     }
 }
 
-/// An object of somebody else's: nothing of it would count on a node either.
-fn is_foreign(refused: &Refused) -> bool {
-    refused.name.is_none()
-        && refused.problems.iter().all(|problem| problem.path == "kind" && is_word(problem))
-}
-
-/// A `kind` that is there and is a word, unlike one that is missing.
-fn is_word(problem: &Problem) -> bool {
-    problem.message.contains("is not read here")
-}
-
 fn first(problems: &[Problem]) -> String {
     match problems {
         [] => String::new(),
-        [only] => only.to_string(),
-        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+        [only] => one(only),
+        [first, rest @ ..] => format!("{} (and {} more)", one(first), rest.len()),
     }
+}
+
+/// A file as a whole has no path.
+fn one(problem: &Problem) -> String {
+    if problem.path.is_empty() { problem.message.clone() } else { problem.to_string() }
 }
 
 #[cfg(test)]
@@ -160,9 +161,35 @@ spec: {endpointSelector: {}, ingres: []}
         let begin =
             format!("warning: snp/shop/closed at {place}:13 is refused, so what it allows does not count: ");
         assert!(lines[1].starts_with(&begin), "{lines:?}");
-        assert_eq!(lines[2], "1 documents of other kinds were passed over");
+        assert_eq!(lines[2], "1 document of another kind was passed over");
         assert_eq!(unread.value()[1]["inPart"], true);
-        assert!(unread.refuse_check().is_err());
+        let refused = unread.refuse_check().unwrap_err();
+        assert!(refused.message.starts_with("2 documents of the folder do not count, "), "{refused}");
         assert!(Unread::default().refuse_check().is_ok());
+    }
+
+    fn of(text: &str) -> Unread {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        Unread::of(&Folder::read(folder.path()).unwrap())
+    }
+
+    #[test]
+    fn a_slip_in_the_kind_is_no_other_kind() {
+        let slip = of("apiVersion: cilium.io/v2\nkind: CiliumNetworkpolicy\nmetadata: {name: web}\n");
+        let [line] = slip.lines().try_into().unwrap();
+        assert!(line.contains(" does not count: kind: \"CiliumNetworkpolicy\" of "), "{line}");
+        let refused = slip.refuse_check().unwrap_err();
+        assert!(refused.message.starts_with("1 document of the folder does not count, "), "{refused}");
+
+        let other = of("apiVersion: apps/v1\nkind: Deployment\n---\napiVersion: v1\nkind: Service\n");
+        assert_eq!(other.lines(), ["2 documents of other kinds were passed over"]);
+        assert!(other.refuse_check().is_ok());
+    }
+
+    #[test]
+    fn a_file_as_a_whole_has_no_path() {
+        let [line] = of("").lines().try_into().unwrap();
+        assert!(line.contains(" does not count: the file is empty"), "{line}");
     }
 }

@@ -141,6 +141,23 @@ fn a_document_that_does_not_count_is_told() {
 }
 
 #[test]
+fn a_misspelt_kind_fails_a_check_and_another_kind_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let pods = OBJECTS.split("---\n").take(5).collect::<Vec<_>>().join("---\n");
+    fs::write(folder.path().join("objects.yaml"), pods).unwrap();
+    let ask = ["client", "web", "80/TCP", "--expect", "allowed"];
+    fs::write(folder.path().join("other.yaml"), "apiVersion: apps/v1\nkind: Deployment\n").unwrap();
+    let (code, answer) = explain(folder.path(), &ask);
+    assert_eq!((code, answer["unread"].as_array().map(Vec::len)), (0, Some(0)), "{answer}");
+    // Spelt right it would close what is asked about.
+    let slip = "apiVersion: cilium.io/v2\nkind: CiliumNetworkpolicy\nmetadata: {name: web}\n\
+                spec: {endpointSelector: {}, ingress: [{}]}\n";
+    fs::write(folder.path().join("slip.yaml"), slip).unwrap();
+    let (code, answer) = explain(folder.path(), &ask);
+    assert_eq!((code, answer["unread"].as_array().map(Vec::len)), (1, Some(1)), "{answer}");
+}
+
+#[test]
 fn a_pod_on_the_network_of_a_node_is_host_to_that_node() {
     let folder = tempfile::tempdir().unwrap();
     let more = "\
