@@ -107,6 +107,11 @@ pub(crate) fn traffic(text: &str) -> Result<Traffic, Failure> {
         "" => None,
         port => Some(port.parse::<u32>().ok().filter(|port| *port <= largest).ok_or_else(wrong)?),
     };
+    // Type 0 of ICMP is an answer to an echo; port 0 in a policy is every port, and no connection has it.
+    if port == Some(0) && !protocol.starts_with("ICMP") {
+        return Err(Failure::usage(format!("\"{text}\": no connection goes to port 0"))
+            .next(format!("for all ports write {protocol}")));
+    }
     Ok(Traffic { protocol: (*protocol).to_owned(), port })
 }
 
@@ -153,7 +158,11 @@ mod tests {
         assert_eq!(read("icmpv6"), Some(("ICMPv6".into(), None)));
         assert_eq!(read("8/ICMP"), Some(("ICMP".into(), Some(8))));
         assert_eq!(read("any"), Some((String::new(), None)));
-        for wrong in ["", "70000/TCP", "256/ICMP", "80/HTTP", "80-90/TCP", "http"] {
+        assert_eq!(read("0/ICMP"), Some(("ICMP".into(), Some(0))));
+        let failure = traffic("0").unwrap_err();
+        assert_eq!(failure.code, Code::TimedOut, "a usage error");
+        assert_eq!(failure.to_string(), "\"0\": no connection goes to port 0\n  for all ports write TCP");
+        for wrong in ["", "0/TCP", "0/udp", "00", "70000/TCP", "256/ICMP", "80/HTTP", "80-90/TCP", "http"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }
