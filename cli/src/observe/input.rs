@@ -1,12 +1,15 @@
 //! Flows from a file or stdin instead of a server: what `-o json` wrote, filtered here as a server would.
 //!
 //! Flows come in the order of the file. A line that is no answer is told on stderr with its number and passed over; a
-//! field that this version does not know is ignored.
+//! field that this version does not know is ignored. A text without any answer in it is no recording, and an error once
+//! it ends; one without any line may be what a filter before a pipe let through.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use prost::Message;
@@ -47,18 +50,39 @@ pub(crate) fn read(
                 None => false,
             }
     };
-    let name = path.display().to_string();
+    let name = shown(path);
+    let (lines, found) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
+    let end = {
+        let (name, lines, found) = (name.clone(), Rc::clone(&lines), Rc::clone(&found));
+        // Asked when the lines have come to their end, not before.
+        std::iter::once_with(move || {
+            (lines.get() && !found.get())
+                .then(|| Err(Failure::failed(format!("no line of {name} is a flow")).into()))
+        })
+    };
     let answers = reader
         .lines()
         .enumerate()
         .filter_map(move |(index, line)| match line {
-            Ok(line) => answer(&line, &descriptor, &name, index + 1).map(Ok),
+            Ok(line) => {
+                lines.set(lines.get() || !line.trim().is_empty());
+                let answer = answer(&line, &descriptor, &name, index + 1);
+                // Any other JSON reads as an answer that holds nothing.
+                found.set(found.get() || answer.as_ref().is_some_and(|it| it.response_types.is_some()));
+                answer.map(Ok)
+            }
             Err(error) => {
                 Some(Err(anyhow::Error::from(error).context(format!("read line {} of {name}", index + 1))))
             }
         })
+        .chain(end.flatten())
         .filter(move |answer| answer.as_ref().is_ok_and(&wanted) || answer.is_err());
     select(answers, request)
+}
+
+/// The file's name in messages.
+pub(crate) fn shown(path: &Path) -> String {
+    if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
 }
 
 fn select(

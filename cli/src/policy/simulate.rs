@@ -160,8 +160,11 @@ fn text(replay: &Replay, paint: Paint) -> String {
         ]);
     }
     let count = replay.differences.len();
-    let summary =
-        format!("{count} of {} verdicts would change ({} flows replayed)\n", replay.questions, replay.flows);
+    let summary = format!(
+        "{count} of {} would change ({} replayed)\n",
+        words::count(replay.questions, "verdict", "verdicts"),
+        words::count(usize::try_from(replay.flows).unwrap_or(usize::MAX), "flow", "flows")
+    );
     let mut text = paint.tone(if count == 0 { Tone::Good } else { Tone::Odd }, &summary);
     if count > 0 {
         text.push('\n');

@@ -68,3 +68,31 @@ fn what_can_not_be_is_said() {
     let wrong = GetFlowsRequest { whitelist: vec![filter], ..request };
     assert!(told(wrong, "-").contains("whitelist[0].source_ip[0]"));
 }
+
+#[test]
+fn a_text_without_a_flow_is_an_error_at_its_end_and_an_empty_one_is_none() {
+    let read_all = |text: &str, request: &GetFlowsRequest| {
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        file.write_all(text.as_bytes()).expect("written");
+        let answers = read(file.path(), request).expect("a file that opens");
+        answers.collect::<Result<Vec<_>>>().map(|answers| answers.len()).map_err(|error| error.to_string())
+    };
+    let request = GetFlowsRequest::default();
+    let last = GetFlowsRequest { number: 2, ..request.clone() };
+    for text in ["no json\n\nat all\n", "{\"kind\":\"Pod\"}\n"] {
+        for request in [&request, &last] {
+            let error = read_all(text, request).expect_err(text);
+            assert!(error.starts_with("no line of ") && error.ends_with(" is a flow"), "{error}");
+        }
+    }
+    assert_eq!(read_all("", &request), Ok(0));
+    assert_eq!(read_all("\n\n", &request), Ok(0));
+    let dropped = FlowFilter { uuid: vec!["nobody's".into()], ..FlowFilter::default() };
+    let request = GetFlowsRequest { whitelist: vec![dropped], ..request };
+    let flow = LINES.lines().nth(1).expect("a flow");
+    assert_eq!(
+        read_all(&format!("no json\n{flow}\n"), &request),
+        Ok(0),
+        "a filter may leave all of them out"
+    );
+}

@@ -15,6 +15,7 @@ use sinew_api::proto::flow::{DropReason, Endpoint, Flow, TrafficDirection, Verdi
 use sinew_api::proto::observer::GetFlowsRequest;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 
+use crate::failure::Failure;
 use crate::folder::Folder;
 use crate::observe;
 
@@ -95,16 +96,31 @@ pub(super) struct Recording {
     drops: BTreeMap<Question, Asked>,
     pods: BTreeMap<(String, String), Pod>,
     namespaces: BTreeMap<String, Namespace>,
+    /// Flows of any kind.
+    flows: u64,
 }
 
 impl Recording {
     /// Reads a file of flows, or stdin where it is `-`.
+    ///
+    /// # Errors
+    /// It can't be read, or holds no flow.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let mut recording = Self::default();
         for answer in observe::input::read(path, &GetFlowsRequest::default())? {
             if let Some(ResponseTypes::Flow(flow)) = answer?.response_types {
+                recording.flows += 1;
                 recording.add(&flow);
             }
+        }
+        // That nothing would change is said of what was replayed, and here nothing was.
+        if recording.flows == 0 {
+            return Err(Failure::failed(format!(
+                "no flow could be read from {}",
+                observe::input::shown(path)
+            ))
+            .next("record some: sinew observe --all -o jsonpb > FILE")
+            .into());
         }
         Ok(recording)
     }

@@ -97,4 +97,22 @@ fn the_same_policies_change_nothing() {
     ];
     let shown = text(&replayed(&lines), Paint::Plain);
     assert_eq!(shown, "0 of 3 verdicts would change (3 flows replayed)\n");
+    let shown = text(&replayed(&lines[..1]), Paint::Plain);
+    assert_eq!(shown, "0 of 1 verdict would change (1 flow replayed)\n");
+}
+
+#[test]
+fn a_recording_without_flows_is_no_success() {
+    let folder = tempfile::tempdir().unwrap();
+    let flows = folder.path().join("flows.jsonl");
+    let lost = r#"{"lost_events":{"source":"HUBBLE_RING_BUFFER","num_events_lost":"3"}}"#;
+    for (text, part) in [
+        ("", "no flow could be read from "),
+        (lost, "no flow could be read from "),
+        ("no json\n", "no line of "),
+    ] {
+        fs::write(&flows, text).unwrap();
+        let error = Recording::read(&flows).unwrap_err();
+        assert!(error.to_string().starts_with(part), "{text:?}: {error}");
+    }
 }
