@@ -3,6 +3,7 @@
 //! Neighbours: every command that asks a running node; `failure.rs` has the exit codes.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -66,6 +67,11 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
     match error.kind() {
         ErrorKind::NotFound => Failure::unreachable(format!("no agent: {shown} does not exist"))
             .next("start sinew-agent on this node, or name its socket: --socket PATH or $SINEW_AGENT_SOCKET"),
+        // The kernel refuses a connection to any other file too.
+        ErrorKind::ConnectionRefused if !is_socket(socket) => {
+            Failure::unreachable(format!("no agent: {shown} is no socket"))
+                .next("name the agent's socket: --socket PATH or $SINEW_AGENT_SOCKET")
+        }
         ErrorKind::ConnectionRefused => Failure::unreachable(format!(
             "no agent: nothing listens at {shown}, which a stopped agent left behind"
         ))
@@ -76,6 +82,11 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
         _ => Failure::unreachable(format!("can't connect to {shown}: {error}"))
             .next("name the agent's socket: --socket PATH or $SINEW_AGENT_SOCKET"),
     }
+}
+
+/// Whether a socket stands there. What can't be looked at is taken for one, as it was named as one.
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).map_or(true, |metadata| metadata.file_type().is_socket())
 }
 
 #[cfg(test)]
@@ -96,6 +107,14 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         let dead = UnixStream::connect(&path).map_err(|error| unreachable(&path, &error)).unwrap_err();
         assert!(dead.message.contains("nothing listens at"), "{dead}");
+
+        let path = folder.path().join("passwd");
+        std::fs::write(&path, "root").unwrap();
+        for path in [path.as_path(), folder.path()] {
+            let other = UnixStream::connect(path).map_err(|error| unreachable(path, &error)).unwrap_err();
+            assert_eq!(other.code, Code::Unreachable);
+            assert_eq!(other.message, format!("no agent: {} is no socket", path.display()));
+        }
     }
 
     #[test]
