@@ -75,7 +75,7 @@ enum Command {
     /// Tables of the datapath and how full they are
     #[command(subcommand)]
     Map(map::MapCommand),
-    /// Raw events of the kernel as they come, without names
+    /// Raw events of the kernel as they come, without names; each CPU numbers (#) its own
     Monitor(monitor::MonitorArgs),
     /// Flows, live and past: who talked to whom, what became of it, and which policy decided
     Observe(Box<observe::ObserveArgs>),

@@ -4,8 +4,9 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use sinew_api::proto::agent::{MonitorEvent, MonitorEventType, MonitorRequest};
 use sinew_api::proto::flow::layer4::Protocol;
-use sinew_api::proto::flow::{DropReason, Layer4};
+use sinew_api::proto::flow::{DropReason, Layer4, TrafficDirection, Verdict};
 
+use crate::explain::words;
 use crate::output::Paint;
 use crate::output::paint::Tone;
 use crate::{AgentArgs, agent, endpoint, when};
@@ -74,12 +75,13 @@ fn event_type(kind: EventType) -> MonitorEventType {
     }
 }
 
-/// `2026-11-21T03:22:22.123456Z #42 ep 7 drop POLICY_DENIED …`; the records of all CPUs come in one order, that of time.
+/// `2026-11-21T03:22:22.123456Z #42 ep 7 drop ingress POLICY_DENIED …`; the records of all CPUs come in one order, that of
+/// time, and each CPU numbers its own.
 fn line(event: &MonitorEvent, hex: bool, paint: Paint) -> String {
     let (tone, word) = match event.r#type() {
         MonitorEventType::MonitorDrop => (Tone::Bad, "drop"),
         MonitorEventType::MonitorTrace => (Tone::Plain, "trace"),
-        MonitorEventType::MonitorPolicyVerdict => (Tone::Good, "verdict"),
+        MonitorEventType::MonitorPolicyVerdict => (Tone::Plain, "verdict"),
         MonitorEventType::MonitorClose => (Tone::Faint, "close"),
         MonitorEventType::MonitorLost => (Tone::Odd, "LOST"),
         MonitorEventType::Unspecified => (Tone::Odd, "unknown"),
@@ -92,6 +94,15 @@ fn line(event: &MonitorEvent, hex: bool, paint: Paint) -> String {
         text.push_str(&format!(" ep {}", event.endpoint_id));
     }
     text.push_str(&format!(" {}", paint.tone(tone, word)));
+    if event.r#type() == MonitorEventType::MonitorPolicyVerdict && event.verdict() != Verdict::Unknown {
+        let (tone, verdict) = words::verdict(event.verdict());
+        text.push_str(&format!(" {}", paint.tone(tone, verdict)));
+    }
+    match event.direction() {
+        TrafficDirection::Ingress => text.push_str(" ingress"),
+        TrafficDirection::Egress => text.push_str(" egress"),
+        TrafficDirection::Unknown => {}
+    }
     if event.r#type() == MonitorEventType::MonitorLost {
         text.push_str(&format!(" {} events", event.lost));
     }
@@ -157,6 +168,8 @@ mod tests {
             r#type: MonitorEventType::MonitorDrop.into(),
             record: (0..18).collect(),
             endpoint_id: 7,
+            direction: TrafficDirection::Ingress.into(),
+            verdict: Verdict::Dropped.into(),
             drop_reason: DropReason::PolicyDenied.into(),
             text: "TCP Flags: SYN".into(),
             ip: Some(Ip { source: "10.0.0.5".into(), destination: "fd00::7".into(), ..Ip::default() }),
@@ -171,11 +184,28 @@ mod tests {
             destination_identity: 258,
             ..MonitorEvent::default()
         };
-        let expected = "1970-01-01T00:00:00.000005Z #42 ep 7 drop POLICY_DENIED \
+        let expected = "1970-01-01T00:00:00.000005Z #42 ep 7 drop ingress POLICY_DENIED \
                         10.0.0.5:40000 (257) -> [fd00::7]:8080 (258) TCP Flags: SYN\n";
         assert_eq!(line(&event, false, Paint::Plain), expected);
         let with_bytes = format!("{expected}  00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f\n  10 11\n");
         assert_eq!(line(&event, true, Paint::Plain), with_bytes);
+    }
+
+    #[test]
+    fn a_verdict_says_what_and_in_which_direction() {
+        let told = |verdict: Verdict, direction: TrafficDirection| {
+            let event = MonitorEvent {
+                sequence: 1,
+                r#type: MonitorEventType::MonitorPolicyVerdict.into(),
+                verdict: verdict.into(),
+                direction: direction.into(),
+                ..MonitorEvent::default()
+            };
+            line(&event, false, Paint::Plain)
+        };
+        assert_eq!(told(Verdict::Forwarded, TrafficDirection::Ingress), " #1 verdict allow ingress\n");
+        assert_eq!(told(Verdict::Dropped, TrafficDirection::Egress), " #1 verdict deny egress\n");
+        assert_eq!(told(Verdict::Unknown, TrafficDirection::Unknown), " #1 verdict\n");
     }
 
     #[test]
