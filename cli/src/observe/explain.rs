@@ -160,12 +160,14 @@ fn moved(flow: &Flow, now: u64) -> Option<String> {
 
 fn near_miss(miss: &NearMiss) -> String {
     let rule = miss.rule.clone().unwrap_or_default();
+    // The rule's own path stands before it.
+    let field = miss.field.strip_prefix(&rule.path).unwrap_or(&miss.field).trim_start_matches('.');
+    let field = if field.is_empty() { String::new() } else { format!("{field} ") };
     format!(
-        "nearest: {} {}{}: {} wants {}, this has {}",
+        "nearest: {} {}{}: {field}wants {}, this has {}",
         rule.policy,
         rule.path,
         place(&rule.file, rule.line),
-        miss.field,
         miss.wanted,
         miss.found
     )

@@ -101,10 +101,12 @@ fn the_nearest_rule_is_told_with_what_failed() {
         wanted: "5432/TCP".into(),
         found: "22/TCP".into(),
     };
-    assert_eq!(
-        near_miss(&miss),
-        "nearest: cnp/shop/db spec.ingress[0] (f.yaml:3): toPorts[0] wants 5432/TCP, this has 22/TCP"
-    );
+    let told = "nearest: cnp/shop/db spec.ingress[0] (f.yaml:3): toPorts[0] wants 5432/TCP, this has 22/TCP";
+    assert_eq!(near_miss(&miss), told);
+    let whole = NearMiss { field: "spec.ingress[0].toPorts[0]".into(), ..miss.clone() };
+    assert_eq!(near_miss(&whole), told, "the path stands there once");
+    let rule = NearMiss { field: "spec.ingress[0]".into(), ..miss };
+    assert!(near_miss(&rule).contains("(f.yaml:3): wants 5432/TCP"), "{}", near_miss(&rule));
 }
 
 #[test]
