@@ -126,6 +126,12 @@ fn parse(text: &str, why: &str, tls: bool) -> Result<Address, Failure> {
     }
     let with_tls = text.strip_prefix("tls://");
     let address = with_tls.or_else(|| text.strip_prefix("tcp://")).unwrap_or(text);
+    // `http://host` would be looked up as the name of a host, and the answer would tell of that.
+    if let Some((scheme, _)) = address.split_once("://") {
+        return Err(Failure::usage(format!(
+            "{why} {text:?} is no address: no {scheme}://, but host:port, tls://host:port or unix:///path"
+        )));
+    }
     match address.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
             let kind = if tls || with_tls.is_some() { Address::Tls } else { Address::Plain };

@@ -53,6 +53,8 @@ async fn a_wrong_command_line_is_told_by_what_is_wrong() {
         ("--server localhost", "--server \"localhost\" is no address"),
         ("--server host:99999", "is no address"),
         ("--server tls://h", "is no address"),
+        ("--server http://h:1", "--server \"http://h:1\" is no address: no http://, but host:port"),
+        ("--server tls://http://h:1", "no http://"),
         ("--server h:1 --tls --tls-ca-cert-files /nowhere/ca.crt", "/nowhere/ca.crt: No such file"),
         ("--port-forward", "--port-forward needs Kubernetes"),
         ("-P", "--port-forward needs Kubernetes"),
