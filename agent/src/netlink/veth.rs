@@ -153,11 +153,14 @@ async fn configure(netlink: &Netlink, pod: &PodNamespace, wanted: &PodLink) -> R
     // used to answer needs.
     sysctl::set(Family::V4, &host.name, "rp_filter", "2")?;
     sysctl::set(Family::V4, &host.name, "forwarding", "1")?;
-    if wanted.addresses.iter().any(IpAddr::is_ipv6) {
-        sysctl::set(Family::V6, &host.name, "disable_ipv6", "0")?;
-        // 1: no link-local address of the kernel's own beside the gateway's.
+    if sysctl::has_v6() {
+        // 1: no link-local address of the kernel's own beside the gateway's, and none that would solicit routers of a
+        // pod that has no IPv6.
         sysctl::set(Family::V6, &host.name, "addr_gen_mode", "1")?;
         sysctl::set(Family::V6, &host.name, "accept_ra", "0")?;
+    }
+    if wanted.addresses.iter().any(IpAddr::is_ipv6) {
+        sysctl::set(Family::V6, &host.name, "disable_ipv6", "0")?;
         sysctl::set(Family::V6, &host.name, "forwarding", "1")?;
     }
     let wanted = wanted.clone();
