@@ -7,9 +7,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -132,12 +134,22 @@ fn status(node: &Node) -> Result<(u64, BTreeMap<String, u64>)> {
 }
 
 /// Two pods whose every packet the test knows: IPv6 would add the kernel's own, router solicitations and reports of groups,
-/// which come when they like and are dropped with a record.
+/// which come when they like and are dropped with a record. What came before IPv6 was off has been seen on return.
 fn quiet_pods(node: &Node) -> Result<[Arc<Pod>; 2]> {
-    let pods = [node.pod("client", &[])?, node.pod("server", &[])?];
-    for netns in [node.netns(), pods[0].netns(), pods[1].netns()] {
-        netns.sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+    for link in ["default", "all"] {
+        node.netns().sysctl(&format!("net/ipv6/conf/{link}/disable_ipv6"), "1")?;
     }
+    let pods = [node.pod("client", &[])?, node.pod("server", &[])?];
+    for pod in &pods {
+        pod.netns().sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+    }
+    // Nothing adds to the kernel's rings now, and the agent reads what is there in far less than half a second.
+    let mut seen = status(node)?.0;
+    wait_until("nothing more to see", SOON, || {
+        thread::sleep(Duration::from_millis(500));
+        let before = mem::replace(&mut seen, status(node)?.0);
+        Ok(before == seen)
+    })?;
     Ok(pods)
 }
 
