@@ -66,13 +66,15 @@ const PATHS: [(&str, &str, &str, Option<Routing>); 11] = [
     ("outside → pod", "outside", "client", None),
 ];
 
-/// Row, how, to which port, how it ends.
-const CONVERSATIONS: [(&str, Transport, u16, Outcome); 5] = [
-    ("TCP, opened and closed", Transport::Tcp, TCP, Outcome::Answered),
-    ("TCP to a closed port", Transport::Tcp, CLOSED, Outcome::Refused),
-    ("UDP, asked and answered", Transport::Udp, UDP, Outcome::Answered),
-    ("UDP to a closed port, answered with an ICMP error", Transport::Udp, CLOSED, Outcome::Refused),
-    ("echo", Transport::Icmp, 0, Outcome::Answered),
+/// Row, how, to which port, with which more words for the probe, how it ends.
+const CONVERSATIONS: [(&str, Transport, u16, &[&str], Outcome); 7] = [
+    ("TCP, opened and closed", Transport::Tcp, TCP, &[], Outcome::Answered),
+    ("TCP, ended by its opener with a RST", Transport::Tcp, TCP, &["--reset"], Outcome::Answered),
+    ("TCP to a closed port", Transport::Tcp, CLOSED, &[], Outcome::Refused),
+    ("UDP, asked and answered", Transport::Udp, UDP, &[], Outcome::Answered),
+    ("UDP in fragments, asked and answered", Transport::Udp, UDP, &["--bytes", "4000"], Outcome::Answered),
+    ("UDP to a closed port, answered with an ICMP error", Transport::Udp, CLOSED, &[], Outcome::Refused),
+    ("echo", Transport::Icmp, 0, &[], Outcome::Answered),
 ];
 
 /// What is tested is what the document says, row by row.
@@ -96,9 +98,10 @@ fn dial(
     transport: Transport,
     port: u16,
     own_port: u16,
+    words: &[&str],
 ) -> Result<Outcome> {
     let own_port = own_port.to_string();
-    let more = ["--source-port", &own_port, "--timeout", "5000"];
+    let more = [&["--source-port", &own_port, "--timeout", "5000"], words].concat();
     Ok(from.dial(transport, to.address(family), port, &more)?.outcome)
 }
 
@@ -119,13 +122,13 @@ fn check_paths(routing: Routing) -> Result<()> {
         };
         let mut talks = Vec::new();
         for family in Family::BOTH {
-            for (conversation, transport, port, outcome) in CONVERSATIONS {
+            for (conversation, transport, port, words, outcome) in CONVERSATIONS {
                 let expected = table::sequence(&paths[path], &conversations[conversation], policy);
                 let what = format!("{path}: {conversation}, {family:?}");
                 let mut talk = Talk::between(what, ends, family, expected);
                 let own_port = Talk::free_port();
                 talk.port = (transport != Transport::Icmp).then_some(own_port);
-                let ended = dial((ends[0], ends[1]), family, transport, port, own_port)?;
+                let ended = dial((ends[0], ends[1]), family, transport, port, own_port, words)?;
                 ensure!(ended == outcome, "{} ended with {ended:?}", talk.what);
                 talks.push(talk);
             }
@@ -180,7 +183,7 @@ fn a_wrong_sequence_is_seen() -> Result<()> {
     let mut talk = Talk::between("UDP".to_owned(), ends, Family::V4, right.clone());
     let port = Talk::free_port();
     talk.port = Some(port);
-    dial((ends[0], ends[1]), Family::V4, Transport::Udp, UDP, port)?;
+    dial((ends[0], ends[1]), Family::V4, Transport::Udp, UDP, port, &[])?;
     check(&ground.lab, std::slice::from_ref(&talk))?;
     let changes: [fn(&mut Vec<String>); 4] = [
         |lines| drop(lines.remove(0)),
@@ -273,7 +276,7 @@ fn a_level_leaves_what_it_says() -> Result<()> {
             let port = Talk::free_port();
             talk.port = Some(port);
             for _ in 0..ASKED {
-                let ended = dial((ends[0], ends[1]), family, Transport::Udp, UDP, port)?;
+                let ended = dial((ends[0], ends[1]), family, Transport::Udp, UDP, port, &[])?;
                 ensure!(ended == Outcome::Answered, "{}: {ended:?}", talk.what);
             }
             talks.push(talk);

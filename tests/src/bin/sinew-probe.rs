@@ -103,6 +103,9 @@ struct DialArguments {
     /// Milliseconds for an attempt.
     #[arg(long, default_value_t = 1000)]
     timeout: u64,
+    /// End a TCP connection with an RST.
+    #[arg(long)]
+    reset: bool,
 }
 
 #[derive(Args)]
@@ -133,6 +136,7 @@ impl DialArguments {
             source_port: self.source_port,
             bytes: self.bytes,
             timeout: Duration::from_millis(self.timeout),
+            reset: self.reset,
         })
     }
 }

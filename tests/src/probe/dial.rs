@@ -24,6 +24,8 @@ pub struct Target {
     pub bytes: usize,
     /// For the whole attempt.
     pub timeout: Duration,
+    /// Whether TCP ends with an RST instead of a FIN.
+    pub reset: bool,
 }
 
 /// Makes one attempt.
@@ -61,6 +63,9 @@ pub fn connect(target: &Target) -> io::Result<TcpStream> {
         socket.bind(&local(target).into())?;
     }
     socket.connect_timeout(&target.address.into(), target.timeout)?;
+    if target.reset {
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     Ok(stream)
