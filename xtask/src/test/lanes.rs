@@ -90,10 +90,11 @@ pub(super) const LANES: &[Lane] = &[
     },
     Lane {
         name: "hubble",
-        about: "Hubble's own client and `sinew observe` against the observer: filters, forms of output, every command, over sockets and mutual TLS; a relay before real agents that die, freeze and go",
+        about: "Hubble's own client and `sinew observe` against the observer: filters, forms of output, every command, over sockets and mutual TLS, and against an agent whose pods talk; a relay before real agents that die, freeze and go",
         needs: Needs::Node,
         steps: &[
             Step::Target { package: "sinew-tests", target: "hubble", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_hubble", release: true },
             Step::Target { package: "sinew-tests", target: "lab_relay", release: true },
         ],
     },
