@@ -47,12 +47,16 @@
 //! From another machine no packet comes as this node, nor past the overlay as somebody who is reached through it
 //! (datapath.md 24): also where a connection stands, whose verdict would hold.
 //!
-//! Neighbours: `policy.rs` answers for one end, `identity.rs` names an end; `ends.rs` says who stands there while it stands; the hooks build the [`End`]s.
+//! Neighbours: `policy.rs` answers for one end, `identity.rs` names an end; the hooks build the [`End`]s. Below:
+//! `find.rs` looks up, `miss.rs` says what has no entry, `judge.rs` judges, `ends.rs` says who stands at an end while the
+//! connection does, `account.rs` counts, `entry.rs` reads an entry.
 
 mod account;
 mod ends;
 mod entry;
+mod find;
 mod judge;
+mod miss;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use entry::remaining;
@@ -67,7 +71,7 @@ use crate::dropped;
 use crate::identity::reserved;
 use crate::maps::{CtTable, Maps};
 use crate::packet::Packet;
-use crate::parse::{Parsed, icmp, protocol, tcp};
+use crate::parse::{Parsed, protocol};
 use crate::settings::Settings;
 
 const FILE: u8 = file::CONNTRACK;
@@ -151,7 +155,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     let (key, sender) = key_of(t.parsed);
     let pure_syn = !t.is_error && t.parsed.is_pure_syn();
     let mut expired = false;
-    let (table, found) = find(t, &key, &mut expired);
+    let (table, found) = find::find(t, &key, &mut expired);
     let plan;
     let sender_initiates;
     match &found {
@@ -167,9 +171,9 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 report.entry_flags = flag::VIA_STACK;
                 return Ok(());
             }
-            sender_initiates = initiates_on_miss(t.parsed);
+            sender_initiates = miss::initiates(t.parsed);
             plan = if sender_initiates || t.place.is(Place::ToPod) {
-                plan_on_miss(t.parsed, expired)
+                miss::plan(t.parsed, expired)
             } else {
                 Plan::Nothing
             };
@@ -223,7 +227,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 }
                 account::hit(t, entry, sender, !from_initiator, report);
                 if table as u8 == CtTable::TcpOpening as u8 && from_initiator && is_answered(entry, sender) {
-                    promote(t, &key, entry);
+                    find::promote(t, &key, entry);
                 }
                 return Ok(());
             } else {
@@ -275,7 +279,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         report.entry_flags = entry.flags;
         return Ok(());
     }
-    let target = table_for(t.parsed);
+    let target = miss::table(t.parsed);
     if plan != Plan::Create as u8 && table as u8 != target as u8 {
         t.maps.conntrack_delete(table, &key);
     }
@@ -325,38 +329,6 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     if t.maps.conntrack_write(target, &key, None, fill) { Ok(()) } else { Err(dropped!(CtInsertFailed)) }
 }
 
-/// Looks in the tables where the packet's protocol can be; 8.
-#[inline(always)]
-fn find<M: Maps, P: Packet>(
-    t: &Tracking<'_, M, P>,
-    key: &CtKey,
-    expired: &mut bool,
-) -> (CtTable, Option<M::Conntrack>) {
-    if t.parsed.protocol != protocol::TCP {
-        return (CtTable::Any, live(t, CtTable::Any, key, expired));
-    }
-    let found = live(t, CtTable::Tcp, key, expired);
-    if found.is_some() {
-        return (CtTable::Tcp, found);
-    }
-    (CtTable::TcpOpening, live(t, CtTable::TcpOpening, key, expired))
-}
-
-#[inline(always)]
-fn live<M: Maps, P: Packet>(
-    t: &Tracking<'_, M, P>,
-    table: CtTable,
-    key: &CtKey,
-    expired: &mut bool,
-) -> Option<M::Conntrack> {
-    let entry = t.maps.conntrack(table, key)?;
-    if entry::is_expired(&entry, table, t.parsed.protocol, t.now) {
-        *expired = true;
-        return None;
-    }
-    Some(entry)
-}
-
 /// 9. What a node claims of an answer from its own address is no identity of the end.
 #[inline(always)]
 fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to: &End) -> bool {
@@ -374,43 +346,6 @@ fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to:
 #[inline(always)]
 fn is_seen_before<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry) -> bool {
     t.place.is(Place::Leaving) && entry.flags & flag::TRANSLATED == 0
-}
-
-/// 13, which end initiates.
-#[inline(always)]
-fn initiates_on_miss(parsed: &Parsed) -> bool {
-    if parsed.protocol != protocol::TCP || parsed.is_pure_syn() {
-        return true;
-    }
-    if parsed.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
-        return false;
-    }
-    let own_low = u16::from_be(parsed.source_port) < 32768;
-    let other_low = u16::from_be(parsed.destination_port) < 32768;
-    !own_low || other_low
-}
-
-/// 13, what leaves no entry; 8, what overwrites one.
-#[inline(always)]
-fn plan_on_miss(parsed: &Parsed, expired: bool) -> Plan {
-    let unasked = match parsed.protocol {
-        protocol::TCP => parsed.tcp_flags & tcp::RST != 0,
-        protocol::ICMP => parsed.icmp_type == icmp::ECHO_REPLY,
-        protocol::ICMPV6 => parsed.icmp_type == icmp::V6_ECHO_REPLY,
-        _ => false,
-    };
-    if unasked {
-        Plan::Nothing
-    } else if expired {
-        Plan::Reset
-    } else {
-        Plan::Create
-    }
-}
-
-#[inline(always)]
-fn table_for(parsed: &Parsed) -> CtTable {
-    if parsed.protocol != protocol::TCP { CtTable::Any } else { CtTable::TcpOpening }
 }
 
 /// 9 and 11, after the judgement.
@@ -458,7 +393,7 @@ fn rejudged<M: Maps, P: Packet>(
             copy.flags = flags;
             // In the copy: what is added to the element that it replaces would be lost.
             *kind = account::again(t.parsed, copy, sender, &again);
-            still = is_still(t, table, key, entry);
+            still = find::is_still(t, table, key, entry);
             still
         });
     report.flags |= event::flag::REJUDGED;
@@ -520,28 +455,6 @@ fn first_come<M: Maps, P: Packet>(
 fn is_answered(entry: &CtEntry, sender: u8) -> bool {
     let other = if sender == 0 { &entry.halves[1] } else { &entry.halves[0] };
     other.flags.get() & half_flag::SEEN != 0
-}
-
-/// 16: whether an element that was looked up is this connection's yet. Asked behind a copy of it, so that what the copy has
-/// of initiator, identities and counters is no other connection's.
-#[inline(always)]
-fn is_still<M: Maps, P: Packet>(
-    t: &Tracking<'_, M, P>,
-    table: CtTable,
-    key: &CtKey,
-    entry: &CtEntry,
-) -> bool {
-    t.maps.conntrack(table, key).is_some_and(|found| core::ptr::eq(&raw const *found, entry))
-}
-
-/// Moves an open connection to its table. If that has no room it stays where it is.
-#[inline(always)]
-fn promote<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, key: &CtKey, entry: &CtEntry) {
-    if t.maps
-        .conntrack_write(CtTable::Tcp, key, Some(entry), |_| is_still(t, CtTable::TcpOpening, key, entry))
-    {
-        t.maps.conntrack_delete(CtTable::TcpOpening, key);
-    }
 }
 
 #[cfg(test)]

@@ -50,7 +50,9 @@ fn has_left_the_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry
 /// How the ends' identities are found, of the sender and of the receiver, where a responder's packet has its connection
 /// judged again ([`judge::Report::settled`]): an end that initiated by the address of a node stays what it was found to be,
 /// one that answers is whom its initiator's packet would be judged to go to.
-#[inline(always)]
+///
+/// Out of line for the verifier's sake.
+#[inline(never)]
 pub(super) fn settle<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> [u32; 2] {
     if t.sender.local {
         let stored = entry::identity_of(entry, 1 - sender);
