@@ -12,8 +12,9 @@
 //!     connection is judged again in its initiator's orientation, whichever way this packet goes, with fresh
 //!     identities. Allowed: restamped, an event only if the rule changed. Denied: the entry becomes a tombstone, whose
 //!     time begins with this packet.
-//! 10. A tombstone drops both directions until it was idle for its time-out (TCP: 60 s), a stamp is stale, or a pure SYN
-//!     comes. Of UDP and SCTP a packet from the responder is judged as a connection of its own, but only once the
+//! 10. A tombstone drops both directions until it was idle for as long as its connection could have been, a stamp is stale,
+//!     or a pure SYN comes. Forgotten earlier, a refused TCP connection with two high ports came back to life by 13: what
+//!     its responder sent again after a minute of silence was taken for a connection of its own. Of UDP and SCTP a packet from the responder is judged as a connection of its own, but only once the
 //!     responder has been silent for 5 s since the refusal, or 60 s have passed since then. Before that it is taken for an answer that was under way: as
 //!     a connection of the responder's it would let the initiator's packets pass as answers, and the refused traffic
 //!     would go on (seen at 2,000 datagrams a second, once in 60 changes).
@@ -25,9 +26,12 @@
 //!     allowed, it replaces a closing or denied entry, else it passes and changes nothing.
 //! 13. Miss, SYN or not TCP: the sender initiates. Miss in the middle of a TCP connection (eviction, upgrade): SYN+ACK
 //!     says that the sender is the responder; else exactly one port below 32768 says that its end is; else the sender
-//!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
+//!     initiates. That one orientation is judged, but of what a pod sends as the responder of a connection that nobody
+//!     knows its own egress: that it was asked is what anybody with a raw socket can write into a header. It leaves no
+//!     entry, and its initiator's next packet picks the connection up. An entry is created only after every local judgement has allowed;
 //!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for. A connection
-//!     picked up in its middle is one that opens until both ends have spoken: lone ACKs evict no open one. Whether the host's
+//!     picked up in its middle is one that opens until both ends have spoken, and none of them an RST: lone ACKs and what they
+//!     are answered with evict no open one. Whether the host's
 //!     NAT has the connection is forgotten with its entry, so that a responder's packet takes the stack and leaves no entry:
 //!     it is picked up in front of a pod, or by its initiator's next packet.
 //! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent. It never
@@ -42,7 +46,9 @@
 //!
 //! A node's address says who stands there only in its initiator's packets: it is the host, or whom the host's NAT hides
 //! behind it, and the answers of a translated connection come by another way than those of the node's own processes.
-//! Where a responder's packet has 9 judge again, such an end stays what it was found to be.
+//! Where a responder's packet has 9 judge again, such an end stays what it was found to be. An initiator's packet by that
+//! address holds for who sent the others: what came in by a device is not the host's, whatever connection of the host's
+//! has its ports, and what a socket of the host sent is not the world's.
 //!
 //! From another machine no packet comes as this node, nor past the overlay as somebody who is reached through it
 //! (datapath.md 24): also where a connection stands, whose verdict would hold.
@@ -68,10 +74,10 @@ use crate::abi::endpoint::stamp;
 use crate::abi::{CtEntry, CtKey, event};
 use crate::drop::{Dropped, file};
 use crate::dropped;
-use crate::identity::reserved;
+use crate::identity::{Lookup, reserved};
 use crate::maps::{CtTable, Maps};
 use crate::packet::Packet;
-use crate::parse::{Parsed, protocol};
+use crate::parse::{Parsed, protocol, tcp};
 use crate::settings::Settings;
 
 const FILE: u8 = file::CONNTRACK;
@@ -147,6 +153,8 @@ enum Plan {
     Rejudge,
     /// Leave no entry (13, 14).
     Nothing,
+    /// Judge what a pod answers as its own, and leave no entry (13).
+    Answer,
 }
 
 /// Judges a packet by its connection; fills the report with what was judged.
@@ -171,9 +179,13 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 report.entry_flags = flag::VIA_STACK;
                 return Ok(());
             }
-            sender_initiates = miss::initiates(t.parsed);
-            plan = if sender_initiates || t.place.is(Place::ToPod) {
+            let initiates = miss::initiates(t.parsed);
+            let by_a_pod = t.place.is(Place::FromPod) || t.place.is(Place::Leaving);
+            sender_initiates = initiates || by_a_pod;
+            plan = if initiates || t.place.is(Place::ToPod) {
                 miss::plan(t.parsed, expired)
+            } else if by_a_pod {
+                Plan::Answer
             } else {
                 Plan::Nothing
             };
@@ -225,8 +237,12 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 if is_seen_before(t, entry) {
                     return Ok(());
                 }
+                let opens = table as u8 == CtTable::TcpOpening as u8
+                    && from_initiator
+                    && t.parsed.tcp_flags & tcp::RST == 0
+                    && is_answered(entry, sender);
                 account::hit(t, entry, sender, !from_initiator, report);
-                if table as u8 == CtTable::TcpOpening as u8 && from_initiator && is_answered(entry, sender) {
+                if opens {
                     find::promote(t, &key, entry);
                 }
                 return Ok(());
@@ -258,7 +274,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             None => Err(dropped!(CtInsertFailed)),
         };
     }
-    report.reply_known(!sender_initiates);
+    report.reply_known(!sender_initiates || plan == Plan::Answer as u8);
     if judged.is_err() {
         report.entry_flags = report.egress_refused();
     }
@@ -267,8 +283,15 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         // 11.
         return Err(dropped!(ProxyMissing));
     }
-    if plan == Plan::Nothing as u8 {
-        report.entry_flags = if sender_initiates { t.place.flags() } else { flag::VIA_STACK };
+    if plan == Plan::Nothing as u8 || plan == Plan::Answer as u8 {
+        let asks = sender_initiates && plan == Plan::Nothing as u8;
+        report.entry_flags = if asks { t.place.flags() } else { flag::VIA_STACK };
+        // What takes the stack to a pod is told of in front of it; of what leaves the hook of the pod that sent it has told.
+        let told_elsewhere =
+            t.place.is(Place::Leaving) || (!asks && t.receiver.local && !t.place.is(Place::ToPod));
+        if !told_elsewhere {
+            report.kind = event::kind::NEW;
+        }
         return Ok(());
     }
     if plan == Plan::Replace as u8
@@ -329,13 +352,21 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     if t.maps.conntrack_write(target, &key, None, fill) { Ok(()) } else { Err(dropped!(CtInsertFailed)) }
 }
 
-/// 9. What a node claims of an answer from its own address is no identity of the end.
+/// 9. What a node claims of an answer from its own address is no identity of the end; an initiator that came by a device is
+/// not the host, and a socket of the host is not the world.
 #[inline(always)]
 fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to: &End) -> bool {
     let (own, other) =
         if sender == 0 { (entry.stamps[0], entry.stamps[1]) } else { (entry.stamps[1], entry.stamps[0]) };
     let identity = entry::identity_of(entry, sender);
-    own == from.stamp
+    let somebody_else = from_initiator
+        && match from.lookup {
+            Lookup::FromStack => identity == reserved::HOST,
+            Lookup::FromSocket => reserved::is_world(identity),
+            _ => false,
+        };
+    !somebody_else
+        && own == from.stamp
         && other == to.stamp
         && (from.claimed == 0
             || from.claimed == identity
@@ -371,7 +402,7 @@ fn rejudged<M: Maps, P: Packet>(
     let identities = entry::by_end(sender, report.identities[0], report.identities[1]);
     let cookies = report.cookies;
     let rule_changed = (entry.cookies[0] ^ cookies[0]) | (entry.cookies[1] ^ cookies[1]) != 0;
-    let audited = report.audited();
+    let audited = denied == 0 && report.audited();
     let changing = flag::AUDIT | flag::EGRESS_REFUSED;
     let flags = entry.flags & !changing
         | if denied != 0 { report.egress_refused() } else { 0 }
@@ -450,11 +481,11 @@ fn first_come<M: Maps, P: Packet>(
     Ok(())
 }
 
-/// Whether the other end has sent something: with this end's next packet the connection is open.
+/// Whether the other end has sent something, and never an RST: with this end's next packet the connection is open.
 #[inline(always)]
 fn is_answered(entry: &CtEntry, sender: u8) -> bool {
     let other = if sender == 0 { &entry.halves[1] } else { &entry.halves[0] };
-    other.flags.get() & half_flag::SEEN != 0
+    other.flags.get() & (half_flag::SEEN | tcp::RST as u64) == half_flag::SEEN
 }
 
 #[cfg(test)]

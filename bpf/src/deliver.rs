@@ -130,15 +130,16 @@ pub fn off_node<M: Maps, P: Packet>(
 #[inline(always)]
 fn segment_bytes<P: Packet>(packet: &P, parsed: &Parsed) -> u16 {
     let segment = packet.segment_size();
-    if segment == 0 {
-        return parsed.network_bytes as u16;
-    }
-    let headers = (parsed.network_bytes - parsed.payload_bytes.min(parsed.network_bytes)) as u16;
-    if parsed.payload_bytes == 0 {
+    let bytes = if segment == 0 {
+        parsed.network_bytes
+    } else if parsed.payload_bytes == 0 {
         // UDP segmentation: network header and the 8 bytes of UDP.
-        return (u32::from(parsed.transport_at) - LINK_BYTES as u32 + 8 + segment) as u16;
-    }
-    headers.wrapping_add(segment as u16)
+        u32::from(parsed.transport_at) - LINK_BYTES as u32 + 8 + segment
+    } else {
+        parsed.network_bytes - parsed.payload_bytes.min(parsed.network_bytes) + segment
+    };
+    // A segment size that is none (`GSO_BY_FRAGS` of SCTP is 0xffff) must not come out small.
+    bytes.min(u32::from(u16::MAX)) as u16
 }
 
 #[inline(always)]

@@ -14,8 +14,6 @@ pub mod timeout {
     pub const TCP_OPENING: u64 = 60 * SECOND;
     /// A TCP connection that both ends have closed, or one has reset.
     pub const TCP_CLOSING: u64 = 10 * SECOND;
-    /// A TCP tombstone (datapath.md 10); those of other protocols live as long as their connections.
-    pub const TOMBSTONE: u64 = 60 * SECOND;
     /// How long the responder of a refused UDP or SCTP connection is silent before its next packet is its own beginning
     /// (datapath.md 10): as long as a resolver waits for an answer (resolv.conf(5), `timeout`), so that an answer to
     /// what was asked while it was allowed is none.
@@ -121,7 +119,8 @@ fn allowed_idle(entry: &CtEntry, table: CtTable, transport: u8) -> u64 {
     match table {
         CtTable::Any if transport == protocol::ICMP || transport == protocol::ICMPV6 => timeout::ICMP,
         CtTable::Any => timeout::ANY,
-        _ if entry.verdict == verdict::DENY => timeout::TOMBSTONE,
+        // 10.
+        _ if entry.verdict == verdict::DENY => timeout::TCP,
         CtTable::TcpOpening => timeout::TCP_OPENING,
         CtTable::Tcp if is_closing(entry) => timeout::TCP_CLOSING,
         CtTable::Tcp => timeout::TCP,

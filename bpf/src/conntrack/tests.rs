@@ -12,7 +12,6 @@ use crate::hooks::{Frame, from_pod::from_pod};
 use crate::host::world::{API, Family, Pod, Sent, WEB, World};
 use crate::host::{Build, HostMaps, Transport};
 use crate::maps::{FragmentKey, FragmentPorts, Urgency};
-use crate::parse::tcp;
 
 /// Maps in which another CPU does something before a lookup of a connection, by the number of the lookup; the answer is
 /// whether the lookup sees anything.

@@ -109,7 +109,7 @@ fn time_outs() -> String {
         ("a TCP connection that is open", timeout::TCP),
         ("a TCP connection that opens", timeout::TCP_OPENING),
         ("a TCP connection that both ends have closed, or one has reset", timeout::TCP_CLOSING),
-        ("a TCP connection that was denied (tombstone)", timeout::TOMBSTONE),
+        ("a TCP connection that was denied (tombstone)", timeout::TCP),
         ("UDP and SCTP", timeout::ANY),
         ("ICMP", timeout::ICMP),
     ];

@@ -8,7 +8,7 @@ use crate::abi::policy::direction::{EGRESS, INGRESS};
 use crate::abi::{CtEntry, event};
 use crate::conntrack::key_of;
 use crate::drop::DropReason;
-use crate::host::world::{API, Family, NODE, OTHER_NODE, REMOTE, SECOND, Sent, UNDERLAY, WEB, World};
+use crate::host::world::{API, Family, NODE, OTHER_NODE, REMOTE, SECOND, Sent, UNDERLAY, WEB, WORLD, World};
 use crate::host::{Case, Expected, HostMaps};
 use crate::parse::{Parsed, protocol, tcp};
 
@@ -281,10 +281,7 @@ cases! {
     /// 13: of a connection that was evicted, a SYN+ACK says that its sender is the responder, whatever the ports.
     fn dp13_pick_up_by_syn_ack(f) {
         let t = talk(f, WEB.place, API.place).ports(90, HIGH);
-        let mut world = World::open();
-        // The responder may answer but not initiate.
-        world.default_deny(&API, EGRESS, 90);
-        Case::new(world)
+        Case::new(World::open())
             .packet(Sent::from_pod(&API, t.back(SYN_ACK)), Expected::Answer, &[("rule 0", 2)])
             .packet(Sent::to_pod(&WEB, API.ifindex, t.back(SYN_ACK)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
@@ -296,14 +293,41 @@ cases! {
     /// 13: without SYN+ACK exactly one port below 32768 is the responder's, whoever sends.
     fn dp13_pick_up_by_port(f) {
         let t = talk(f, WEB.place, API.place);
-        let mut world = World::open();
-        world.default_deny(&API, EGRESS, 90);
-        Case::new(world)
+        Case::new(World::open())
             .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Answer, &[("rule 0", 2)])
             .packet(Sent::to_pod(&WEB, API.ifindex, t.back(DATA)), Expected::Stack,
                 &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
             .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API),
                 &[("packets", 1), ("flags", 1), ("opening", -1), ("tcp", 1)])
+    }
+
+    /// 13: that somebody was asked is what anybody can write into a header, so a pod's answer that nobody knows of needs its
+    /// egress, a SYN+ACK and an RST too. If it was asked, its initiator's next packet says so.
+    fn dp13_an_unknown_answer_needs_egress(f) {
+        let mut world = World::open();
+        world.default_deny(&API, EGRESS, 90);
+        let refused: &[_] = &[("rule 90", 1), ("drop 133", 1), ("dropped", 1)];
+        let (t, world_asks) = (talk(f, WEB.place, API.place), talk(f, WORLD, API.place));
+        Case::new(world)
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, refused)
+            .event(|record| assert_eq!(record.flags & event::flag::REPLY, event::flag::REPLY))
+            .packet(Sent::from_pod(&API, t.ports(90, HIGH).back(SYN_ACK)), DropReason::PolicyDenied, refused)
+            .packet(Sent::from_pod(&API, world_asks.back(DATA)), DropReason::PolicyDenied, refused)
+            .packet(Sent::from_pod(&API, world_asks.back(tcp::RST)), DropReason::PolicyDenied, refused)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Pod(&WEB), &[("flags", 1), ("packets", 1)])
+    }
+
+    /// 13: what an RST answers is not open, whatever comes after it.
+    fn dp13_an_rst_opens_nothing(f) {
+        let t = talk(f, WORLD, API.place);
+        Case::new(World::open())
+            .packet(Sent::to_pod(&API, UNDERLAY, t.out(tcp::ACK)), Expected::Stack,
+                &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(Sent::from_pod(&API, t.back(tcp::RST)), Expected::Answer, &[("close", 1), ("packets", 1)])
+            .packet(Sent::to_pod(&API, UNDERLAY, t.out(DATA)), Expected::Stack, &[("packets", 1)])
+            .packet(Sent::to_pod(&API, UNDERLAY, t.out(DATA)), Expected::Stack, &[("packets", 1)])
     }
 
     /// 13: a responder elsewhere is picked up behind the stack too, and its next packet takes the short way.
@@ -321,7 +345,7 @@ cases! {
         let t = talk(f, REMOTE, WEB.place);
         let hop = OTHER_NODE.ip(f).into();
         Case::new(World::open())
-            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Answer, &[("rule 0", 1)])
+            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Answer, &[("rule 0", 1), ("new", 1)])
             .packet(Sent::leaving(&WEB, t.back(DATA)).answer(), Expected::Stack, &[])
             .packet(Sent::from_net(t.out(DATA)), Expected::Pod(&WEB),
                 &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
@@ -335,7 +359,7 @@ cases! {
         let t = talk(f, NODE, WEB.place);
         let world = if f == Family::V4 { 9 } else { 10 };
         Case::new(World::open())
-            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Answer, &[("rule 0", 1)])
+            .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Answer, &[("rule 0", 1), ("new", 1)])
             .packet(Sent::to_pod(&WEB, UNDERLAY, t.out(DATA)), Expected::Stack,
                 &[("rule 0", 1), ("new", 1), ("opening", 1), ("packets", 1)])
             .look(move |maps| assert!(only(maps).identities.contains(&world)))
@@ -373,7 +397,8 @@ cases! {
         let mut world = World::open();
         world.default_deny(&WEB, INGRESS, 70);
         Case::new(world)
-            .packet(Sent::from_pod(&WEB, t.out(tcp::RST | tcp::ACK)), Expected::Pod(&API), &[("rule 0", 2)])
+            .packet(Sent::from_pod(&WEB, t.out(tcp::RST | tcp::ACK)), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1)])
             .packet(Sent::from_pod(&API, t.ports(HIGH, HIGH).back(tcp::RST)), DropReason::PolicyDenied,
                 &[("rule 0", 1), ("rule 70", 1), ("drop 133", 1), ("dropped", 1)])
     }

@@ -77,7 +77,7 @@ cases! {
                 &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
             // An answer that nobody asked for passes by the rule for answers, and opens nothing.
             .packet(Sent::from_pod(&WEB, talk(f, API.place, WEB.place).echo_reply(7)), Expected::Pod(&API),
-                &[("rule 0", 1), ("rule 92", 1)])
+                &[("rule 0", 1), ("rule 92", 1), ("new", 1)])
             .packet(Sent::from_pod(&WEB, t.echo(7)), DropReason::PolicyDenied,
                 &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
             .change(move |world| world.allow(&API, INGRESS, 0, Some((number, Some(request))), 93))

@@ -142,7 +142,7 @@ cases! {
         let mut world = World::open();
         world.default_deny(&API, INGRESS, 90);
         Case::new(world)
-            .packet(Sent::from_pod(&API, t.echo_reply(7)), Expected::Pod(&WEB), &[("rule 0", 2)])
+            .packet(Sent::from_pod(&API, t.echo_reply(7)), Expected::Pod(&WEB), &[("rule 0", 2), ("new", 1)])
             .packet(Sent::from_pod(&WEB, t.echo(7)), DropReason::PolicyDenied,
                 &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
     }

@@ -65,6 +65,27 @@ cases! {
                 &[("drop 172", 1), ("dropped", 1)])
     }
 
+    /// 28: a connection of the host's is not that of somebody whom the host's NAT gives its address and port, nor the other
+    /// way round: each is judged as who it is.
+    fn dp28_the_world_does_not_ride_on_the_hosts_connection(f) {
+        let t = talk(f, NODE, API.place);
+        let mut world = World::open();
+        world.default_deny(&API, INGRESS, 90);
+        world.allow(&API, INGRESS, 1, None, 91);
+        Case::new(world)
+            .packet(Sent::to_pod(&API, 0, t.udp()), Expected::Stack,
+                &[("rule 91", 1), ("new", 1), ("any", 1), ("packets", 1)])
+            .event(source_is(1))
+            .packet(Sent::to_pod(&API, UNDERLAY, t.udp()), DropReason::PolicyDenied,
+                &[("rule 90", 1), ("drop 133", 1), ("dropped", 1), ("tombstones", 1)])
+            .event(source_is(world_of(f)))
+            .packet(Sent::to_pod(&API, 0, t.udp()), Expected::Stack,
+                &[("rule 91", 1), ("new", 1), ("tombstones", -1), ("packets", 1)])
+            .event(source_is(1))
+            .packet(Sent::from_pod(&API, t.udp_back()), Expected::Answer, &[("flags", 1), ("packets", 1)])
+            .packet(Sent::to_pod(&API, 0, t.udp()), Expected::Stack, &[("packets", 1)])
+    }
+
     /// Everything else is world, by family; with one family on there is one world.
     fn dp05_world_by_family(f) {
         let t = talk(f, WORLD, API.place);

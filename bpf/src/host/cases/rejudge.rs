@@ -1,7 +1,7 @@
 //! Connections when policy or identities change: datapath.md 9–11.
 
 use super::cases;
-use super::talk::{DATA, Talk, opened, talk};
+use super::talk::{DATA, HIGH, Talk, opened, talk};
 use crate::abi::event;
 use crate::abi::policy::direction::{EGRESS, INGRESS};
 use crate::drop::DropReason;
@@ -331,10 +331,23 @@ cases! {
             .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
             .age(50)
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
-            .age(62)
-            // Absent by now: judged by the ports, which say that API responds, so its ingress refuses.
-            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied,
-                &[("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+            .age(8002)
+            // Absent by now, and so picked up by whoever may.
+            .packet(Sent::from_pod(&API, t.back(DATA)), Expected::Answer, &[("rule 0", 2)])
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied,
+                &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+
+    /// 10: with two high ports, too, where what the responder sends after a long silence would begin a connection of its
+    /// own, whose answers the initiator's packets were.
+    fn dp10_a_refused_connection_stays_refused_while_its_ends_wait(f) {
+        let t = talk(f, WEB.place, API.place).ports(HIGH, HIGH + 1);
+        opened(Case::new(World::open()), &t, &WEB, &API)
+            .change(|world| world.default_deny(&API, INGRESS, 90))
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .age(120)
+            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
+            .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
     }
 
     /// 10: a pure SYN is judged by itself, tombstone or not.
