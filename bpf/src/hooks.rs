@@ -123,6 +123,16 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         result
     }
 
+    /// Reads the transport header of what was dropped before it came to that, so that the drop is told with it. A first
+    /// fragment would leave its ports for others.
+    #[inline(always)]
+    fn read_dropped(&mut self) {
+        let parsed = &mut self.frame.parsed;
+        if parsed.fragment as u8 == Fragment::Whole as u8 {
+            parse::transport(self.maps, &*self.packet, parsed).ok();
+        }
+    }
+
     #[inline(always)]
     fn emit(&self, kind: u8, point: u8, reason: u16, place: u16) {
         if self.settings.records == 0 {

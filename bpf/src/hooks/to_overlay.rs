@@ -27,6 +27,9 @@ pub fn to_overlay<M: Maps, P: Packet>(
 ) -> Result<Action, Dropped> {
     let mut run = Run::new(maps, packet, settings, now, frame);
     let result = judged(&mut run);
+    if result.is_err() {
+        run.read_dropped();
+    }
     run.finish(result)
 }
 

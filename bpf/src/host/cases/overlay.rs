@@ -1,7 +1,7 @@
 //! The overlay: datapath.md 24. A node's claim to an identity is a claim, and no more.
 
 use super::cases;
-use super::talk::{SYN_ACK, talk, unreachable};
+use super::talk::{HTTP, SYN_ACK, talk, unreachable};
 use crate::abi::event;
 use crate::abi::policy::direction::EGRESS;
 use crate::drop::DropReason;
@@ -169,6 +169,7 @@ cases! {
                 &[("drop 170", 1), ("dropped", 1)])
             .packet(Sent::to_overlay(0, talk(f, NODE, WORLD).udp()), DropReason::NoTunnelEndpoint,
                 &[("drop 160", 1), ("dropped", 1)])
+            .event(|record| assert_eq!(record.destination_port, HTTP.to_be(), "a drop is told with its ports"))
     }
 
     /// 24, 21: what a pod sends through the host's stack goes into the tunnel as the pod's, judged as it left the host's NAT:
