@@ -26,9 +26,7 @@
 //!     allowed, it replaces a closing or denied entry, else it passes and changes nothing.
 //! 13. Miss, SYN or not TCP: the sender initiates. Miss in the middle of a TCP connection (eviction, upgrade): SYN+ACK
 //!     says that the sender is the responder; else exactly one port below 32768 says that its end is; else the sender
-//!     initiates. That one orientation is judged, but of what a pod sends as the responder of a connection that nobody
-//!     knows its own egress: that it was asked is what anybody with a raw socket can write into a header. It leaves no
-//!     entry, and its initiator's next packet picks the connection up. An entry is created only after every local judgement has allowed;
+//!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
 //!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for. A connection
 //!     picked up in its middle is one that opens until both ends have spoken, and none of them an RST: lone ACKs and what they
 //!     are answered with evict no open one. Whether the host's
@@ -153,8 +151,6 @@ enum Plan {
     Rejudge,
     /// Leave no entry (13, 14).
     Nothing,
-    /// Judge what a pod answers as its own, and leave no entry (13).
-    Answer,
 }
 
 /// Judges a packet by its connection; fills the report with what was judged.
@@ -179,13 +175,9 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 report.entry_flags = flag::VIA_STACK;
                 return Ok(());
             }
-            let initiates = miss::initiates(t.parsed);
-            let by_a_pod = t.place.is(Place::FromPod) || t.place.is(Place::Leaving);
-            sender_initiates = initiates || by_a_pod;
-            plan = if initiates || t.place.is(Place::ToPod) {
+            sender_initiates = miss::initiates(t.parsed);
+            plan = if sender_initiates || t.place.is(Place::ToPod) {
                 miss::plan(t.parsed, expired)
-            } else if by_a_pod {
-                Plan::Answer
             } else {
                 Plan::Nothing
             };
@@ -274,7 +266,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             None => Err(dropped!(CtInsertFailed)),
         };
     }
-    report.reply_known(!sender_initiates || plan == Plan::Answer as u8);
+    report.reply_known(!sender_initiates);
     if judged.is_err() {
         report.entry_flags = report.egress_refused();
     }
@@ -283,12 +275,11 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         // 11.
         return Err(dropped!(ProxyMissing));
     }
-    if plan == Plan::Nothing as u8 || plan == Plan::Answer as u8 {
-        let asks = sender_initiates && plan == Plan::Nothing as u8;
-        report.entry_flags = if asks { t.place.flags() } else { flag::VIA_STACK };
+    if plan == Plan::Nothing as u8 {
+        report.entry_flags = if sender_initiates { t.place.flags() } else { flag::VIA_STACK };
         // What takes the stack to a pod is told of in front of it; of what leaves the hook of the pod that sent it has told.
-        let told_elsewhere =
-            t.place.is(Place::Leaving) || (!asks && t.receiver.local && !t.place.is(Place::ToPod));
+        let on_its_way = !sender_initiates && t.receiver.local && !t.place.is(Place::ToPod);
+        let told_elsewhere = t.place.is(Place::Leaving) || on_its_way;
         if !told_elsewhere {
             report.kind = event::kind::NEW;
         }
