@@ -95,6 +95,7 @@ fn question(args: &ExplainArgs) -> Result<ExplainRequest, Failure> {
         to: Some(party::party(&args.to, namespace)?),
         port: traffic.port,
         protocol: traffic.protocol,
+        ..ExplainRequest::default()
     })
 }
 

@@ -773,6 +773,9 @@ pub struct ExplainRequest {
     /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`; empty for any.
     #[prost(string, tag = "4")]
     pub protocol: ::prost::alloc::string::String,
+    /// Only over this one; IP_NOT_USED for all that both ends have.
+    #[prost(enumeration = "crate::proto::flow::IpVersion", tag = "5")]
+    pub family: i32,
 }
 /// A party after look-up.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -805,10 +808,11 @@ pub struct ExplainResponse {
     /// Whom it goes to.
     #[prost(message, optional, tag = "2")]
     pub to: ::core::option::Option<ResolvedParty>,
-    /// Verdict of both directions together.
+    /// Verdict of both directions together, and of all families: it is DROPPED where one of them is.
     #[prost(enumeration = "crate::proto::flow::Verdict", tag = "3")]
     pub verdict: i32,
-    /// Egress first, then ingress; a direction that no endpoint is judged in is left out.
+    /// Egress first, then ingress; a direction that no endpoint is judged in is left out. One that is judged differently
+    /// over IPv4 and over IPv6 stands there once for each.
     #[prost(message, repeated, tag = "4")]
     pub directions: ::prost::alloc::vec::Vec<DirectionExplanation>,
     /// The smallest YAML addition that would allow it; empty when it is allowed.
@@ -823,6 +827,45 @@ pub struct ExplainResponse {
     /// Protocol that was asked.
     #[prost(string, tag = "8")]
     pub protocol: ::prost::alloc::string::String,
+    /// The families over which it was judged, with the verdict of each.
+    #[prost(message, repeated, tag = "9")]
+    pub families: ::prost::alloc::vec::Vec<FamilyVerdict>,
+    /// For a question without a port: the ports whose verdict is another than that of all others, which `verdict` and
+    /// `families` tell.
+    #[prost(message, repeated, tag = "10")]
+    pub exceptions: ::prost::alloc::vec::Vec<PortVerdict>,
+    /// What a reader must know to understand the verdict, in sentences.
+    #[prost(string, repeated, tag = "11")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The verdict over one family.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FamilyVerdict {
+    /// Which.
+    #[prost(enumeration = "crate::proto::flow::IpVersion", tag = "1")]
+    pub family: i32,
+    /// Both directions together.
+    #[prost(enumeration = "crate::proto::flow::Verdict", tag = "2")]
+    pub verdict: i32,
+}
+/// The verdict of some ports.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortVerdict {
+    /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`.
+    #[prost(string, tag = "1")]
+    pub protocol: ::prost::alloc::string::String,
+    /// First port or ICMP type.
+    #[prost(uint32, tag = "2")]
+    pub first: u32,
+    /// Last one; 65535 after a first of 0 is all of the protocol.
+    #[prost(uint32, tag = "3")]
+    pub last: u32,
+    /// Both directions together.
+    #[prost(enumeration = "crate::proto::flow::Verdict", tag = "4")]
+    pub verdict: i32,
+    /// IP_NOT_USED where it is so over all families that were judged.
+    #[prost(enumeration = "crate::proto::flow::IpVersion", tag = "5")]
+    pub family: i32,
 }
 /// One direction.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -869,6 +912,9 @@ pub struct DirectionExplanation {
     /// Where the policies of `denied_by` stand, in the same order; `path` is the section that switches default deny on.
     #[prost(message, repeated, tag = "14")]
     pub switched_on: ::prost::alloc::vec::Vec<RuleRef>,
+    /// IP_NOT_USED where it is so over all families that were judged.
+    #[prost(enumeration = "crate::proto::flow::IpVersion", tag = "15")]
+    pub family: i32,
 }
 /// A rule that did not match, and the first field that failed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

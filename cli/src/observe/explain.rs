@@ -199,7 +199,13 @@ fn question(flow: &Flow) -> Option<ExplainRequest> {
     let sender = party(flow.source.as_ref(), &ip.source);
     let receiver = party(flow.destination.as_ref(), &ip.destination);
     let (from, to) = if reply { (receiver, sender) } else { (sender, receiver) };
-    Some(ExplainRequest { from: Some(from), to: Some(to), port: Some(port), protocol: protocol.to_owned() })
+    Some(ExplainRequest {
+        from: Some(from),
+        to: Some(to),
+        port: Some(port),
+        protocol: protocol.to_owned(),
+        ..ExplainRequest::default()
+    })
 }
 
 fn party(endpoint: Option<&Endpoint>, address: &str) -> Party {

@@ -103,6 +103,7 @@ impl Explanation {
             revision: self.revision,
             port: request.port,
             protocol: request.protocol.clone(),
+            ..ExplainResponse::default()
         }
     }
 }
@@ -147,6 +148,7 @@ impl DirectionExplanation {
             suggestion: self.suggestion.clone(),
             sinew_reason: reason.map(|reason| reason as u32).filter(|number| *number >= 1000).unwrap_or(0),
             switched_on: self.denied_by.iter().map(|one| one.to_wire(self.direction)).collect(),
+            ..agent::DirectionExplanation::default()
         }
     }
 }
