@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use sinew_api::proto::agent::{ExplainRequest, ExplainResponse};
-use sinew_api::proto::flow::Verdict;
+use sinew_api::proto::agent::{ExplainRequest, ExplainResponse, FamilyVerdict, PortVerdict};
+use sinew_api::proto::flow::{IpVersion, Verdict};
 
 use crate::failure::Failure;
 use crate::folder::Folder;
@@ -39,11 +39,25 @@ pub(crate) struct ExplainArgs {
     /// Ask this folder of objects instead of an agent
     #[arg(long, value_name = "DIR")]
     pub(crate) from_folder: Option<PathBuf>,
-    /// Exit 1 when the verdict is another one, or when a document of the folder does not count; for checks in CI
+    /// Only over this family; without it over both, where both ends have both
+    #[arg(long, value_enum)]
+    family: Option<Family>,
+    /// Exit 1 when the verdict is another one, of a family or a port too, or when a document of the folder does not count; for checks in CI
     #[arg(long, value_enum)]
     expect: Option<Expected>,
     #[command(flatten)]
     agent: AgentArgs,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Family {
+    /// IPv4.
+    #[value(name = "ipv4")]
+    V4,
+    /// IPv6.
+    #[value(name = "ipv6")]
+    V6,
 }
 
 /// A verdict that is expected.
@@ -95,7 +109,12 @@ fn question(args: &ExplainArgs) -> Result<ExplainRequest, Failure> {
         to: Some(party::party(&args.to, namespace)?),
         port: traffic.port,
         protocol: traffic.protocol,
-        ..ExplainRequest::default()
+        family: match args.family {
+            None => IpVersion::IpNotUsed,
+            Some(Family::V4) => IpVersion::IPv4,
+            Some(Family::V6) => IpVersion::IPv6,
+        }
+        .into(),
     })
 }
 
@@ -106,19 +125,43 @@ fn show(args: &ExplainArgs, answer: &ExplainResponse) -> Result<()> {
 }
 
 fn compare(args: &ExplainArgs, answer: &ExplainResponse) -> Result<()> {
-    match args.expect {
-        Some(expected) if expected != found(answer) => {
-            Err(Failure::failed(format!("expected {expected:?}, found {:?}", found(answer)).to_lowercase())
-                .into())
-        }
-        _ => Ok(()),
+    let Some(expected) = args.expect else { return Ok(()) };
+    let all = every_verdict(answer).map(passes).collect::<Vec<_>>();
+    let wanted = expected == Expected::Allowed;
+    if all.iter().all(|passes| *passes == wanted) {
+        return Ok(());
     }
+    let found = text::verdict(answer).to_lowercase();
+    Err(Failure::failed(format!("expected {}, found {found}", format!("{expected:?}").to_lowercase())).into())
 }
 
-/// What the connection meets: passing with an audit policy against it is passing.
-fn found(answer: &ExplainResponse) -> Expected {
-    match answer.verdict() {
-        Verdict::Forwarded | Verdict::Audit | Verdict::Redirected => Expected::Allowed,
-        _ => Expected::Denied,
+/// The verdict of the answer, of each family, and of ports that have another one.
+fn every_verdict(answer: &ExplainResponse) -> impl Iterator<Item = Verdict> {
+    // Where families differ, the answer's own is that of the one that is denied.
+    let of_all = answer.families.is_empty().then(|| answer.verdict());
+    let families = answer.families.iter().map(FamilyVerdict::verdict);
+    of_all.into_iter().chain(families).chain(answer.exceptions.iter().map(PortVerdict::verdict))
+}
+
+/// Passing with an audit policy against it is passing.
+fn passes(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Forwarded | Verdict::Audit | Verdict::Redirected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expectation_is_of_every_family_and_port() {
+        let mut answer = ExplainResponse { verdict: Verdict::Forwarded.into(), ..Default::default() };
+        let all = |answer: &ExplainResponse| every_verdict(answer).map(passes).collect::<Vec<_>>();
+        assert_eq!(all(&answer), [true]);
+        let over = |verdict: Verdict| FamilyVerdict { verdict: verdict.into(), ..Default::default() };
+        answer.families = vec![over(Verdict::Audit), over(Verdict::Dropped)];
+        assert_eq!(all(&answer), [true, false]);
+        answer.families.pop();
+        answer.exceptions = vec![PortVerdict { verdict: Verdict::Dropped.into(), ..Default::default() }];
+        assert_eq!(all(&answer), [true, false]);
     }
 }

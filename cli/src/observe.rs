@@ -17,11 +17,13 @@ mod request;
 mod top;
 
 use std::io::IsTerminal;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
+use sinew_api::proto::flow::IpVersion;
 use sinew_api::proto::observer::observer_client::ObserverClient;
 
 use crate::failure::Failure;
@@ -134,6 +136,15 @@ async fn debug_events(args: &EventArgs) -> Result<()> {
 pub(crate) async fn connect(args: &ServerArgs) -> Result<(ObserverClient<Server>, Address), Failure> {
     let (server, address) = server::connect(args).await?;
     Ok((ObserverClient::new(server).max_decoding_message_size(LARGEST_ANSWER), address))
+}
+
+/// The family of a flow's address.
+pub(crate) fn family(address: &str) -> IpVersion {
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => IpVersion::IPv4,
+        Ok(IpAddr::V6(_)) => IpVersion::IPv6,
+        Err(_) => IpVersion::IpNotUsed,
+    }
 }
 
 /// Whether stdout shows to a person.

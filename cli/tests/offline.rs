@@ -183,3 +183,156 @@ spec: {nodeName: b}
     let (code, answer) = explain(folder.path(), &["proxy", "there", "80/TCP", "--expect", "denied"]);
     assert_eq!(code, 0, "{answer}");
 }
+
+/// A folder with the objects and one more text.
+fn folder_with(more: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let pods = OBJECTS.split("---\n").take(5).collect::<Vec<_>>().join("---\n");
+    fs::write(folder.path().join("objects.yaml"), pods).unwrap();
+    fs::write(folder.path().join("more.yaml"), more).unwrap();
+    folder
+}
+
+/// What a person reads.
+fn told(folder: &Path, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
+    command.args(["policy", "explain", "--from-folder"]).arg(folder).args(words);
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+const ONE_FAMILY: &str = "\
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: outside, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress:
+  - toCIDR: [0.0.0.0/0]
+";
+
+#[test]
+fn both_families_are_judged_and_told_apart_where_they_differ() {
+    let folder = folder_with(ONE_FAMILY);
+    let ask = ["client", "world", "443/TCP"];
+    let (code, answer) = explain(folder.path(), &[&ask[..], &["--expect", "allowed"]].concat());
+    assert_eq!((code, &answer["verdict"]), (1, &"DROPPED".into()), "{answer}");
+    let (code, _) = explain(folder.path(), &[&ask[..], &["--expect", "denied"]].concat());
+    assert_eq!(code, 1, "over IPv4 it is allowed");
+    let (code, _) =
+        explain(folder.path(), &[&ask[..], &["--family", "ipv4", "--expect", "allowed"]].concat());
+    assert_eq!(code, 0);
+    let text = told(folder.path(), &ask);
+    assert!(
+        text.starts_with("ALLOWED over IPv4, DENIED over IPv6  default/client -> world  443/TCP\n"),
+        "{text}"
+    );
+    assert!(text.contains("egress of default/client over IPv4: ALLOWED by a rule\n"), "{text}");
+    assert!(text.contains("egress of default/client over IPv6: DENIED by default"), "{text}");
+    // No address that stands for the world is one of it.
+    assert!(
+        text.contains("wants 0.0.0.0/0, but it is world, no address of it in particular, by IPv6\n"),
+        "{text}"
+    );
+    assert!(text.contains("toEntities: [world-ipv6]"), "{text}");
+
+    let (_, answer) = explain(folder.path(), &["client", "web", "80/TCP"]);
+    let families = answer["families"].as_array().unwrap().iter();
+    let families = families.map(|one| (one["family"].clone(), one["verdict"].clone())).collect::<Vec<_>>();
+    assert_eq!(families, ["IPv4", "IPv6"].map(|family| (family.into(), "DROPPED".into())));
+    assert_eq!(answer["directions"].as_array().unwrap().len(), 2, "what is the same is said once: {answer}");
+    let text = told(folder.path(), &["client", "web", "80/TCP"]);
+    assert!(text.contains("  over  IPv4 and IPv6, with one verdict\n"), "{text}");
+    // A pod of one family is judged over that one, and ICMP is IPv4's.
+    for (from, traffic) in [("shop/plain", "80/TCP"), ("client", "8/ICMP")] {
+        let text = told(folder.path(), &[from, "default/web", traffic]);
+        assert!(text.contains("  over  IPv4\n"), "{text}");
+    }
+    let text = told(folder.path(), &["shop/plain", "default/web", "128/ICMPv6"]);
+    assert!(text.contains("There is no IPv6 address that both shop/plain and default/web have"), "{text}");
+}
+
+#[test]
+fn an_address_that_nobody_knows_is_not_made_up() {
+    let folder = folder_with(ONE_FAMILY);
+    let text = told(folder.path(), &["client", "kube-apiserver", "443/TCP"]);
+    assert!(text.starts_with("DENIED  default/client -> kube-apiserver"), "{text}");
+    assert!(
+        text.contains("\nNo address of kube-apiserver is known here, so it is judged by its identity alone"),
+        "{text}"
+    );
+    assert!(text.contains("but it is kube-apiserver, of which no address is known here\n"), "{text}");
+    for made_up in ["192.0.2.1", "0.0.0.0,", "2001:db8"] {
+        assert!(!text.contains(made_up), "{text}");
+    }
+    let by_name = ONE_FAMILY.replace("toCIDR: [0.0.0.0/0]", "toEntities: [kube-apiserver]");
+    let folder = folder_with(&by_name);
+    let (code, answer) =
+        explain(folder.path(), &["client", "kube-apiserver", "443/TCP", "--expect", "allowed"]);
+    assert_eq!(code, 0, "{answer}");
+}
+
+#[test]
+fn a_question_without_a_port_is_answered_for_the_ports_that_rules_name() {
+    let folder = folder_with(
+        "\
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: web, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: client}}]
+    toPorts: [{ports: [{port: '8080', endPort: 8091, protocol: TCP}, {port: '53', protocol: UDP}]}]
+  - fromEndpoints: [{matchLabels: {app: client}}]
+    icmps: [{fields: [{family: IPv4, type: 8}]}]
+  ingressDeny:
+  - toPorts: [{ports: [{port: '8085', protocol: TCP}]}]
+",
+    );
+    let text = told(folder.path(), &["client", "web"]);
+    let expected = "\
+ALLOWED: 8080-8084/TCP
+ALLOWED: 8086-8091/TCP
+ALLOWED: 53/UDP
+ALLOWED: type 8/ICMP over IPv4
+Everything else, which no rule names by port:
+";
+    assert!(text.starts_with("DENIED BUT FOR SOME PORTS  default/client -> default/web  any\n"), "{text}");
+    assert!(text.contains(expected), "{text}");
+    for expected in ["allowed", "denied"] {
+        let (code, answer) = explain(folder.path(), &["client", "web", "--expect", expected]);
+        assert_eq!(code, 1, "{answer}");
+    }
+    // Of one protocol only its ports; of one that rules say nothing of, none.
+    assert!(told(folder.path(), &["client", "web", "UDP"]).contains("\nALLOWED: 53/UDP\nEverything"));
+    assert!(told(folder.path(), &["client", "web", "SCTP"]).starts_with("DENIED  "));
+    let (code, _) = explain(folder.path(), &["client", "web", "SCTP", "--expect", "denied"]);
+    assert_eq!(code, 0);
+    // The other way round: all is open but one port.
+    let folder = folder_with(
+        "\
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: web, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  enableDefaultDeny: {ingress: false}
+  ingressDeny:
+  - toPorts: [{ports: [{port: '22', protocol: TCP}]}]
+",
+    );
+    let text = told(folder.path(), &["client", "web"]);
+    assert!(text.starts_with("ALLOWED BUT FOR SOME PORTS") && text.contains("\nDENIED: 22/TCP\n"), "{text}");
+}
+
+#[test]
+fn what_a_pod_sends_to_itself_is_judged_by_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("objects.yaml"), OBJECTS).unwrap();
+    for to in ["web", "10.0.0.7", "fd00::7"] {
+        let text = told(folder.path(), &["web", to, "80/TCP"]);
+        assert!(text.starts_with("ALLOWED  default/web -> default/web  80/TCP\n"), "{text}");
+        assert!(text.contains("\nWhat default/web sends to its own address stays inside the pod"), "{text}");
+        assert!(!text.contains("ingress of"), "{text}");
+    }
+}

@@ -2,19 +2,23 @@
 //! code (policy.md 20).
 //!
 //! Whoever is judged but has no table here (a pod of another node, a label set, a pod that is not there yet) gets one on
-//! a copy of the engine. A connection judged without port and protocol is one that no rule names by port.
+//! a copy of the engine. A connection judged without port and protocol is one that no rule names by port; ports that
+//! rules do name and that fare otherwise are told beside it. Ends with IPv4 and IPv6 are judged over both.
 //!
-//! Neighbours in `explain/`: `party.rs` finds the ends, `bench.rs` asks the tables, `near.rs` looks for rules that came
-//! near, `suggest.rs` writes the policy that would allow it, `wire.rs` has the form in which the agent's service carries
+//! Neighbours in `explain/`: `party.rs` finds the ends, `meet.rs` their addresses, `bench.rs` asks the tables, `ports.rs`
+//! looks for ports that fare otherwise, `near.rs` for rules that came near, `suggest.rs` writes the policy that would allow it, `wire.rs` has the form in which the agent's service carries
 //! questions and answers. `sinew policy simulate` asks the same of many flows.
 
 mod bench;
+mod meet;
 mod near;
 mod party;
+mod ports;
 mod suggest;
 mod wire;
 mod words;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,11 +33,36 @@ use crate::numbers::{Cause, Direction};
 use crate::policy::Enforcement;
 use crate::state::Engine;
 
+use bench::Judge;
 pub(crate) use bench::{Bench, Judged};
-pub(crate) use party::End;
+use meet::Meeting;
+use party::{End, Standing};
 pub use party::{Party, Unknown};
 pub use wire::{Malformed, enforcement};
 pub use words::rule_text;
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::V4 { "IPv4" } else { "IPv6" })
+    }
+}
 
 /// A connection to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +75,8 @@ pub struct Query {
     pub protocol: Option<u8>,
     /// Destination port, or ICMP type.
     pub port: Option<u16>,
+    /// Only over this family; over all that both ends have where it is `None`.
+    pub family: Option<Family>,
 }
 
 /// What a table says.
@@ -109,8 +140,6 @@ pub struct ResolvedParty {
     pub labels: Arc<Labels>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
-    /// The address that CIDRs were compared with.
-    pub judged_as: IpAddr,
     /// The endpoint of this node.
     pub endpoint: Option<EndpointId>,
     /// The node that it is on, where that is known.
@@ -122,6 +151,8 @@ pub struct ResolvedParty {
 pub struct DirectionExplanation {
     /// Which.
     pub direction: Direction,
+    /// The family of which this is said; `None` where it is so over all that were judged.
+    pub family: Option<Family>,
     /// Whose policies were asked.
     pub endpoint: String,
     /// The verdict.
@@ -142,6 +173,21 @@ pub struct DirectionExplanation {
     pub summary: String,
 }
 
+/// Ports that fare otherwise than those that no rule names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exception {
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// First port or ICMP type.
+    pub first: u16,
+    /// Last one; 65535 after a first of 0 is all of the protocol.
+    pub last: u16,
+    /// What becomes of them.
+    pub verdict: Verdict,
+    /// The family of which this is said; `None` where it is so over all that were judged.
+    pub family: Option<Family>,
+}
+
 /// What would happen, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -149,8 +195,14 @@ pub struct Explanation {
     pub from: ResolvedParty,
     /// Whom it goes to.
     pub to: ResolvedParty,
-    /// Both directions together.
+    /// Both directions together, and of all families: it passes where all of them do.
     pub verdict: Verdict,
+    /// The families that were judged, with the verdict of each.
+    pub families: Vec<(Family, Verdict)>,
+    /// For a query without a port: ports with another verdict.
+    pub exceptions: Vec<Exception>,
+    /// What a reader must know to understand the verdict.
+    pub notes: Vec<String>,
     /// Egress of the first, ingress of the second: those that are judged.
     pub directions: Vec<DirectionExplanation>,
     /// What would allow it, several documents if both directions need one; empty if that takes more than an addition.
@@ -168,28 +220,83 @@ impl Engine {
     pub fn explain(&self, query: &Query) -> Result<Explanation, Unknown> {
         let mut bench = Bench::new(self);
         let (from, to) = bench.ends(&query.from, &query.to)?;
+        if from.is(&to) {
+            return Ok(to_itself(&from, self.revision()));
+        }
         let traffic = Traffic { protocol: query.protocol, port: query.port };
-        let mut directions = Vec::new();
-        for (direction, judged, peer) in [(Direction::Egress, &from, &to), (Direction::Ingress, &to, &from)] {
-            if let Some(answer) = bench.judge(direction, judged, peer, &traffic) {
-                directions.push(bench.explain_direction(direction, judged, peer, &traffic, &answer));
+        let (meetings, notes) = bench.meetings(&from, &to, query);
+        let directions = bench.directions(&meetings, &traffic);
+        let mut families = Vec::new();
+        let mut exceptions: Vec<Exception> = Vec::new();
+        let mut verdict = Verdict::Allow;
+        for meeting in &meetings {
+            let judges = bench.judges(meeting);
+            let found = ports::together(&judges, &traffic);
+            families.extend(meeting.family.map(|family| (family, found)));
+            if verdict == Verdict::Allow {
+                verdict = found;
+            }
+            if query.port.is_none() {
+                let of_family = ports::exceptions(&judges, meeting.family, &traffic);
+                exceptions
+                    .extend(of_family.into_iter().map(|one| Exception { family: meeting.family, ..one }));
             }
         }
-        let verdict = directions.iter().map(|one| one.verdict).find(|verdict| *verdict != Verdict::Allow);
         let closed = || directions.iter().filter(|one| one.verdict != Verdict::Allow);
-        let suggestion = match closed().all(|one| !one.suggestion.is_empty()) {
-            true => closed().map(|one| one.suggestion.as_str()).collect::<Vec<_>>().join("---\n"),
-            false => String::new(),
+        let mut suggestions: Vec<&str> = Vec::new();
+        if closed().all(|one| !one.suggestion.is_empty()) {
+            suggestions.extend(closed().map(|one| one.suggestion.as_str()));
+            suggestions.dedup();
+        }
+        let suggestion = suggestions.join("---\n");
+        let (from, to) = match meetings.as_slice() {
+            [one] => (one.from.resolved(), one.to.resolved()),
+            _ => (from.resolved(), to.resolved()),
         };
         Ok(Explanation {
-            from: from.resolved(),
-            to: to.resolved(),
-            verdict: verdict.unwrap_or(Verdict::Allow),
+            from,
+            to,
+            verdict,
+            exceptions: of_all_families(exceptions, families.len()),
+            families,
+            notes,
             directions,
             suggestion,
             revision: self.revision(),
         })
     }
+}
+
+/// What a pod sends to its own address stays inside: no program sees it, whatever policies say.
+fn to_itself(pod: &End, revision: u64) -> Explanation {
+    let note =
+        format!("what {} sends to its own address stays inside the pod, where no policy is asked", pod.name);
+    Explanation {
+        from: pod.resolved(),
+        to: pod.resolved(),
+        verdict: Verdict::Allow,
+        families: Vec::new(),
+        exceptions: Vec::new(),
+        notes: vec![note],
+        directions: Vec::new(),
+        suggestion: String::new(),
+        revision,
+    }
+}
+
+/// What is so over every family is said once.
+fn of_all_families(exceptions: Vec<Exception>, families: usize) -> Vec<Exception> {
+    let without_family = |one: &Exception| Exception { family: None, ..*one };
+    let mut said: Vec<Exception> = Vec::new();
+    for one in &exceptions {
+        let everywhere = without_family(one);
+        let of = exceptions.iter().filter(|other| without_family(other) == everywhere).count();
+        let one = if of == families { everywhere } else { *one };
+        if !said.contains(&one) {
+            said.push(one);
+        }
+    }
+    said
 }
 
 /// What is sent.
@@ -200,6 +307,45 @@ pub(crate) struct Traffic {
 }
 
 impl Bench {
+    /// Whoever judges at a meeting.
+    fn judges(&self, meeting: &Meeting) -> Vec<Judge> {
+        let Meeting { from, to, .. } = meeting;
+        let judges = [(Direction::Egress, from, to), (Direction::Ingress, to, from)];
+        judges
+            .into_iter()
+            .filter_map(|(direction, judged, peer)| self.judge(direction, judged, peer))
+            .collect()
+    }
+
+    /// Both directions; each once where all meetings have one answer, else once for each meeting.
+    fn directions(&self, meetings: &[Meeting], traffic: &Traffic) -> Vec<DirectionExplanation> {
+        let mut directions = Vec::new();
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let mut answers: Vec<(Option<Family>, &End, End, Judged)> = Vec::new();
+            for Meeting { family, from, to } in meetings {
+                let (judged, peer) = if direction == Direction::Egress { (from, to) } else { (to, from) };
+                let judge = self.judge(direction, judged, peer);
+                answers.extend(judge.map(|judge| (*family, judged, peer.clone(), judge.of(traffic))));
+            }
+            if let [first, others @ ..] = answers.as_mut_slice()
+                && others.iter().all(|other| other.3 == first.3)
+            {
+                first.0 = None;
+                // What is said of both families is said of the world, not of one of its halves.
+                if !others.is_empty() && first.2.standing == Standing::General {
+                    first.2.identity = Identity::WORLD;
+                }
+                answers.truncate(1);
+            }
+            let explained = answers.iter().map(|(family, judged, peer, answer)| {
+                let explained = self.explain_direction(direction, judged, peer, traffic, answer);
+                DirectionExplanation { family: *family, ..explained }
+            });
+            directions.extend(explained);
+        }
+        directions
+    }
+
     fn explain_direction(
         &self,
         direction: Direction,
@@ -224,6 +370,7 @@ impl Bench {
         }
         let mut explanation = DirectionExplanation {
             direction,
+            family: None,
             endpoint: judged.name.clone(),
             verdict: answer.verdict,
             enforcement: self.enforcement(direction, judged),

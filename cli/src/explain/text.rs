@@ -15,6 +15,9 @@ use crate::output::paint::Tone;
 /// How many near misses are shown. More would hide the nearest.
 const NEAR: usize = 3;
 
+/// How many ports with a verdict of their own are shown.
+const MOST_PORTS: usize = 16;
+
 /// How many of the policies that switched default deny on are shown; one is enough to find the place.
 const MOST_POLICIES: usize = 8;
 
@@ -24,7 +27,15 @@ pub(crate) fn explanation(answer: &ExplainResponse, paint: Paint) -> String {
     text.push('\n');
     text.push_str(&party("from", answer.from.as_ref(), paint));
     text.push_str(&party("to", answer.to.as_ref(), paint));
-    if answer.directions.is_empty() {
+    text.push_str(&over(answer));
+    if !answer.exceptions.is_empty() {
+        text.push('\n');
+        text.push_str(&exceptions(answer, paint));
+    }
+    for note in &answer.notes {
+        text.push_str(&format!("\n{}.\n", capitalised(note)));
+    }
+    if answer.directions.is_empty() && answer.notes.is_empty() {
         text.push_str("\nNeither end is a pod that policy selects, so no policy is asked.\n");
     }
     for direction in &answer.directions {
@@ -41,13 +52,77 @@ pub(crate) fn explanation(answer: &ExplainResponse, paint: Paint) -> String {
 }
 
 fn headline(answer: &ExplainResponse, paint: Paint) -> String {
-    let (tone, word) = words::headline(answer.verdict());
     let name = |party: Option<&ResolvedParty>| party.map_or("?", |party| party.name.as_str()).to_owned();
     let (from, to) = (name(answer.from.as_ref()), name(answer.to.as_ref()));
     let revision =
         if answer.revision == 0 { String::new() } else { format!("  (revision {})", answer.revision) };
     let asked = words::asked(&answer.protocol, answer.port);
-    format!("{}  {from} -> {to}  {asked}{revision}\n", paint.tone(tone, word))
+    let tone = match is_mixed(answer) {
+        true => Tone::Odd,
+        false => words::headline(answer.verdict()).0,
+    };
+    format!("{}  {from} -> {to}  {asked}{revision}\n", paint.tone(tone, &verdict(answer)))
+}
+
+/// The verdict in a few words, as far as one word would not be true: of families and of ports that differ.
+pub(crate) fn verdict(answer: &ExplainResponse) -> String {
+    let word = |verdict| words::headline(verdict).1;
+    let differ = answer.families.iter().any(|one| one.verdict() != answer.families[0].verdict());
+    let mut text = if differ {
+        let each = answer.families.iter();
+        let each = each.map(|one| format!("{} over {}", word(one.verdict()), words::family(one.family())));
+        each.collect::<Vec<_>>().join(", ")
+    } else {
+        word(answer.verdict()).to_owned()
+    };
+    if !answer.exceptions.is_empty() {
+        text.push_str(" BUT FOR SOME PORTS");
+    }
+    text
+}
+
+fn is_mixed(answer: &ExplainResponse) -> bool {
+    !answer.exceptions.is_empty()
+        || answer.families.iter().any(|one| one.verdict() != answer.families[0].verdict())
+}
+
+/// The families that were judged; nothing where there was no other.
+fn over(answer: &ExplainResponse) -> String {
+    let families = answer.families.iter().map(|one| words::family(one.family())).collect::<Vec<_>>();
+    let has_both = |party: &Option<ResolvedParty>| {
+        let addresses = party.iter().flat_map(|party| &party.addresses);
+        let v6 = addresses.map(|address| address.contains(':')).collect::<Vec<_>>();
+        v6.contains(&true) && v6.contains(&false)
+    };
+    match families.as_slice() {
+        [_, _, ..] if is_mixed(answer) => String::new(),
+        [_, _, ..] => format!("  over  {}, with one verdict\n", families.join(" and ")),
+        [only] if has_both(&answer.from) || has_both(&answer.to) => format!("  over  {only}\n"),
+        _ => String::new(),
+    }
+}
+
+/// Ports whose verdict is another than that of the rest.
+fn exceptions(answer: &ExplainResponse, paint: Paint) -> String {
+    let mut text = String::new();
+    for one in answer.exceptions.iter().take(MOST_PORTS) {
+        let (tone, word) = words::headline(one.verdict());
+        let ports = words::traffic(&one.protocol, one.first, one.last);
+        let family = words::family(one.family());
+        let over = if family.is_empty() { String::new() } else { format!(" over {family}") };
+        text.push_str(&format!("{}: {ports}{over}\n", paint.tone(tone, word)));
+    }
+    if answer.exceptions.len() > MOST_PORTS {
+        text.push_str(&format!("and {} more; -o json has all\n", answer.exceptions.len() - MOST_PORTS));
+    }
+    text.push_str("Everything else, which no rule names by port:\n");
+    text
+}
+
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    first + letters.as_str()
 }
 
 fn party(title: &str, party: Option<&ResolvedParty>, paint: Paint) -> String {
@@ -85,7 +160,9 @@ fn assumed(party: &ResolvedParty) -> Vec<&str> {
 fn one_direction(direction: &DirectionExplanation, paint: Paint) -> String {
     let shadow_differs =
         direction.shadow_verdict() != Verdict::Unknown && direction.shadow_verdict() != direction.verdict();
-    let mut text = format!("{} of {}: ", side(direction), direction.endpoint);
+    let family = words::family(direction.family());
+    let over = if family.is_empty() { String::new() } else { format!(" over {family}") };
+    let mut text = format!("{} of {}{over}: ", side(direction), direction.endpoint);
     let (tone, word) = words::headline(direction.verdict());
     text.push_str(&paint.tone(tone, word));
     text.push_str(&because(direction));

@@ -1,7 +1,7 @@
 //! Verdicts, rules, places and traffic in the words that every screen uses.
 
 use sinew_api::proto::agent::RuleRef;
-use sinew_api::proto::flow::Verdict;
+use sinew_api::proto::flow::{IpVersion, Verdict};
 
 use crate::output::paint::Tone;
 
@@ -89,6 +89,15 @@ pub(crate) fn traffic(protocol: &str, first: u32, last: u32) -> String {
         (protocol, first, last) if icmp => format!("types {first}-{last}/{protocol}"),
         (protocol, first, last) if first == last => format!("{first}/{protocol}"),
         (protocol, first, last) => format!("{first}-{last}/{protocol}"),
+    }
+}
+
+/// A family, as people write it; nothing for all of them.
+pub(crate) fn family(family: IpVersion) -> &'static str {
+    match family {
+        IpVersion::IpNotUsed => "",
+        IpVersion::IPv4 => "IPv4",
+        IpVersion::IPv6 => "IPv6",
     }
 }
 

@@ -204,7 +204,7 @@ fn question(flow: &Flow) -> Option<ExplainRequest> {
         to: Some(to),
         port: Some(port),
         protocol: protocol.to_owned(),
-        ..ExplainRequest::default()
+        family: super::family(&ip.source).into(),
     })
 }
 

@@ -91,7 +91,7 @@ fn replay(recording: &Recording, folder: Folder) -> Result<Replay> {
             to: Some(question.to.party()),
             port: question.port,
             protocol: question.protocol.clone(),
-            ..ExplainRequest::default()
+            family: question.family.into(),
         };
         let judged = match offline.explain(&request) {
             Ok(answer) => {

@@ -1,6 +1,7 @@
 //! A copy of the engine on which both ends of a query have tables, and the kernel's verdict code over them.
 //!
-//! Neighbours: `sinew_bpf::policy` judges, `sinew_bpf::host` holds the maps, `state/views.rs` says where ends are.
+//! Neighbours: `sinew_bpf::policy` judges, `sinew_bpf::host` holds the maps, `state/lend.rs` says who is where,
+//! `meet.rs` chooses the addresses that are judged.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,22 +14,17 @@ use sinew_bpf::abi::{Address, PrefixKey};
 use sinew_bpf::host::HostMaps;
 use sinew_bpf::policy::{Answer, Question, ask};
 
-use super::party::{End, Party, Unknown, find_pod};
+use super::party::{End, Party, Standing, Unknown, find_pod};
 use super::{Traffic, Verdict};
 use crate::change::EndpointId;
-use crate::numbers::{Direction, Place};
+use crate::numbers::Direction;
 use crate::policy::Enforcement;
-use crate::policy::classes;
 use crate::policy::compile::NamedPorts;
 use crate::state::{Engine, Somebody};
 
 /// Addresses that stand for the pods of a query that have none, where no range of pods is known: shared address space
-/// (RFC 6598), which no cluster may route.
-const NO_ADDRESS: [[u8; 4]; 2] = [[100, 127, 255, 253], [100, 127, 255, 254]];
-
-/// Addresses outside the cluster, for the world in general. The one with the shortest policy prefix around it is taken.
-const ANYWHERE: [&str; 6] =
-    ["192.0.2.1", "198.51.100.1", "203.0.113.1", "192.88.99.1", "2001:db8::1", "3fff::1"];
+/// (RFC 6598), which no cluster may route, and the discard prefix (RFC 6666).
+const NO_ADDRESS: [[&str; 2]; 2] = [["100.127.255.253", "100::fd"], ["100.127.255.254", "100::fe"]];
 
 /// The copy.
 pub(crate) struct Bench {
@@ -42,6 +38,37 @@ pub(crate) struct Judged {
     pub(crate) cookie: u32,
     pub(crate) shadow: Verdict,
     pub(crate) shadow_cookie: u32,
+}
+
+/// One end's table with the question that another end puts to it, but for the traffic.
+pub(crate) struct Judge {
+    pub(super) maps: HostMaps,
+    pub(super) question: Question,
+}
+
+impl Judge {
+    /// What the table says.
+    pub(crate) fn of(&self, traffic: &Traffic) -> Judged {
+        let question = Question {
+            protocol: traffic.protocol.unwrap_or(0),
+            port: traffic.port.unwrap_or(0).to_be(),
+            ..self.question
+        };
+        let mut answer = Answer::default();
+        match ask(&self.maps, &question, &mut answer) {
+            Ok(()) => Judged {
+                verdict: spoken(answer.verdict),
+                cookie: answer.cookie,
+                shadow: spoken(answer.shadow_verdict),
+                shadow_cookie: answer.shadow_cookie,
+            },
+            Err(dropped) => {
+                let reason = dropped.reason().expect("the verdict code drops for reasons that have names");
+                let verdict = Verdict::Drop(reason);
+                Judged { verdict, cookie: 0, shadow: verdict, shadow_cookie: 0 }
+            }
+        }
+    }
 }
 
 impl Bench {
@@ -59,41 +86,26 @@ impl Bench {
         for (number, end) in [&mut from, &mut to].into_iter().enumerate() {
             self.settle(end, number);
         }
-        self.meet(&mut from, &mut to);
         Ok((from, to))
     }
 
-    /// What the judged end's table says; `None` if policies don't select it.
-    pub(crate) fn judge(
-        &self,
-        direction: Direction,
-        judged: &End,
-        peer: &End,
-        traffic: &Traffic,
-    ) -> Option<Judged> {
-        let slot = u32::from(judged.table?.0);
+    /// What answers for one end towards another; `None` if policies don't select it.
+    pub(crate) fn judge(&self, direction: Direction, judged: &End, peer: &End) -> Option<Judge> {
+        let table = judged.table?;
+        let mut maps = self.maps(table);
+        if peer.standing == Standing::Unknown {
+            // No address, no class: what can be said is said of the identity.
+            maps.classes.clear();
+        }
         let question = Question {
-            slot,
+            slot: u32::from(table.0),
             direction: direction.number(),
             peer: peer.identity.0,
             address: Address::from(peer.address),
-            protocol: traffic.protocol.unwrap_or(0),
-            port: traffic.port.unwrap_or(0).to_be(),
+            protocol: 0,
+            port: 0,
         };
-        let mut answer = Answer::default();
-        Some(match ask(&self.maps(judged.table?), &question, &mut answer) {
-            Ok(()) => Judged {
-                verdict: spoken(answer.verdict),
-                cookie: answer.cookie,
-                shadow: spoken(answer.shadow_verdict),
-                shadow_cookie: answer.shadow_cookie,
-            },
-            Err(dropped) => {
-                let reason = dropped.reason().expect("the verdict code drops for reasons that have names");
-                let verdict = Verdict::Drop(reason);
-                Judged { verdict, cookie: 0, shadow: verdict, shadow_cookie: 0 }
-            }
-        })
+        Some(Judge { maps, question })
     }
 
     pub(super) fn enforcement(&self, direction: Direction, judged: &End) -> Enforcement {
@@ -156,23 +168,24 @@ impl Bench {
                     .pod
                     .as_ref()
                     .map_or_else(|| address.to_string(), |pod| format!("{}/{}", pod.0, pod.1));
-                let mut end = self.end(name, Somebody { addresses: vec![*address], ..somebody });
-                end.address = *address;
-                Ok(end)
+                Ok(self.end(name, Somebody { addresses: vec![*address], ..somebody }))
             }
         }
     }
 
     fn end(&self, name: String, somebody: Somebody) -> End {
-        let Somebody { identity, labels, ports, addresses, endpoint, node, judged, .. } = somebody;
+        let Somebody { pod, identity, labels, ports, addresses, endpoint, node, judged } = somebody;
         End {
             name,
+            pod,
             unnumbered: identity.is_none(),
             identity: identity.unwrap_or_default(),
             labels,
             ports,
             addresses,
-            address: IpAddr::from(NO_ADDRESS[0]),
+            lent: Vec::new(),
+            address: IpAddr::from([0; 4]),
+            standing: Standing::Unknown,
             judged,
             table: None,
             endpoint,
@@ -186,8 +199,17 @@ impl Bench {
             end.identity = self.engine.lend_identity(Arc::clone(&end.labels));
         }
         if end.judged && end.addresses.is_empty() {
-            let range = self.engine.pod_ranges().into_iter().find_map(|range| range.hosts().nth(number));
-            end.address = range.unwrap_or_else(|| IpAddr::from(NO_ADDRESS[number]));
+            let ranges = self.engine.pod_ranges();
+            let lent = NO_ADDRESS[number].iter().filter_map(|text| text.parse::<IpAddr>().ok());
+            let lent = lent.filter(|address| self.engine.has_family(address.is_ipv4()));
+            let lent = lent.map(|nowhere| {
+                let mut hosts = ranges
+                    .iter()
+                    .filter(|range| range.addr().is_ipv4() == nowhere.is_ipv4())
+                    .filter_map(|range| range.hosts().nth(number));
+                hosts.next().unwrap_or(nowhere)
+            });
+            end.lent = lent.collect();
         }
         let ready = end.endpoint.filter(|id| self.engine.written().table(*id).is_some());
         if end.judged && ready.is_none() {
@@ -197,53 +219,9 @@ impl Bench {
         } else if end.judged {
             end.table = ready;
         }
-        if end.judged
-            && end.addresses.is_empty()
-            && let Some(table) = end.table
-        {
-            self.engine.lend_address(table, end.identity, end.address);
+        if let Some(table) = end.table.filter(|_| !end.lent.is_empty()) {
+            self.engine.lend_addresses(table, end.identity, &end.lent);
         }
-    }
-
-    /// Chooses the addresses with which the ends meet: of one family, if they have one in common.
-    fn meet(&self, from: &mut End, to: &mut End) {
-        let wanted_v4 = [&*from, &*to]
-            .iter()
-            .all(|end| end.addresses.is_empty() || end.addresses.iter().any(IpAddr::is_ipv4));
-        for end in [from, to] {
-            let of_family = end.addresses.iter().find(|address| address.is_ipv4() == wanted_v4);
-            if let Some(address) = of_family.or(end.addresses.first()) {
-                end.address = *address;
-            } else if !end.judged {
-                end.address = self.anywhere(end.identity, wanted_v4);
-            }
-            // World is a number for each family where the node has both.
-            if end.identity == Identity::WORLD {
-                end.identity = self.engine.world_identity(end.address);
-            }
-        }
-    }
-
-    /// An address for an identity that names none: the place where CIDRs say least.
-    fn anywhere(&self, identity: Identity, v4: bool) -> IpAddr {
-        let v4 = match identity {
-            Identity::WORLD_IPV4 => true,
-            Identity::WORLD_IPV6 => false,
-            _ => v4,
-        };
-        let own = self.engine.addresses_of(identity).into_iter().find(|address| address.is_ipv4() == v4);
-        own.unwrap_or_else(|| {
-            let candidates = ANYWHERE.iter().filter_map(|text| text.parse::<IpAddr>().ok());
-            let prefix_len = |address: &IpAddr| match classes::class_of(self.engine.trie(), *address) {
-                Some(class) if class.place == Place::World => i32::from(class.prefix.prefix_len()),
-                Some(_) => i32::MAX,
-                None => -1,
-            };
-            candidates
-                .filter(|address| address.is_ipv4() == v4)
-                .min_by_key(prefix_len)
-                .expect("there are addresses of both families in the list")
-        })
     }
 }
 

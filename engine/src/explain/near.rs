@@ -11,8 +11,8 @@ use sinew_api::policy::{
 use sinew_api::selector::Selector;
 
 use super::bench::Bench;
-use super::party::End;
-use super::{NearMiss, RuleRef, Traffic, words};
+use super::party::{End, Standing};
+use super::{Family, NearMiss, RuleRef, Traffic, words};
 use crate::numbers::{Cause, Direction, Place};
 use crate::policy::load::{prefixes_of, written_rules};
 
@@ -24,6 +24,8 @@ struct Failure {
     field: String,
     wanted: String,
     found: String,
+    /// Whether a CIDR of the other family was compared, which nothing in this one can match.
+    other_family: bool,
 }
 
 impl Bench {
@@ -41,16 +43,19 @@ impl Bench {
                     if rule.action == RuleAction::Allow {
                         let failures =
                             self.failures(direction, policy, (index, spec), rule, judged, peer, traffic);
-                        near.extend(near_miss(policy, rule, failures));
+                        let other_family = failures.iter().any(|failure| failure.other_family);
+                        near.extend(near_miss(policy, rule, failures).map(|miss| (other_family, miss)));
                     }
                 }
             }
         }
-        // Of rules that fail in as many fields, those of policies that select the endpoint are nearer.
-        near.sort_by_key(|miss: &NearMiss| (miss.failed, miss.field.contains("endpointSelector")));
-        near.retain(|miss| miss.failed <= 2);
-        near.truncate(AT_MOST);
-        near
+        // Of rules that fail in as many fields, those that are of the other family are farthest, and those of policies
+        // that select the endpoint are nearer.
+        near.sort_by_key(|(other_family, miss): &(bool, NearMiss)| {
+            (miss.failed, *other_family, miss.field.contains("endpointSelector"))
+        });
+        let near = near.into_iter().map(|(_, miss)| miss).filter(|miss| miss.failed <= 2);
+        near.take(AT_MOST).collect()
     }
 
     #[allow(
@@ -73,6 +78,7 @@ impl Bench {
                 field: words::enforcement_field(policy.name.kind).to_owned(),
                 wanted: "enforcement".to_owned(),
                 found: "audit, which opens nothing".to_owned(),
+                other_family: false,
             });
         }
         if !spec.subject.matches(&judged.labels) {
@@ -80,6 +86,7 @@ impl Bench {
                 field: words::subject_field(policy, index),
                 wanted: words::selector(&spec.subject),
                 found: failing_label(&spec.subject, judged),
+                other_family: false,
             });
         }
         failures.extend(self.peer_failure(rule, peer));
@@ -92,29 +99,42 @@ impl Bench {
         if peers.iter().any(|one| self.peer_matches(one, peer)) {
             return None;
         }
+        let other_family = |one: &Peer| match &one.matches {
+            PeerMatch::Cidr { prefix, .. } => prefix.addr().is_ipv4() != peer.address.is_ipv4(),
+            _ => false,
+        };
         let found = |one: &Peer| match &one.matches {
+            PeerMatch::Cidr { .. } if other_family(one) => {
+                format!("{}, by {}", words::address(peer), Family::of(peer.address))
+            }
             PeerMatch::Labels(selector) => failing_label(selector, peer),
             PeerMatch::Entity(_) => words::who(peer),
             PeerMatch::Cidr { reach, .. } | PeerMatch::CidrGroup { reach, .. } => {
-                words::address_for_cidr(peer, self.engine.place_of(peer.address), *reach)
+                words::address_for_cidr(peer, self.place_of(peer), *reach)
             }
         };
-        // The peer that fails in the fewest labels is the one that was probably meant.
+        // The peer that fails in the fewest labels is the one that was probably meant. A CIDR of the other family can't
+        // be, where there is another peer.
         let nearest = peers.iter().min_by_key(|one| match &one.matches {
             PeerMatch::Labels(selector) => {
                 selector.requirements.iter().filter(|requirement| !requirement.matches(&peer.labels)).count()
             }
-            _ => usize::MAX,
+            _ if other_family(one) => usize::MAX,
+            _ => usize::MAX - 1,
         });
         Some(match nearest {
             None => Failure {
                 field: rule.path.clone(),
                 wanted: "nobody: the rule has an empty list of peers".to_owned(),
                 found: words::who(peer),
+                other_family: false,
             },
-            Some(one) => {
-                Failure { field: one.path.clone(), wanted: words::peer(&one.matches), found: found(one) }
-            }
+            Some(one) => Failure {
+                field: one.path.clone(),
+                wanted: words::peer(&one.matches),
+                found: found(one),
+                other_family: other_family(one),
+            },
         })
     }
 
@@ -122,8 +142,8 @@ impl Bench {
     /// select somebody.
     fn peer_matches(&self, one: &Peer, peer: &End) -> bool {
         let cidr = |prefix: IpNet, except: &[IpNet], reach: CidrReach| {
-            let reached = match self.engine.place_of(peer.address) {
-                Place::World => true,
+            let reached = match self.place_of(peer) {
+                Place::World => peer.standing != Standing::Unknown,
                 Place::Nodes => reach.nodes,
                 Place::Pods => reach.pods,
             };
@@ -139,6 +159,11 @@ impl Bench {
                     .any(|prefix| cidr(prefix, except, *reach))
             }
         }
+    }
+
+    /// What kind of place an end's address is; a lent one is a pod's, wherever it lies.
+    fn place_of(&self, peer: &End) -> Place {
+        if peer.standing == Standing::Lent { Place::Pods } else { self.engine.place_of(peer.address) }
     }
 
     fn port_failure(
@@ -160,6 +185,7 @@ impl Bench {
             field: nearest.path.clone(),
             wanted: rule.ports.iter().map(|port| words::port(&port.matches)).collect::<Vec<_>>().join(", "),
             found: words::traffic(traffic),
+            other_family: false,
         })
     }
 }

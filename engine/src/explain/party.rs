@@ -97,6 +97,8 @@ fn hint(nearest: &[String]) -> String {
 #[derive(Clone, Debug)]
 pub(crate) struct End {
     pub(crate) name: String,
+    /// Namespace and name of the pod.
+    pub(crate) pod: Option<(String, String)>,
     /// What its packets carry.
     pub(crate) identity: Identity,
     /// Whether the number is only this explanation's.
@@ -104,8 +106,12 @@ pub(crate) struct End {
     pub(crate) labels: Arc<Labels>,
     pub(crate) ports: Arc<NamedPorts>,
     pub(crate) addresses: Vec<IpAddr>,
+    /// Addresses that stand for those of a pod that has none.
+    pub(crate) lent: Vec<IpAddr>,
     /// The address that CIDRs are compared with.
     pub(crate) address: IpAddr,
+    /// What that address is to the end.
+    pub(crate) standing: Standing,
     /// Whether policies select it.
     pub(crate) judged: bool,
     /// Whose table answers for it.
@@ -115,7 +121,26 @@ pub(crate) struct End {
     pub(crate) node: String,
 }
 
+/// What the address with which an end is judged is to it. Only its own is ever told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its own.
+    Own,
+    /// Stands for that of a pod which has none.
+    Lent,
+    /// Stands for the world in general.
+    General,
+    /// There is none: it must have one, and nobody here knows it.
+    Unknown,
+}
+
 impl End {
+    /// Whether both are one pod: what it sends to itself never leaves it.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        (self.pod.is_some() && self.pod == other.pod)
+            || (self.endpoint.is_some() && self.endpoint == other.endpoint)
+    }
+
     /// A node, or a pod on a node's network, is `host` to the pods of that node and `remote-node` to all others
     /// (policy.md 6, 7). Of an end that names no node nothing is known.
     pub(super) fn as_seen_from(&mut self, node: &str, judged: bool) {
@@ -141,7 +166,6 @@ impl End {
             identity: (!self.unnumbered).then_some(self.identity),
             labels: Arc::clone(&self.labels),
             addresses: self.addresses.clone(),
-            judged_as: self.address,
             endpoint: self.endpoint,
             node: self.node.clone(),
         }

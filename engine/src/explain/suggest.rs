@@ -12,13 +12,13 @@ use sinew_api::identity::Identity;
 use sinew_api::labels::{Labels, NAMESPACE, NAMESPACE_LABELS_PREFIX};
 
 use super::Traffic;
-use super::party::End;
+use super::party::{End, Standing};
 use crate::numbers::Direction;
 
 /// Labels that name what a pod is.
 const NAMING: [&str; 3] = ["app.kubernetes.io/name", "k8s-app", "app"];
 
-/// A policy object as YAML; empty for traffic that the schema has no word for.
+/// A policy object as YAML; empty for traffic or a peer that the schema has no word for.
 pub(super) fn policy(direction: Direction, judged: &End, peer: &End, traffic: &Traffic) -> String {
     let namespace = judged.labels.get("k8s", NAMESPACE);
     let mut lines = vec!["apiVersion: sinew.io/v1".to_owned()];
@@ -37,7 +37,8 @@ pub(super) fn policy(direction: Direction, judged: &End, peer: &End, traffic: &T
         Direction::Ingress => ("ingress", "from"),
         Direction::Egress => ("egress", "to"),
     };
-    let peers = peers(peer, namespace);
+    // An address that was made up to be judged by names nobody.
+    let Some(peers) = peers(peer, namespace) else { return String::new() };
     lines.push("spec:".to_owned());
     if peers.needs_pods {
         lines.push("  policyCIDRMatchMode: [pods]".to_owned());
@@ -86,7 +87,8 @@ fn called(end: &End) -> String {
         Some(reserved) => reserved.to_owned(),
         None => match own_labels(&end.labels).as_slice() {
             [] if end.labels.get("k8s", NAMESPACE).is_some() => "pods".to_owned(),
-            [] => end.address.to_string(),
+            [] if end.standing == Standing::Own => end.address.to_string(),
+            [] => "pods".to_owned(),
             chosen => chosen.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(" "),
         },
     };
@@ -101,8 +103,9 @@ struct PeerField {
     needs_pods: bool,
 }
 
-fn peers(peer: &End, namespace: Option<&str>) -> PeerField {
-    let field = |field: String| PeerField { field, needs_pods: false };
+/// `None` where nothing that a policy can say names the peer.
+fn peers(peer: &End, namespace: Option<&str>) -> Option<PeerField> {
+    let field = |field: String| Some(PeerField { field, needs_pods: false });
     let prefix = || match peer.address {
         IpAddr::V4(v4) => format!("{v4}/32"),
         IpAddr::V6(v6) => format!("{v6}/128"),
@@ -118,7 +121,8 @@ fn peers(peer: &End, namespace: Option<&str>) -> PeerField {
                 field(format!("Endpoints: [{}]", selector(&peer.labels, namespace)))
             }
             // Labels of a CNI configuration are in no namespace, and peers are always looked for in one.
-            None => PeerField { field: format!("CIDR: [{}]", prefix()), needs_pods: true },
+            None if peer.standing != Standing::Own => None,
+            None => Some(PeerField { field: format!("CIDR: [{}]", prefix()), needs_pods: true }),
         },
     }
 }

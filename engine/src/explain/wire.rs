@@ -11,7 +11,8 @@ use sinew_api::proto::flow;
 use sinew_bpf::drop::DropReason;
 
 use super::{
-    DirectionExplanation, Explanation, NearMiss, Party, Query, ResolvedParty, RuleRef, SwitchedOn, Verdict,
+    DirectionExplanation, Exception, Explanation, Family, NearMiss, Party, Query, ResolvedParty, RuleRef,
+    SwitchedOn, Verdict, words,
 };
 use crate::numbers::{Cause, Direction};
 use crate::policy::Enforcement;
@@ -54,6 +55,11 @@ impl TryFrom<&ExplainRequest> for Query {
             to: party("to", request.to.as_ref())?,
             protocol,
             port,
+            family: match request.family() {
+                flow::IpVersion::IpNotUsed => None,
+                flow::IpVersion::IPv4 => Some(Family::V4),
+                flow::IpVersion::IPv6 => Some(Family::V6),
+            },
         })
     }
 }
@@ -103,7 +109,25 @@ impl Explanation {
             revision: self.revision,
             port: request.port,
             protocol: request.protocol.clone(),
-            ..ExplainResponse::default()
+            families: self.families.iter().map(family_verdict).collect(),
+            exceptions: self.exceptions.iter().map(Exception::to_wire).collect(),
+            notes: self.notes.clone(),
+        }
+    }
+}
+
+fn family_verdict((over, found): &(Family, Verdict)) -> agent::FamilyVerdict {
+    agent::FamilyVerdict { family: family(Some(*over)).into(), verdict: verdict(*found).into() }
+}
+
+impl Exception {
+    fn to_wire(&self) -> agent::PortVerdict {
+        agent::PortVerdict {
+            protocol: words::name_of(self.protocol),
+            first: self.first.into(),
+            last: self.last.into(),
+            verdict: verdict(self.verdict).into(),
+            family: family(self.family).into(),
         }
     }
 }
@@ -148,7 +172,7 @@ impl DirectionExplanation {
             suggestion: self.suggestion.clone(),
             sinew_reason: reason.map(|reason| reason as u32).filter(|number| *number >= 1000).unwrap_or(0),
             switched_on: self.denied_by.iter().map(|one| one.to_wire(self.direction)).collect(),
-            ..agent::DirectionExplanation::default()
+            family: family(self.family).into(),
         }
     }
 }
@@ -241,6 +265,14 @@ fn reason(verdict: Verdict) -> Option<DropReason> {
         Verdict::DefaultDeny => Some(DropReason::PolicyDenied),
         Verdict::Deny => Some(DropReason::DeniedByRule),
         Verdict::Drop(reason) => Some(reason),
+    }
+}
+
+fn family(family: Option<Family>) -> flow::IpVersion {
+    match family {
+        None => flow::IpVersion::IpNotUsed,
+        Some(Family::V4) => flow::IpVersion::IPv4,
+        Some(Family::V6) => flow::IpVersion::IPv6,
     }
 }
 

@@ -8,7 +8,7 @@ use sinew_api::policy::{
 };
 use sinew_api::selector::{Operator, Selector};
 
-use super::party::End;
+use super::party::{End, Standing};
 use super::{DirectionExplanation, RuleRef, Traffic, Verdict};
 use crate::numbers::{Cause, Direction, Place};
 
@@ -165,13 +165,23 @@ pub(super) fn who(end: &End) -> String {
     }
 }
 
+/// The address that is judged, where it is the end's own; none that was made up is told.
+pub(super) fn address(end: &End) -> String {
+    match end.standing {
+        Standing::Own => end.address.to_string(),
+        Standing::Lent => format!("{}, whose address is not known yet", end.name),
+        Standing::General => format!("{}, no address of it in particular", end.name),
+        Standing::Unknown => format!("{}, of which no address is known here", end.name),
+    }
+}
+
 /// Why an address is not what a CIDR matches.
 pub(super) fn address_for_cidr(end: &End, place: Place, reach: CidrReach) -> String {
-    let address = end.address;
+    let address = address(end);
     match place {
         Place::Pods if !reach.pods => format!("{address}, a pod, which this CIDR does not reach"),
         Place::Nodes if !reach.nodes => format!("{address}, a node, which this CIDR does not reach"),
-        Place::World | Place::Pods | Place::Nodes => address.to_string(),
+        Place::World | Place::Pods | Place::Nodes => address,
     }
 }
 

@@ -232,6 +232,11 @@ impl Engine {
         holders.map(|(address, ..)| address).take(16).collect()
     }
 
+    /// Whether the node has IPv4, or IPv6; both, where nobody said.
+    pub(crate) fn has_family(&self, v4: bool) -> bool {
+        if v4 { self.config.v4 || !self.config.v6 } else { self.config.v6 || !self.config.v4 }
+    }
+
     /// What the kernel calls an address outside the cluster.
     pub(crate) fn world_identity(&self, address: IpAddr) -> Identity {
         match address {
@@ -296,10 +301,10 @@ impl Engine {
         id
     }
 
-    /// An address for an endpoint that has none.
-    pub(crate) fn lend_address(&mut self, id: EndpointId, identity: Identity, address: IpAddr) {
+    /// Addresses for an endpoint that has none.
+    pub(crate) fn lend_addresses(&mut self, id: EndpointId, identity: Identity, addresses: &[IpAddr]) {
         let entry = IpcacheEntry { identity: identity.0, ..IpcacheEntry::default() };
-        self.claims.set(&Claimant::Local(id), [(address, entry)].into());
+        self.claims.set(&Claimant::Local(id), addresses.iter().map(|address| (*address, entry)).collect());
         self.reconcile();
     }
 

@@ -447,6 +447,8 @@ impl Model {
             let own = local.created.addresses[0];
             for (identity, peer) in peers.iter().filter(|(_, peer)| {
                 peer.address.is_ipv4() == own.is_ipv4()
+                    // What it sends to itself nobody judges.
+                    && peer.address != own
                     && self.node.kernel.identity_of(peer.address) == number_of_plain(&self.node, &peer.labels)
             }) {
                 for direction in Direction::BOTH {
@@ -647,6 +649,7 @@ fn explain(
         to: Party::Address(to),
         protocol: Some(traffic.protocol),
         port: Some(traffic.port),
+        family: None,
     };
     let answer = engine.explain(&query).unwrap();
     let one = answer.directions.into_iter().find(|one| one.direction == direction).unwrap();

@@ -15,6 +15,7 @@ fn explain(node: &Node, from: &str, to: &str, port: u16) -> Explanation {
         to: Party::parse(to),
         protocol: Some(TCP),
         port: (port != 0).then_some(port),
+        family: None,
     };
     node.engine.explain(&query).unwrap()
 }
@@ -249,6 +250,7 @@ fn an_entity_that_is_many_is_no_end() {
         to: Party::parse("shop/web"),
         protocol: None,
         port: None,
+        family: None,
     };
     let said = |name| shop().engine.explain(&query(name)).unwrap_err().to_string();
     assert_eq!(
@@ -263,7 +265,13 @@ fn an_entity_that_is_many_is_no_end() {
 fn what_does_not_exist_is_named() {
     let node = shop();
     let ask = |from: &str, to: &str| {
-        let query = Query { from: Party::parse(from), to: Party::parse(to), protocol: None, port: None };
+        let query = Query {
+            from: Party::parse(from),
+            to: Party::parse(to),
+            protocol: None,
+            port: None,
+            family: None,
+        };
         node.engine.explain(&query).unwrap_err().to_string()
     };
     assert_eq!(ask("shop/wbe", "shop/web"), "FROM shop/wbe: there is no such pod; did you mean shop/web?");

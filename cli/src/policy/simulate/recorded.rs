@@ -11,7 +11,7 @@ use sinew_api::labels::{CLUSTER, NAMESPACE, NAMESPACE_LABELS_PREFIX, SERVICE_ACC
 use sinew_api::object::{Namespace, Object, Origin, Pod, PodPhase};
 use sinew_api::proto::agent::Party;
 use sinew_api::proto::agent::party::By;
-use sinew_api::proto::flow::{DropReason, Endpoint, Flow, TrafficDirection, Verdict, layer4};
+use sinew_api::proto::flow::{DropReason, Endpoint, Flow, IpVersion, TrafficDirection, Verdict, layer4};
 use sinew_api::proto::observer::GetFlowsRequest;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
 
@@ -63,6 +63,8 @@ pub(super) struct Question {
     pub(super) protocol: String,
     /// Destination port or ICMP type.
     pub(super) port: Option<u32>,
+    /// That of the addresses: what pods are asked by name has both.
+    pub(super) family: IpVersion,
     egress: bool,
 }
 
@@ -205,6 +207,7 @@ impl Recording {
 
 fn question(flow: &Flow) -> Option<Question> {
     let ip = flow.ip.as_ref();
+    let family = ip.map(|ip| observe::family(&ip.source)).unwrap_or(IpVersion::IpNotUsed);
     let from = end(flow.source.as_ref(), ip.map(|ip| ip.source.as_str()))?;
     let to = end(flow.destination.as_ref(), ip.map(|ip| ip.destination.as_str()))?;
     let (protocol, port) = match flow.l4.as_ref()?.protocol.as_ref()? {
@@ -220,7 +223,7 @@ fn question(flow: &Flow) -> Option<Question> {
         TrafficDirection::Ingress => false,
         TrafficDirection::Unknown => return None,
     };
-    Some(Question { from, to, protocol: protocol.into(), port, egress })
+    Some(Question { from, to, protocol: protocol.into(), port, family, egress })
 }
 
 /// A pod by its name; nodes by their identity, since a flow's address may be one of several; all others by address.
