@@ -6,10 +6,11 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use crate::claim;
 use crate::cni::{ledger, server as cni_server};
 use crate::config::{Place, StoreArgument};
 use crate::control::{NUMBERS, OBJECTS, POLICIES};
@@ -25,18 +26,17 @@ use crate::store::folder;
 /// Takes everything away. Returns a line for each thing that was there.
 ///
 /// # Errors
-/// The agent runs, or something could not be removed; what could be is gone, and the error lists the rest.
+/// The agent runs, the store's folder isn't there (then nothing is removed), or something could not be removed; what could
+/// be is gone, and the error lists the rest.
 pub fn cleanup(place: &Place) -> anyhow::Result<Vec<String>> {
     place.check()?;
-    let path = place.run_dir.join(SOCKET);
-    if socket::is_served(&path) {
-        bail!("the agent still serves {}: stop it first", path.display());
-    }
+    let pins = folder_of_node(&place.bpf_root, &place.node_name);
+    refuse(place, &claim::places(&pins))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("making a runtime")?;
     let mut swept = Swept::default();
     runtime.block_on(remove_links(&mut swept));
-    swept.folder("programs and maps", &folder_of_node(&place.bpf_root, &place.node_name));
+    swept.folder("programs and maps", &pins);
     for name in [ledger::FOLDER, queue::FOLDER, POLICIES, OBJECTS] {
         swept.folder("state", &place.state_dir.join(name));
     }
@@ -59,6 +59,27 @@ pub fn cleanup(place: &Place) -> anyhow::Result<Vec<String>> {
     } else {
         bail!("removed:\n  {}\nnot removed:\n  {}", swept.lines.join("\n  "), swept.failures.join("\n  "))
     }
+}
+
+/// Nothing is taken from under an agent that runs, whichever `--run-dir` it has, and nothing is begun that would leave the
+/// node's objects behind in silence.
+fn refuse(place: &Place, claims: &[PathBuf]) -> anyhow::Result<()> {
+    let path = place.run_dir.join(SOCKET);
+    if socket::is_served(&path) {
+        bail!("the agent still serves {}: stop it first", path.display());
+    }
+    if let Some(claimed) = claim::claimed(claims) {
+        bail!("an agent runs here and holds {}, with another --run-dir: stop it first", claimed.display());
+    }
+    if let Some(StoreArgument::Folder(path)) = &place.store
+        && !path.is_dir()
+    {
+        bail!(
+            "--store folder:{}: there is no such folder; leave --store out if it is gone for good",
+            path.display()
+        );
+    }
+    Ok(())
 }
 
 /// What was removed, and what could not be.
@@ -118,5 +139,38 @@ async fn remove_links(swept: &mut Swept) {
             }
         }
         Err(error) => swept.failures.push(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::claim::Claim;
+
+    #[test]
+    fn nothing_is_taken_from_under_an_agent_or_out_of_a_folder_that_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |store: &str| Place {
+            node_name: "a".into(),
+            store: Some(StoreArgument::Folder(folder.path().join(store))),
+            state_dir: folder.path().join("state"),
+            run_dir: folder.path().join("another"),
+            bpf_root: folder.path().join("bpf"),
+        };
+        let pins = folder_of_node(&place("").bpf_root, "a");
+        // Not the network namespace: an agent may run in that of the test.
+        let claims = [pins.clone()];
+        let claim = Claim::take(&pins, Duration::ZERO);
+        let error = refuse(&place(""), &claims).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("an agent runs here and holds {}, with another --run-dir: stop it first", pins.display())
+        );
+        drop(claim);
+        refuse(&place(""), &claims).unwrap();
+        let error = refuse(&place("nope"), &claims).unwrap_err().to_string();
+        assert!(error.contains("nope: there is no such folder"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! One per node: watches, asks the engine, applies the difference; also the sinew-cni plugin.
 
+mod claim;
 pub mod cleanup;
 pub mod cni;
 pub mod config;

@@ -33,11 +33,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::LocalSet;
 
+use crate::claim::Claim;
 use crate::cni::attach::Attacher;
 use crate::cni::{queue, server as cni_server};
 use crate::config::{Config, ObserverPort};
 use crate::control::{self, Started};
-use crate::datapath::EventRings;
+use crate::datapath::{EventRings, folder_of_node};
 use crate::flow::{self, Counting, FlowSettings, Journal};
 use crate::heap;
 use crate::kernel;
@@ -67,6 +68,8 @@ pub fn run(config: Config, object: &[u8]) -> anyhow::Result<()> {
     kernel::raise_open_files();
     let path = config.place.run_dir.join(SOCKET);
     wait_for_predecessor(&path)?;
+    let pins = folder_of_node(&config.place.bpf_root, &config.place.node_name);
+    let _claim = Claim::take(&pins, PREDECESSOR);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
