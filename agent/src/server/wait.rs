@@ -14,7 +14,7 @@ use super::policies;
 use super::status::{is_alive, last_seen};
 use crate::view::View;
 
-/// Answers, one for each change, until one says that all is enforced.
+/// Answers, one for each change, until all nodes have followed: the last one says that all is enforced, or what is refused.
 pub(super) type Progress = Pin<Box<dyn Stream<Item = Result<WaitPolicyResponse, Status>> + Send>>;
 
 /// Watches the nodes; `own` is the one that answers. A policy that the store does not have is refused at once.
@@ -29,22 +29,23 @@ pub(super) fn progress(
         "" => String::new(),
         name => policies::find(&views.borrow(), name)?.0.to_string(),
     };
-    // After the answer that says `enforced` the stream ends.
+    // After the answer that is settled the stream ends.
     let answers = futures_util::stream::unfold((WatchStream::new(views), false), move |(mut views, done)| {
         let (own, name) = (own.clone(), name.clone());
         async move {
             if done {
                 return None;
             }
-            let answer = answer(&*views.next().await?, &own, &name, generation);
-            let done = answer.enforced;
-            Some((Ok(answer), (views, done)))
+            let (answer, settled) = answer(&*views.next().await?, &own, &name, generation);
+            Some((Ok(answer), (views, settled)))
         }
     });
     Ok(Box::pin(answers))
 }
 
-fn answer(view: &View, own: &str, name: &str, generation: u64) -> WaitPolicyResponse {
+/// The answer as of now, and whether every node has followed: a node that did enforces what is valid, and what is refused
+/// never.
+fn answer(view: &View, own: &str, name: &str, generation: u64) -> (WaitPolicyResponse, bool) {
     let now = SystemTime::now();
     let wanted = view.snapshot.policies.iter().find(|(full, _)| full.to_string() == name);
     // A generation is a hash of the content: another one is neither older nor newer.
@@ -58,7 +59,8 @@ fn answer(view: &View, own: &str, name: &str, generation: u64) -> WaitPolicyResp
         .filter(|(_, policy)| policy.revision > view.enforced)
         .map(|(full, _)| full.to_string())
         .collect();
-    let nodes: Vec<NodeProgress> = view
+    let refused = refused(view, name);
+    let mut nodes: Vec<NodeProgress> = view
         .nodes
         .values()
         .map(|node| NodeProgress {
@@ -70,13 +72,13 @@ fn answer(view: &View, own: &str, name: &str, generation: u64) -> WaitPolicyResp
             behind: if node.name == own { behind.clone() } else { Vec::new() },
         })
         .collect();
-    let live = nodes.iter().filter(|node| node.alive);
-    WaitPolicyResponse {
-        enforced: here && live.clone().count() > 0 && live.into_iter().all(|node| node.enforced),
-        nodes,
-        revision: view.enforced,
-        refused: refused(view, name),
+    let mut live = nodes.iter().filter(|node| node.alive).peekable();
+    let settled = here && live.peek().is_some() && live.all(|node| node.enforced);
+    if !refused.is_empty() {
+        nodes.iter_mut().for_each(|node| node.enforced = false);
     }
+    let enforced = settled && refused.is_empty();
+    (WaitPolicyResponse { enforced, nodes, revision: view.enforced, refused }, settled)
 }
 
 /// What will never be enforced of all objects, or of one policy: refused policies, refused documents with a name, and
@@ -165,14 +167,14 @@ mod tests {
         for (wanted, enforced) in
             [(0, true), (generation, true), (generation - 1, false), (generation + 1, false)]
         {
-            assert_eq!(answer(&view, "a", WEB, wanted).enforced, enforced, "{wanted} of {generation}");
+            assert_eq!(answer(&view, "a", WEB, wanted).0.enforced, enforced, "{wanted} of {generation}");
         }
     }
 
     #[test]
     fn documents_that_are_refused_will_never_be_enforced() {
         let mut view = view();
-        assert_eq!(answer(&view, "a", "", 0).refused, [] as [&str; 0]);
+        assert_eq!(answer(&view, "a", "", 0).0.refused, [] as [&str; 0]);
         let at = |file: &str| Origin { file: file.into(), line: 3 };
         let problem = |file: &str| Problem { path: String::new(), message: "x".into(), origin: at(file) };
         view.unreadable = Arc::new(vec![problem("other.yaml"), problem("web.yaml")]);
@@ -189,9 +191,12 @@ mod tests {
             Refused::new(Some(duplicate), at("x.yaml"), vec![problem("x.yaml")]),
         ]);
         assert_eq!(
-            answer(&view, "a", "", 0).refused,
+            answer(&view, "a", "", 0).0.refused,
             ["SinewCIDRGroup/g in g.yaml:3", "snp/default/web in x.yaml:3", "other.yaml:3", "web.yaml:3"]
         );
-        assert_eq!(answer(&view, "a", WEB, 0).refused, ["snp/default/web in x.yaml:3", "web.yaml:3"]);
+        let (told, settled) = answer(&view, "a", WEB, 0);
+        assert_eq!(told.refused, ["snp/default/web in x.yaml:3", "web.yaml:3"]);
+        // Every node has followed, and what is waited for is not enforced: nothing is said that says otherwise.
+        assert!(settled && !told.enforced && !told.nodes[0].enforced, "{told:?}");
     }
 }

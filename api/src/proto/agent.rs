@@ -686,7 +686,7 @@ pub struct WaitPolicyRequest {
 /// How far the nodes are.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WaitPolicyResponse {
-    /// Every live node enforces it.
+    /// Every live node enforces it, and nothing of it is refused.
     #[prost(bool, tag = "1")]
     pub enforced: bool,
     /// Node by node, by name.
@@ -1619,8 +1619,8 @@ pub mod agent_client {
                 .insert(GrpcMethod::new("sinew.agent.v1.Agent", "GetPolicy"));
             self.inner.unary(req, path, codec).await
         }
-        /// Progress until every live node enforces what the store holds. The last message has `enforced` set; the stream
-        /// ends with DEADLINE_EXCEEDED at the request's deadline.
+        /// Progress until every live node has followed what the store holds. The last message has `enforced` set, or names
+        /// what is `refused`; the stream ends with DEADLINE_EXCEEDED at the request's deadline.
         pub async fn wait_policy(
             &mut self,
             request: impl tonic::IntoRequest<super::WaitPolicyRequest>,
@@ -1872,8 +1872,8 @@ pub mod agent_server {
             >
             + std::marker::Send
             + 'static;
-        /// Progress until every live node enforces what the store holds. The last message has `enforced` set; the stream
-        /// ends with DEADLINE_EXCEEDED at the request's deadline.
+        /// Progress until every live node has followed what the store holds. The last message has `enforced` set, or names
+        /// what is `refused`; the stream ends with DEADLINE_EXCEEDED at the request's deadline.
         async fn wait_policy(
             &self,
             request: tonic::Request<super::WaitPolicyRequest>,

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use clap::Args;
-use sinew_api::proto::agent::{ListPoliciesRequest, WaitPolicyRequest, WaitPolicyResponse};
+use sinew_api::proto::agent::{ListPoliciesRequest, Policy, WaitPolicyRequest, WaitPolicyResponse};
 use tonic::{Code, Status};
 
 use crate::explain::words;
@@ -49,6 +49,7 @@ pub(crate) async fn run(args: &WaitArgs) -> Result<()> {
         let mut stream = answer.map_err(Ended::Status)?.into_inner();
         while let Some(progress) = stream.message().await.map_err(Ended::Status)? {
             last = progress;
+            // Of what is refused the agent ends the stream itself, once every node has looked at it.
             if last.enforced {
                 break;
             }
@@ -65,7 +66,29 @@ pub(crate) async fn run(args: &WaitArgs) -> Result<()> {
     };
     let now = SystemTime::now();
     args.agent.screen().show("WaitPolicyResponse", &last, |paint| text(&last, now, paint))?;
-    judge(&last, in_time, args.timeout).map_err(Into::into)
+    let other = if in_time { None } else { other_generation(args).await };
+    judge(&last, in_time, args.timeout, other).map_err(Into::into)
+}
+
+/// What the store and the node have, where another generation than theirs is waited for. A generation is a hash of the
+/// content: none is older or newer.
+async fn other_generation(args: &WaitArgs) -> Option<String> {
+    let wanted = args.generation?;
+    let known = super::ask(&args.agent, ListPoliciesRequest::default()).await.ok()?.policies;
+    let names = known.iter().map(|policy| policy.name.clone()).collect::<Vec<_>>();
+    let found = names::find(names::POLICY, args.policy.as_deref()?, &names).ok()?;
+    generations(wanted, &known[found])
+}
+
+fn generations(wanted: u64, policy: &Policy) -> Option<String> {
+    let running = match policy.running_generation {
+        0 => "none is in force".to_owned(),
+        running if running == policy.generation => "that one is in force".to_owned(),
+        running => format!("{running} is in force"),
+    };
+    (policy.generation != wanted).then(|| {
+        format!("generation {wanted} is asked for, the store has {}, and {running}", policy.generation)
+    })
 }
 
 /// Why there is no progress.
@@ -88,7 +111,12 @@ async fn full_name(args: &WaitArgs, status: &Status) -> Result<String, Ended> {
 }
 
 /// What the last progress means.
-fn judge(last: &WaitPolicyResponse, in_time: bool, timeout: Duration) -> Result<(), Failure> {
+fn judge(
+    last: &WaitPolicyResponse,
+    in_time: bool,
+    timeout: Duration,
+    other_generation: Option<String>,
+) -> Result<(), Failure> {
     if last.enforced && last.refused.is_empty() {
         return Ok(());
     }
@@ -104,8 +132,16 @@ fn judge(last: &WaitPolicyResponse, in_time: bool, timeout: Duration) -> Result<
     let behind = behind.collect::<Vec<_>>().join(", ");
     let behind =
         if behind.is_empty() { "no node has answered".to_owned() } else { format!("behind: {behind}") };
-    Err(Failure::timed_out(format!("not enforced everywhere after {}; {behind}", when::brief(timeout)))
-        .next("see what holds it up there: sinew status"))
+    let behind = other_generation.unwrap_or(behind);
+    let refused = match last.refused.as_slice() {
+        [] => String::new(),
+        refused => format!("; refused: {}", words::listed(refused)),
+    };
+    Err(Failure::timed_out(format!(
+        "not enforced everywhere after {}; {behind}{refused}",
+        when::brief(timeout)
+    ))
+    .next("see what holds it up there: sinew status"))
 }
 
 fn text(progress: &WaitPolicyResponse, now: SystemTime, paint: Paint) -> String {
@@ -114,6 +150,7 @@ fn text(progress: &WaitPolicyResponse, now: SystemTime, paint: Paint) -> String 
         let state = match (node.alive, node.enforced) {
             (false, _) => Cell::toned(Tone::Odd, "dead, not waited for"),
             (true, true) => Cell::toned(Tone::Good, "enforced"),
+            (true, false) if !progress.refused.is_empty() => Cell::toned(Tone::Bad, "refused"),
             (true, false) => Cell::toned(Tone::Bad, "behind"),
         };
         let heard = when::age(now, node.last_seen.as_ref());
@@ -158,19 +195,33 @@ mod tests {
 
     #[test]
     fn the_exit_code_tells_late_from_never() {
-        assert!(judge(&progress(true, &[]), true, HALF_A_MINUTE).is_ok());
-        let late = judge(&progress(false, &[]), false, HALF_A_MINUTE).unwrap_err();
+        assert!(judge(&progress(true, &[]), true, HALF_A_MINUTE, None).is_ok());
+        let late = judge(&progress(false, &[]), false, HALF_A_MINUTE, None).unwrap_err();
         assert_eq!(
             (late.code, late.message.as_str()),
             (Code::TimedOut, "not enforced everywhere after 30s; behind: b")
         );
-        let never = judge(&progress(true, &["cnp/default/x"]), true, HALF_A_MINUTE).unwrap_err();
+        let never = judge(&progress(true, &["cnp/default/x"]), true, HALF_A_MINUTE, None).unwrap_err();
         assert_eq!(
             (never.code, never.message.as_str()),
             (Code::Failed, "refused, so never enforced: cnp/default/x")
         );
-        let silent = judge(&WaitPolicyResponse::default(), false, HALF_A_MINUTE).unwrap_err();
+        let silent = judge(&WaitPolicyResponse::default(), false, HALF_A_MINUTE, None).unwrap_err();
         assert_eq!(silent.message, "not enforced everywhere after 30s; no node has answered");
+    }
+
+    #[test]
+    fn a_generation_that_is_not_there_is_told_with_those_that_are() {
+        let policy =
+            |generation, running_generation| Policy { generation, running_generation, ..Policy::default() };
+        assert_eq!(generations(7, &policy(7, 7)), None, "then the nodes are behind");
+        let told = "generation 5 is asked for, the store has 7, and ";
+        for (running, end) in [(7, "that one is in force"), (6, "6 is in force"), (0, "none is in force")] {
+            assert_eq!(generations(5, &policy(7, running)), Some(format!("{told}{end}")));
+        }
+        let late = judge(&progress(false, &[]), false, HALF_A_MINUTE, generations(5, &policy(7, 7)));
+        let message = late.unwrap_err().message;
+        assert_eq!(message, format!("not enforced everywhere after 30s; {told}that one is in force"));
     }
 
     #[test]
