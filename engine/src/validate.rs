@@ -86,11 +86,13 @@ pub(crate) fn warnings(
                 }
                 for port in &rule.ports {
                     if let PortMatchKind::Named { protocol, name } = &port.matches
-                        && rule.action == RuleAction::Deny
                         && populated
+                        // Ports that come in are those of pods that it selects here.
+                        && (direction == Direction::Egress || !subjects.is_empty())
                         && !engine.somebody_has_port(direction, name, *protocol)
                     {
-                        let message = format!("nobody has a port named {name:?}, so this denies nothing");
+                        let verb = if rule.action == RuleAction::Deny { "denies" } else { "allows" };
+                        let message = format!("nobody has a port named {name:?}, so this {verb} nothing");
                         warn(&port.path, Some(rule), message);
                     }
                 }
@@ -303,21 +305,33 @@ fn beyond_reach(
         true => range.addr().to_string(),
         false => range.to_string(),
     };
-    let covered: Vec<(&str, String)> =
-        [("nodes", reach.nodes, nodes.map(ToString::to_string)), ("pods", reach.pods, pods.map(shown))]
-            .into_iter()
-            .filter_map(|(who, reached, found)| Some((who, found.filter(|_| !reached)?)))
-            .collect();
-    if covered.is_empty() {
+    let pods = pods.filter(|_| !reach.pods);
+    // A part of the pods' range does not hold it.
+    let (within, held) = match pods {
+        Some(range) if range != prefix && range.contains(prefix) => (Some(range), None),
+        pods => (None, pods),
+    };
+    let nodes = nodes.filter(|_| !reach.nodes).map(ToString::to_string);
+    let held: Vec<(&str, String)> = [("nodes", nodes), ("pods", held.map(shown))]
+        .into_iter()
+        .filter_map(|(who, what)| Some((who, what?)))
+        .collect();
+    let mut clauses = Vec::new();
+    if !held.is_empty() {
+        let who: Vec<&str> = held.iter().map(|(who, _)| *who).collect();
+        let what: Vec<&str> = held.iter().map(|(_, what)| what.as_str()).collect();
+        clauses.push(format!("holds {} ({})", who.join(" and "), what.join(", ")));
+    }
+    clauses.extend(within.map(|range| format!("is a part of the pods' range {range}")));
+    if clauses.is_empty() {
         return None;
     }
-    let whom: Vec<&str> = covered.iter().map(|(who, _)| *who).collect();
-    let what: Vec<&str> = covered.iter().map(|(_, what)| what.as_str()).collect();
+    let mut whom: Vec<&str> = held.iter().map(|(who, _)| *who).collect();
+    whom.extend(within.map(|_| "pods"));
     let verb = if rule.action == RuleAction::Deny { "denies" } else { "allows" };
     Some(format!(
-        "holds {} ({}), but {verb} only what is outside the cluster; policyCIDRMatchMode: [{}] would change that",
-        whom.join(" and "),
-        what.join(", "),
+        "{}, but {verb} only what is outside the cluster; policyCIDRMatchMode: [{}] would change that",
+        clauses.join(" and "),
         whom.join(", ")
     ))
 }

@@ -48,6 +48,13 @@ fn a_cidr_over_pods_or_nodes() {
     );
     let meant = format!("  policyCIDRMatchMode: [pods, nodes]{deny}");
     assert_eq!(warnings(&mut node, &meant), [""; 0]);
+    // A part of the range does not hold it.
+    let part = deny.replace("10.0.0.0/8, ", "10.0.3.0/24, ");
+    assert_eq!(
+        warnings(&mut node, &part)[0],
+        "spec.ingressDeny[0].fromCIDR[0]: is a part of the pods' range 10.0.0.0/16, but denies only what is outside \
+         the cluster; policyCIDRMatchMode: [pods] would change that"
+    );
 }
 
 #[test]
@@ -180,6 +187,7 @@ fn groups_and_ports_that_nobody_has() {
   ingress:
   - fromEntities: [host]
   - fromCIDRSet: [{cidrGroupRef: offices}]
+  - toPorts: [{ports: [{port: htpp, protocol: TCP}]}]
   ingressDeny:
   - toPorts: [{ports: [{port: http, protocol: TCP}, {port: metrics, protocol: TCP}]}]
 ";
@@ -187,6 +195,7 @@ fn groups_and_ports_that_nobody_has() {
         warnings(&mut node, spec),
         [
             "spec.ingress[1].fromCIDRSet[0]: there is no CIDR group \"offices\" with prefixes, so this matches nobody",
+            "spec.ingress[2].toPorts[0].ports[0]: nobody has a port named \"htpp\", so this allows nothing",
             "spec.ingressDeny[0].toPorts[0].ports[1]: nobody has a port named \"metrics\", so this denies nothing",
         ]
     );
