@@ -93,8 +93,9 @@ pub(crate) fn number(text: &str) -> Result<u32, Failure> {
 }
 
 fn text(identities: &[Identity], paint: Paint) -> String {
-    let mut table = Table::new(&["ID", "SCOPE", "ENDPOINTS", "ADDRESSES", "JUDGED", "LABELS"]);
-    for identity in identities {
+    let mut table = Table::new(&["ID", "SCOPE", "ENDPOINTS HERE", "ADDRESSES", "JUDGED", "LABELS"]);
+    let labels = labels_that_tell(identities);
+    for (identity, labels) in identities.iter().zip(labels) {
         let known = if identity.known { Cell::from("yes") } else { Cell::toned(Tone::Odd, "no") };
         table.row([
             identity.id.into(),
@@ -102,10 +103,30 @@ fn text(identities: &[Identity], paint: Paint) -> String {
             identity.endpoints.len().into(),
             identity.addresses.into(),
             known,
-            words::chosen_labels(&identity.labels).join(",").into(),
+            labels.join(",").into(),
         ]);
     }
     table.render(paint, "No identities.")
+}
+
+/// The chosen labels of each; where several have the same, those besides in which they differ: pods with two service
+/// accounts, or of a namespace whose labels changed, are two identities.
+fn labels_that_tell(identities: &[Identity]) -> Vec<Vec<&str>> {
+    // By chosen labels: how many have them, and how many of those each label of theirs.
+    let mut alike: BTreeMap<Vec<&str>, (usize, BTreeMap<&str, usize>)> = BTreeMap::new();
+    for identity in identities {
+        let (all, with) = alike.entry(words::chosen_labels(&identity.labels)).or_default();
+        *all += 1;
+        identity.labels.iter().for_each(|label| *with.entry(label).or_default() += 1);
+    }
+    let mut told = Vec::new();
+    for Identity { labels, .. } in identities {
+        let chosen = words::chosen_labels(labels);
+        let (all, with) = &alike[&chosen];
+        let tells = |label: &&str| chosen.contains(label) || with[label] < *all;
+        told.push(labels.iter().map(String::as_str).filter(tells).collect());
+    }
+    told
 }
 
 fn one(identity: &Identity) -> String {
@@ -200,11 +221,26 @@ k8s:app  2       3
     #[test]
     fn a_line_each() {
         let expected = "\
-ID   SCOPE     ENDPOINTS  ADDRESSES  JUDGED  LABELS
-2    reserved  0          2          yes     reserved:world
-256  global    1          2          yes     k8s:app=web,k8s:run=1
+ID   SCOPE     ENDPOINTS HERE  ADDRESSES  JUDGED  LABELS
+2    reserved  0               2          yes     reserved:world
+256  global    1               2          yes     k8s:app=web,k8s:run=1
 ";
         assert_eq!(text(&node()[..2], Paint::Plain), expected);
+    }
+
+    #[test]
+    fn two_numbers_never_look_alike() {
+        let account = |name: &str| format!("k8s:io.cilium.k8s.policy.serviceaccount={name}");
+        let cluster = "k8s:io.cilium.k8s.policy.cluster=default";
+        let (writer, reader) = (account("writer"), account("reader"));
+        let all = [
+            identity(256, "global", &["k8s:app=web", cluster, &writer], &[]),
+            identity(257, "global", &["k8s:app=web", cluster, &reader], &[]),
+            identity(258, "global", &["k8s:app=db", cluster, &reader], &[]),
+        ];
+        // What they have in common tells nothing.
+        let expected: [&[&str]; 3] = [&["k8s:app=web", &writer], &["k8s:app=web", &reader], &["k8s:app=db"]];
+        assert_eq!(labels_that_tell(&all), expected);
     }
 
     #[test]

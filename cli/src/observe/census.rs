@@ -56,6 +56,8 @@ pub(super) struct Census {
     /// Policy, as `kind/namespace/name`, to allowed and denied.
     pub(super) policies: BTreeMap<String, (u64, u64)>,
     pub(super) flows: u64,
+    /// Policy verdicts, those too that no policy is behind.
+    pub(super) verdicts: u64,
     pub(super) lost: u64,
 }
 
@@ -69,6 +71,7 @@ impl Census {
         self.flows += 1;
         let event = flow.event_type.as_ref().map_or(0, |event| event.r#type);
         let verdict = flow.verdict();
+        self.verdicts += u64::from(event == words::TYPE_POLICY_VERDICT);
         if event == words::TYPE_DROP {
             *self.drops.entry(words::flow_type(flow)).or_default() += 1;
         }

@@ -33,6 +33,10 @@ pub(crate) fn read(
 ) -> Result<Box<dyn Iterator<Item = Result<GetFlowsResponse>>>> {
     let filters = FilterSet::new(&request.whitelist, &request.blacklist)
         .map_err(|error| Failure::usage(format!("a filter has no meaning: {error}")))?;
+    // A folder can be opened and gives an error for every read, without end.
+    if path.is_dir() {
+        return Err(Failure::usage(format!("{} is a folder: name one file of flows", path.display())).into());
+    }
     let reader: Box<dyn BufRead> = if path == Path::new("-") {
         Box::new(BufReader::new(io::stdin()))
     } else {
@@ -74,6 +78,10 @@ pub(crate) fn read(
             Err(error) => {
                 Some(Err(anyhow::Error::from(error).context(format!("read line {} of {name}", index + 1))))
             }
+        })
+        .scan(false, |failed, answer: Result<GetFlowsResponse>| {
+            // What can't be read once is not read again and again.
+            (!std::mem::replace(failed, answer.is_err())).then_some(answer)
         })
         .chain(end.flatten())
         .filter(move |answer| answer.as_ref().is_ok_and(&wanted) || answer.is_err());

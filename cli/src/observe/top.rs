@@ -153,7 +153,13 @@ fn policies(census: &Census, rows: usize) -> String {
     for (name, (allows, denials)) in counts.into_iter().take(rows) {
         table.row([Cell::from(allows), Cell::from(denials), Cell::from(name)]);
     }
-    table.render(Paint::Plain, "No policy verdicts.")
+    // Verdicts without a policy behind them are no row, and are verdicts nevertheless.
+    let none = match census.verdicts {
+        0 => "No verdicts in this window.".to_owned(),
+        1 => "1 verdict, by no policy: none applies to the pod.".to_owned(),
+        many => format!("{many} verdicts, by no policy: none applies to the pods."),
+    };
+    table.render(Paint::Plain, &none)
 }
 
 #[cfg(test)]
@@ -215,6 +221,16 @@ ALLOWED  DENIED  POLICY
     #[test]
     fn a_quiet_window_says_so() {
         let text = window(&Census::new(Naming::Pod), Duration::from_millis(500), 5, 80);
-        assert_eq!(text, "0 flows in 0.5 s\n\nNo talkers.\n\nNo drops.\n\nNo policy verdicts.\n");
+        assert_eq!(text, "0 flows in 0.5 s\n\nNo talkers.\n\nNo drops.\n\nNo verdicts in this window.\n");
+    }
+
+    #[test]
+    fn verdicts_by_no_policy_are_told() {
+        let mut census = Census::new(Naming::Pod);
+        for _ in 0..2 {
+            census.count(&Flow { ingress_denied_by: vec![], ..flow("10.0.0.2", 5, Verdict::Forwarded) });
+        }
+        let text = window(&census, Duration::from_secs(1), 5, 80);
+        assert!(text.ends_with("\n2 verdicts, by no policy: none applies to the pods.\n"), "{text}");
     }
 }

@@ -14,7 +14,7 @@ use crate::{status, when};
 
 /// One line a policy; what is wrong stands under the table, with file and line.
 pub(super) fn list(asked: &ListPoliciesRequest, answer: &ListPoliciesResponse, paint: Paint) -> String {
-    let mut table = Table::new(&["POLICY", "STATE", "SELECTS", "RULES", "NODES", "PLACE"]);
+    let mut table = Table::new(&["POLICY", "STATE", "SELECTS HERE", "RULES", "NODES", "PLACE"]);
     for policy in &answer.policies {
         table.row([
             (&policy.name).into(),
@@ -89,7 +89,7 @@ fn facts(policy: &Policy) -> Vec<(&'static str, String)> {
     };
     let selects = match policy.selected_endpoints.as_slice() {
         [] => "no pod of this node".into(),
-        endpoints => words::listed(endpoints),
+        endpoints => format!("{} on this node", words::listed(endpoints)),
     };
     vec![
         ("kind", policy.kind.clone()),
@@ -275,9 +275,9 @@ mod tests {
             }],
         };
         let expected = "\
-POLICY             STATE     SELECTS  RULES  NODES  PLACE
-snp/default/web    enforced  1        1      2/2    web.yaml:1
-cnp/default/names  refused   0        0      0/2    names.yaml:1
+POLICY             STATE     SELECTS HERE  RULES  NODES  PLACE
+snp/default/web    enforced  1             1      2/2    web.yaml:1
+cnp/default/names  refused   0             0      0/2    names.yaml:1
 
 REFUSED cnp/default/names: what it would close stays closed, it allows nothing
   names.yaml:12  spec.egress[0].toFQDNs: rules by DNS name are not enforced yet
@@ -307,7 +307,7 @@ snp/default/web  web.yaml:1
   kind          SinewNetworkPolicy
   generation    3
   default deny  switched on for ingress
-  selects       default/web
+  selects       default/web on this node
   enforced on   2 of 2 live nodes
 
 RULE             LINE  VERDICT  PEERS  PACKETS  BYTES  LAST HIT  MATCHES

@@ -193,7 +193,9 @@ fn text(findings: &[Finding], paint: Paint) -> String {
 
 fn line(word: &str, problem: &Problem) -> String {
     let path = if problem.path.is_empty() { String::new() } else { format!("{}: ", problem.path) };
-    format!("  line {}: {word}{path}{}\n", problem.origin.line, problem.message)
+    let place =
+        if problem.origin.line == 0 { String::new() } else { format!("line {}: ", problem.origin.line) };
+    format!("  {place}{word}{path}{}\n", problem.message)
 }
 
 fn value(findings: &[Finding]) -> Value {
@@ -334,5 +336,14 @@ spec:
             .unwrap();
         let known = known(&super::read(&[file]).unwrap());
         assert_eq!(known, "judged against 1 pod, 0 nodes, 0 namespaces, 0 CIDR groups");
+    }
+
+    #[test]
+    fn a_file_as_a_whole_has_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("e.yaml"), "").unwrap();
+        let read = super::read(&[folder.path().to_owned()]).unwrap();
+        let text = text(&findings(&read, &read).unwrap(), Paint::Plain);
+        assert!(text.contains("e.yaml  REFUSED\n  the file is empty"), "{text}");
     }
 }

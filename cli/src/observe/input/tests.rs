@@ -96,3 +96,12 @@ fn a_text_without_a_flow_is_an_error_at_its_end_and_an_empty_one_is_none() {
         "a filter may leave all of them out"
     );
 }
+
+#[test]
+fn a_folder_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for request in [GetFlowsRequest::default(), GetFlowsRequest { number: 3, ..GetFlowsRequest::default() }] {
+        let Err(error) = read(folder.path(), &request) else { panic!("a folder is no file of flows") };
+        assert!(error.to_string().contains("is a folder: name one file of flows"), "{error}");
+    }
+}
