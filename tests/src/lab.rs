@@ -98,6 +98,8 @@ pub struct Builder {
     plan: Plan,
     id: Option<String>,
     with_agents: bool,
+    tell: fn(&str),
+    patience: Duration,
 }
 
 /// A running lab.
@@ -127,7 +129,7 @@ impl Lab {
             agent_arguments: Vec::new(),
             small_pools: false,
         };
-        Builder { plan, id: None, with_agents: true }
+        Builder { plan, id: None, with_agents: true, tell: |_| (), patience: Duration::from_secs(30) }
     }
 
     /// Attaches to a lab that another process left standing.
@@ -356,6 +358,20 @@ impl Builder {
         self
     }
 
+    /// Tells somebody what is being made and waited for.
+    #[must_use]
+    pub fn tell(mut self, tell: fn(&str)) -> Self {
+        self.tell = tell;
+        self
+    }
+
+    /// How long each agent may take until it serves CNI.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// Makes the lab and waits until its agents serve CNI.
     ///
     /// # Errors
@@ -368,13 +384,20 @@ impl Builder {
             format!("{}x{}", process_id(), LABS_OF_PROCESS.fetch_add(1, Ordering::Relaxed))
         });
         let lab = Lab::describe(id, self.plan, tells);
+        let tell = self.tell;
+        tell(&format!("making the machines of lab {} and their wires", lab.id));
         lab.make(sweep::Owner::this_process()?)?;
         if self.with_agents {
             for node in lab.nodes.values() {
+                tell(&format!(
+                    "starting the agent of node {}: its log is {}",
+                    node.name(),
+                    node.agent_log().display()
+                ));
                 node.start_agent()?;
             }
             for node in lab.nodes.values() {
-                node.wait_ready(Duration::from_secs(30))?;
+                node.wait_ready_telling(self.patience, tell)?;
             }
         }
         Ok(lab)

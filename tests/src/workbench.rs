@@ -11,11 +11,20 @@ use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use sinew_api::names;
 
+use crate::lab::pod::PodRecord;
 use crate::lab::store::PodObject;
 use crate::lab::{Family, Lab, Place, Routing, Topology, binaries, folder_of, sweep};
+
+/// The lab that is meant where none is named.
+pub const USUAL: &str = "up";
+
+/// How long each agent may take. A person waits longer than a test, and sees what is waited for.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What `up` is asked for.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,19 +80,20 @@ pub struct NamespaceArguments {
 /// # Errors
 /// There is one, or it cannot be made.
 pub fn up(id: &str, arguments: &UpArguments) -> Result<()> {
-    ensure!(!folder_of(id).exists(), "lab {id} is up already: `cargo xtask lab down` removes it");
+    let lab_command = lab_command(id);
+    ensure!(!folder_of(id).exists(), "lab {id} is up already: `{lab_command} down` removes it");
     let topology =
         if arguments.routed { Topology::Routed(arguments.nodes) } else { Topology::Wire(arguments.nodes) };
     let mut builder = Lab::build(topology).id(id).routing(arguments.routing);
     for argument in &arguments.agent_argument {
         builder = builder.agent_argument(argument);
     }
-    let lab = builder.start()?;
+    let lab = builder.tell(tell).patience(PATIENCE).start()?;
     sweep::disown(id)?;
     lab.keep();
     lab.nodes().for_each(|node| node.release_agent());
     let mut out = io::stdout().lock();
-    writeln!(out, "The lab is up. It stays until `cargo xtask lab down`. Lines to paste:\n")?;
+    writeln!(out, "The lab is up. It stays until `{lab_command} down`. Lines to paste:\n")?;
     let programs = binaries::find("sinew")?;
     let programs = programs.parent().context("binaries lie in a folder")?.display();
     writeln!(out, "  export PATH={programs}:$PATH")?;
@@ -91,10 +101,11 @@ pub fn up(id: &str, arguments: &UpArguments) -> Result<()> {
         let socket = node.directories().run.join("agent.sock");
         writeln!(out, "  alias sinew-{}='SINEW_AGENT_SOCKET={} sinew'", node.name(), socket.display())?;
     }
-    writeln!(out, "  cargo xtask lab pod add server --node b --labels app=server")?;
-    writeln!(out, "  cargo xtask lab pod add client --node a --labels app=client -- sleep infinity")?;
-    writeln!(out, "  cargo xtask lab exec client -- curl -s http://server/")?;
-    writeln!(out, "  sinew-b observe --follow")?;
+    let last = lab.nodes().last().context("a lab has a node")?.name();
+    writeln!(out, "  {lab_command} pod add server --node {last} --labels app=server")?;
+    writeln!(out, "  {lab_command} pod add client --node a --labels app=client -- sleep infinity")?;
+    writeln!(out, "  {lab_command} exec client -- curl -s http://server/")?;
+    writeln!(out, "  sinew-{last} observe --follow")?;
     writeln!(out, "\nObjects (policies, namespaces): {}", lab.store().folder().display())?;
     for node in lab.nodes() {
         writeln!(
@@ -109,6 +120,17 @@ pub fn up(id: &str, arguments: &UpArguments) -> Result<()> {
     Ok(())
 }
 
+/// How a lab is called on the command line.
+fn lab_command(id: &str) -> String {
+    if id == USUAL { "cargo xtask lab".to_owned() } else { format!("cargo xtask lab --lab {id}") }
+}
+
+/// What is being waited for, beside what the command prints at its end.
+fn tell(line: &str) {
+    // Whoever has closed it does not want to know.
+    writeln!(io::stderr(), "{line}").ok();
+}
+
 /// Puts a pod on a node and starts what runs in it.
 ///
 /// # Errors
@@ -119,6 +141,9 @@ pub fn add_pod(id: &str, arguments: &PodArguments) -> Result<()> {
     let names = || lab.nodes().map(|node| node.name().to_owned()).collect::<Vec<_>>().join(", ");
     let node =
         node.with_context(|| format!("there is no node {}; there are: {}", arguments.node, names()))?;
+    let pods = lab.pods();
+    let machines = lab.nodes().map(|node| node.name()).chain([lab.outside().name()]);
+    refuse(arguments, pods.iter().map(|pod| pod.record()), machines)?;
     let pod = node.pod_of(&PodObject {
         namespace: arguments.namespace.clone(),
         name: arguments.name.clone(),
@@ -154,6 +179,27 @@ pub fn add_pod(id: &str, arguments: &PodArguments) -> Result<()> {
     Ok(())
 }
 
+/// What Kubernetes would refuse, and what would take another pod's or a machine's name.
+fn refuse<'a>(
+    arguments: &PodArguments,
+    pods: impl IntoIterator<Item = &'a PodRecord>,
+    machines: impl IntoIterator<Item = &'a str>,
+) -> Result<()> {
+    let PodArguments { name, namespace, .. } = arguments;
+    // Kubernetes lets pods have dots in their names; the lab's own names end at the first one.
+    for (what, text) in [("pod name", name), ("namespace", namespace)] {
+        names::dns_label(text).map_err(|wrong| anyhow::anyhow!("{what}: {wrong}"))?;
+    }
+    let mut pods = pods.into_iter();
+    if let Some(pod) = pods.find(|pod| pod.namespace == *namespace && pod.pod_name == *name) {
+        bail!("there is a pod {namespace}/{name} already, on node {}", pod.node);
+    }
+    if let Some(machine) = machines.into_iter().find(|machine| namespace == "default" && machine == name) {
+        bail!("{machine} is the name of a machine of the lab, which `exec` would not find any more");
+    }
+    Ok(())
+}
+
 /// Writes a namespace with its labels.
 ///
 /// # Errors
@@ -185,7 +231,10 @@ fn named_port(text: &str) -> Result<(String, u16, String), String> {
     let wrong = || format!("{text:?} is no NAME=PORT[/PROTO]");
     let (name, rest) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(wrong)?;
     let (port, protocol) = rest.split_once('/').unwrap_or((rest, "TCP"));
-    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+    names::port_name(name).map_err(|wrong| format!("port name: {wrong}"))?;
+    let number: u64 = port.parse().map_err(|_| wrong())?;
+    let port = u16::try_from(number).ok().filter(|port| *port > 0);
+    let port = port.ok_or_else(|| format!("{number} is no port: ports go from 1 to 65535"))?;
     let protocol = ["TCP", "UDP", "SCTP"].into_iter().find(|known| known.eq_ignore_ascii_case(protocol));
     Ok((name.to_owned(), port, protocol.ok_or_else(wrong)?.to_owned()))
 }
@@ -262,5 +311,58 @@ mod tests {
         for wrong in ["8080", "=80", "http=0", "http=70000", "http=80/ICMP", "http="] {
             assert!(named_port(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_port_out_of_range_is_told_as_that() {
+        for text in ["http=70000", "http=0/UDP"] {
+            let error = named_port(text).unwrap_err();
+            assert!(error.ends_with("is no port: ports go from 1 to 65535"), "{error}");
+        }
+        assert!(named_port("ht_tp=80").unwrap_err().starts_with("port name: "));
+    }
+
+    #[test]
+    fn a_lab_of_another_name_is_called_by_it() {
+        assert_eq!(lab_command(USUAL), "cargo xtask lab");
+        assert_eq!(lab_command("two"), "cargo xtask lab --lab two");
+    }
+
+    #[test]
+    fn names_that_are_taken_or_that_kubernetes_refuses() {
+        let there = PodRecord {
+            name: "web".into(),
+            namespace: "default".into(),
+            pod_name: "web".into(),
+            labels: BTreeMap::new(),
+            node: "b".into(),
+            container_id: String::new(),
+            v4: None,
+            v6: None,
+        };
+        let refused = |namespace: &str, name: &str| {
+            let arguments = PodArguments {
+                name: name.into(),
+                node: "a".into(),
+                labels: Vec::new(),
+                namespace: namespace.into(),
+                ports: Vec::new(),
+                command: Vec::new(),
+            };
+            refuse(&arguments, [&there], ["a", "outside"]).err().map(|error| error.to_string())
+        };
+        assert_eq!(
+            refused("default", "web").as_deref(),
+            Some("there is a pod default/web already, on node b")
+        );
+        for (namespace, name) in [("shop", "web"), ("default", "web-2"), ("shop", "outside")] {
+            assert_eq!(refused(namespace, name), None);
+        }
+        for (namespace, name) in
+            [("default", "Web"), ("default", "we_b"), ("default", "../x"), ("default", ""), ("Shop", "web")]
+        {
+            assert!(refused(namespace, name).is_some(), "{namespace}/{name}");
+        }
+        assert!(refused("default", "outside").unwrap().starts_with("outside is the name of a machine"));
     }
 }

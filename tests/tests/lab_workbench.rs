@@ -117,6 +117,13 @@ fn a_lab_of_a_person_is_gone_after_down() -> Result<()> {
         "sleep",
         "infinity",
     ])?;
+    // A name that is taken changes nothing of the pod that has it.
+    let object = bench.folder().join("store/pods/default_server.yaml");
+    let before = fs::read_to_string(&object)?;
+    let taken = bench.command(&["pod", "add", "server", "--node", "a", "--labels", "app=other"]).output()?;
+    let said = String::from_utf8_lossy(&taken.stderr).into_owned();
+    assert!(!taken.status.success() && said.contains("already, on node b"), "{said}");
+    assert_eq!(fs::read_to_string(&object)?, before);
     // Pods know each other by name.
     let found = bench.run(&["exec", "client", "--", "getent", "hosts", "server"])?;
     assert!(found.contains("fd00:240:1::") || found.contains("10.240.1."), "{found}");

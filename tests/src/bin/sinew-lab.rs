@@ -19,8 +19,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(20);
 #[derive(Parser)]
 #[command(name = "sinew-lab")]
 struct Arguments {
-    /// Which lab.
-    #[arg(long, global = true, default_value = "up")]
+    /// Which lab of those that `up` makes; the demo and the benchmarks have labs of their own.
+    #[arg(long, global = true, default_value = workbench::USUAL, hide_default_value = true)]
     lab: String,
     #[command(subcommand)]
     command: Command,

@@ -47,6 +47,14 @@ impl Answer {
         if self.success { None } else { self.object["code"].as_u64() }
     }
 
+    /// What it says in words.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let words = ["msg", "details"].map(|field| self.object[field].as_str().unwrap_or_default());
+        let words = words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>();
+        if words.is_empty() { "nothing".to_owned() } else { words.join(": ") }
+    }
+
     /// Addresses that an ADD gave.
     ///
     /// # Errors

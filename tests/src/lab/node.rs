@@ -7,9 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::{Signal, kill};
 
 use super::cni::{Answer, Call};
@@ -19,6 +19,9 @@ use super::process::{self, Running, output_with, wait_until};
 use super::store::{PodObject, Store};
 use super::topology::{CLUSTER_CIDRS, Topology, UNDERLAY};
 use super::{Family, Place, Plan, Routing, binaries, pins_of};
+
+/// Time between two words on an agent that is waited for.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// Where a node's agent keeps things.
 #[derive(Clone, Debug)]
@@ -152,7 +155,18 @@ impl Node {
     /// # Errors
     /// It died, or the time is over; the error ends with its log.
     pub fn wait_ready(&self, limit: Duration) -> Result<()> {
-        wait_until(&format!("the agent of node {}", self.name()), limit, || {
+        self.wait_ready_telling(limit, |_| ())
+    }
+
+    /// The same, telling every few seconds what the agent answers instead.
+    ///
+    /// # Errors
+    /// As [`Node::wait_ready`].
+    pub fn wait_ready_telling(&self, limit: Duration, tell: fn(&str)) -> Result<()> {
+        let start = Instant::now();
+        let mut told = Duration::ZERO;
+        let mut answer = "it was not asked".to_owned();
+        let ready = wait_until(&format!("the agent of node {}", self.name()), limit, || {
             let mut agent = self.lock_agent();
             ensure!(
                 agent.as_mut().is_none_or(|agent| agent.is_running().unwrap_or(false)),
@@ -160,9 +174,19 @@ impl Node {
                 self.name()
             );
             drop(agent);
-            Ok(self.cni(&Call::new("STATUS", "", self.place.netns()))?.success)
+            let status = self.cni(&Call::new("STATUS", "", self.place.netns()))?;
+            answer = status.message();
+            if !status.success && start.elapsed() - told >= TELL_EVERY {
+                told = start.elapsed();
+                tell(&format!("node {} is not ready after {} s: {answer}", self.name(), told.as_secs()));
+            }
+            Ok(status.success)
+        });
+        ready.map_err(|error| {
+            let log = process::tail(&self.agent_log(), 30);
+            let log = if log.is_empty() { "is empty".to_owned() } else { format!("ends with:\n{log}") };
+            anyhow!("{error:#}; CNI STATUS last said: {answer}\nits log {log}")
         })
-        .with_context(|| format!("its log ends with:\n{}", process::tail(&self.agent_log(), 30)))
     }
 
     /// `kill -9`.
