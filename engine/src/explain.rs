@@ -225,12 +225,13 @@ impl Engine {
         }
         let traffic = Traffic { protocol: query.protocol, port: query.port };
         let (meetings, notes) = bench.meetings(&from, &to, query);
-        let directions = bench.directions(&meetings, &traffic);
+        let judges: Vec<[Option<Judge>; 2]> = meetings.iter().map(|meeting| bench.judges(meeting)).collect();
+        let directions = bench.directions(&meetings, &judges, &traffic);
         let mut families = Vec::new();
         let mut exceptions: Vec<Exception> = Vec::new();
         let mut verdict = Verdict::Allow;
-        for meeting in &meetings {
-            let judges = bench.judges(meeting);
+        for (meeting, judges) in meetings.iter().zip(&judges) {
+            let judges: Vec<&Judge> = judges.iter().flatten().collect();
             let found = ports::together(&judges, &traffic);
             families.extend(meeting.family.map(|family| (family, found)));
             if verdict == Verdict::Allow {
@@ -307,24 +308,25 @@ pub(crate) struct Traffic {
 }
 
 impl Bench {
-    /// Whoever judges at a meeting.
-    fn judges(&self, meeting: &Meeting) -> Vec<Judge> {
+    /// Whoever judges at a meeting: the sender's egress, the receiver's ingress.
+    fn judges(&self, meeting: &Meeting) -> [Option<Judge>; 2] {
         let Meeting { from, to, .. } = meeting;
-        let judges = [(Direction::Egress, from, to), (Direction::Ingress, to, from)];
-        judges
-            .into_iter()
-            .filter_map(|(direction, judged, peer)| self.judge(direction, judged, peer))
-            .collect()
+        [self.judge(Direction::Egress, from, to), self.judge(Direction::Ingress, to, from)]
     }
 
     /// Both directions; each once where all meetings have one answer, else once for each meeting.
-    fn directions(&self, meetings: &[Meeting], traffic: &Traffic) -> Vec<DirectionExplanation> {
+    fn directions(
+        &self,
+        meetings: &[Meeting],
+        judges: &[[Option<Judge>; 2]],
+        traffic: &Traffic,
+    ) -> Vec<DirectionExplanation> {
         let mut directions = Vec::new();
-        for direction in [Direction::Egress, Direction::Ingress] {
+        for (number, direction) in [Direction::Egress, Direction::Ingress].into_iter().enumerate() {
             let mut answers: Vec<(Option<Family>, &End, End, Judged)> = Vec::new();
-            for Meeting { family, from, to } in meetings {
+            for (Meeting { family, from, to }, judges) in meetings.iter().zip(judges) {
                 let (judged, peer) = if direction == Direction::Egress { (from, to) } else { (to, from) };
-                let judge = self.judge(direction, judged, peer);
+                let judge = judges[number].as_ref();
                 answers.extend(judge.map(|judge| (*family, judged, peer.clone(), judge.of(traffic))));
             }
             if let [first, others @ ..] = answers.as_mut_slice()

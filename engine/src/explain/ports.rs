@@ -19,13 +19,13 @@ const PROTOCOLS: [(u8, u32, u32); 5] =
 const BEFORE_PORT: u32 = PolicyKey::FULL_BITS - 16;
 
 /// Both directions together.
-pub(super) fn together(judges: &[Judge], traffic: &Traffic) -> Verdict {
+pub(super) fn together(judges: &[&Judge], traffic: &Traffic) -> Verdict {
     let verdicts = judges.iter().map(|judge| judge.of(traffic).verdict);
     verdicts.into_iter().find(|verdict| *verdict != Verdict::Allow).unwrap_or(Verdict::Allow)
 }
 
 /// Ports that pass where traffic without a port does not, or the other way round.
-pub(super) fn exceptions(judges: &[Judge], family: Option<Family>, traffic: &Traffic) -> Vec<Exception> {
+pub(super) fn exceptions(judges: &[&Judge], family: Option<Family>, traffic: &Traffic) -> Vec<Exception> {
     let passes = |traffic: &Traffic| together(judges, traffic) == Verdict::Allow;
     let rest = passes(traffic);
     let mut found: Vec<Exception> = Vec::new();

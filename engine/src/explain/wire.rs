@@ -110,7 +110,7 @@ impl Explanation {
             port: request.port,
             protocol: request.protocol.clone(),
             families: self.families.iter().map(family_verdict).collect(),
-            exceptions: self.exceptions.iter().map(Exception::to_wire).collect(),
+            exceptions: self.exceptions.iter().copied().map(Exception::to_wire).collect(),
             notes: self.notes.clone(),
         }
     }
@@ -121,7 +121,7 @@ fn family_verdict((over, found): &(Family, Verdict)) -> agent::FamilyVerdict {
 }
 
 impl Exception {
-    fn to_wire(&self) -> agent::PortVerdict {
+    fn to_wire(self) -> agent::PortVerdict {
         agent::PortVerdict {
             protocol: words::name_of(self.protocol),
             first: self.first.into(),
