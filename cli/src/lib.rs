@@ -3,7 +3,6 @@
 //! Each command is one module: it asks (`agent.rs`, or `folder.rs` without an agent), builds its answer as a message
 //! or a text, and shows it (`output.rs`). Names are looked up in `names.rs`; a failure carries its exit code
 //! (`failure.rs`). Nothing here decides: verdicts come from `sinew_engine`, which runs the verdict code of the kernel.
-#![allow(clippy::print_stderr, reason = "a failure is told on stderr")]
 
 mod agent;
 mod completion;
@@ -151,7 +150,7 @@ pub fn run(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if reader_left(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let code = error.downcast_ref::<Failure>().map_or(Code::Failed, |failure| failure.code);
-            eprintln!("sinew: {error:#}");
+            output::tell(format_args!("{error:#}"));
             ExitCode::from(code as u8)
         }
     }

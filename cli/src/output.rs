@@ -6,6 +6,7 @@
 pub(crate) mod paint;
 pub(crate) mod table;
 
+use std::fmt;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
@@ -101,6 +102,11 @@ impl Screen {
 pub(crate) fn write(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("write to stdout")
+}
+
+/// Writes a line to stderr. Where nobody reads that, nothing is told.
+pub(crate) fn tell(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "sinew: {line}");
 }
 
 /// The protobuf JSON form of a message of package `sinew.agent.v1`.

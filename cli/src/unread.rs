@@ -10,6 +10,7 @@ use sinew_api::object::{Object, Problem};
 use crate::explain::words;
 use crate::failure::Failure;
 use crate::folder::{self, Folder};
+use crate::output;
 
 /// What one folder holds beside its objects.
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ impl Unread {
 
     /// Tells of them on stderr, where a pipe does not take them for the answer.
     pub(crate) fn tell(&self) {
-        self.lines().iter().for_each(|line| eprintln!("sinew: {line}"));
+        self.lines().iter().for_each(output::tell);
     }
 
     /// The same for programs.

@@ -14,6 +14,7 @@ use crate::{build, paths, privilege, process};
 pub(crate) fn run(group: Group, words: &[String]) -> Result<ExitCode> {
     setup::run(group)?;
     build::run(None)?;
+    println!("building the lab, which compiles part of it again with what tests need");
     let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::root());
     process::run(cargo.args([

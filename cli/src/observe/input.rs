@@ -22,9 +22,14 @@ use sinew_observer::query::compare;
 
 use super::print::json::POOL;
 use crate::failure::Failure;
+use crate::output;
 
 /// Most flows that `--last` keeps in memory.
 const MOST_LAST: u64 = 1_000_000;
+/// Lines that are no flows, of which each is told.
+const MOST_TOLD: usize = 5;
+/// What a line must be.
+const FORM: &str = "a line is one flow, as `sinew observe -o jsonpb` prints it";
 
 /// The answers of a file to a request. It has an end, whether the request follows or not, as for Hubble.
 pub(crate) fn read(
@@ -61,16 +66,25 @@ pub(crate) fn read(
         // Asked when the lines have come to their end, not before.
         std::iter::once_with(move || {
             (lines.get() && !found.get())
-                .then(|| Err(Failure::failed(format!("no line of {name} is a flow")).into()))
+                .then(|| Err(Failure::failed(format!("no line of {name} is a flow: {FORM}")).into()))
         })
     };
+    let mut unread = 0;
     let answers = reader
         .lines()
         .enumerate()
         .filter_map(move |(index, line)| match line {
             Ok(line) => {
                 lines.set(lines.get() || !line.trim().is_empty());
-                let answer = answer(&line, &descriptor, &name, index + 1);
+                let answer = answer(&line, &descriptor).unwrap_or_else(|error| {
+                    unread += 1;
+                    if unread <= MOST_TOLD {
+                        output::tell(format_args!("{name}:{}: not a flow: {error:#}", index + 1));
+                    } else if unread == MOST_TOLD + 1 {
+                        output::tell(format_args!("{name}: more lines are no flows; {FORM}"));
+                    }
+                    None
+                });
                 // Any other JSON reads as an answer that holds nothing.
                 found.set(found.get() || answer.as_ref().is_some_and(|it| it.response_types.is_some()));
                 answer.map(Ok)
@@ -121,18 +135,8 @@ fn select(
     Ok(Box::new(last.into_iter()))
 }
 
-#[allow(clippy::print_stderr, reason = "a line that can't be read is told and passed over")]
-fn answer(line: &str, descriptor: &MessageDescriptor, name: &str, number: usize) -> Option<GetFlowsResponse> {
-    if line.trim().is_empty() {
-        return None;
-    }
-    match parse(line, descriptor) {
-        Ok(answer) => Some(answer),
-        Err(error) => {
-            eprintln!("sinew: {name}:{number}: not a flow: {error:#}");
-            None
-        }
-    }
+fn answer(line: &str, descriptor: &MessageDescriptor) -> Result<Option<GetFlowsResponse>> {
+    if line.trim().is_empty() { Ok(None) } else { parse(line, descriptor).map(Some) }
 }
 
 fn parse(line: &str, descriptor: &MessageDescriptor) -> Result<GetFlowsResponse> {

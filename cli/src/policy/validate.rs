@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<()> {
     };
     Unread::of(&around).tell();
     let all = around.overlaid_by(&read);
-    eprintln!("sinew: {}", known(&all));
+    output::tell(known(&all));
     let findings = findings(&read, &all)?;
     let screen = args.output.screen();
     match screen.format {
@@ -148,7 +148,8 @@ fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
 
 fn judge(findings: &[Finding], strict: bool) -> Result<(), Failure> {
     let refused = findings.iter().filter(|finding| !finding.problems.is_empty()).count();
-    let all = words::count(findings.len(), "object", "objects");
+    let objects = findings.iter().filter(|finding| !finding.foreign).count();
+    let all = words::count(objects, "object", "objects");
     let warned = findings.iter().filter(|finding| !finding.warnings.is_empty()).count();
     if refused > 0 {
         return Err(Failure::failed(format!("{refused} of {all} would be refused")));
@@ -157,7 +158,7 @@ fn judge(findings: &[Finding], strict: bool) -> Result<(), Failure> {
         return Err(Failure::failed("there is no object in it"));
     }
     if strict && warned > 0 {
-        let have = if findings.len() == 1 { "has" } else { "have" };
+        let have = if objects == 1 { "has" } else { "have" };
         return Err(Failure::failed(format!("{warned} of {all} {have} warnings")));
     }
     Ok(())
@@ -308,7 +309,7 @@ spec:
             shown.starts_with("a document  two.yaml:1  passed over: no kind that is read\nsnp/"),
             "{shown}"
         );
-        assert_eq!(judge(&findings, false).unwrap_err().message, "1 of 3 objects would be refused");
+        assert_eq!(judge(&findings, false).unwrap_err().message, "1 of 2 objects would be refused");
         assert!(judge(&read("apiVersion: v1\nkind: Service\n"), false).is_err(), "there is no object in it");
     }
 

@@ -209,7 +209,7 @@ fn failing_label(selector: &Selector, end: &End) -> String {
     let Some(failing) = failing else { return words::who(end) };
     let values: Vec<&str> = end.labels.values_of_any(&failing.key).collect();
     match values.as_slice() {
-        [] => format!("no label {}", failing.key),
+        [] => format!("without a label {}", failing.key),
         values => format!("{}={}", failing.key, values.join(",")),
     }
 }
