@@ -82,6 +82,7 @@ impl AgentService {
                 .map(|node| peer_node(node, SystemTime::now()))
                 .collect(),
             store: constants.store.clone(),
+            kernel_drops: None,
         })
     }
 

@@ -62,6 +62,9 @@ pub struct GetStatusResponse {
     /// Where objects come from, such as `folder:/etc/sinew/objects`.
     #[prost(string, tag = "19")]
     pub store: ::prost::alloc::string::String,
+    /// What the kernel dropped after our programs had let it pass.
+    #[prost(message, optional, tag = "20")]
+    pub kernel_drops: ::core::option::Option<KernelDrops>,
 }
 /// One thing that is checked.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -197,6 +200,26 @@ pub struct Loss {
     /// How many.
     #[prost(uint64, tag = "2")]
     pub events: u64,
+}
+/// Packets that our programs handed on and the kernel dropped, since the maps were made.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KernelDrops {
+    /// By reason, reasons without a packet left out.
+    #[prost(message, repeated, tag = "1")]
+    pub reasons: ::prost::alloc::vec::Vec<KernelDrop>,
+    /// Why they are not counted; empty where they are.
+    #[prost(string, tag = "2")]
+    pub off: ::prost::alloc::string::String,
+}
+/// Packets that the kernel dropped for one reason.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KernelDrop {
+    /// The kernel's name of it, such as `NEIGH_FAILED`.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub packets: u64,
 }
 /// Another node.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
