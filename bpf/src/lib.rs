@@ -19,6 +19,7 @@ pub mod hooks;
 #[cfg(not(target_arch = "bpf"))]
 pub mod host;
 pub mod identity;
+pub mod kernel_drop;
 pub mod maps;
 pub mod packet;
 pub mod parse;

@@ -7,10 +7,11 @@ mod maps;
 mod skb;
 
 use aya_ebpf::Global;
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_probe_read_kernel};
+use aya_ebpf::macros::{classifier, raw_tracepoint};
+use aya_ebpf::programs::{RawTracePointContext, TcContext};
 use sinew_bpf::hooks;
+use sinew_bpf::kernel_drop::{self, Places};
 use sinew_bpf::settings::Settings;
 
 use crate::programs::maps::KernelMaps;
@@ -30,6 +31,22 @@ fn settings() -> &'static Settings {
     }
     // SAFETY: `Global` is its value alone, which nobody writes once the program is loaded.
     unsafe { &*settings }
+}
+
+/// What the agent knows of the kernel's structs.
+#[unsafe(no_mangle)]
+static PLACES: Global<Places> = Global::new(Places::SAMPLE);
+
+/// As [`settings`].
+#[inline(always)]
+fn places() -> &'static Places {
+    let mut places = (&raw const PLACES).cast::<Places>();
+    // SAFETY: no instruction, as in `settings`.
+    unsafe {
+        core::arch::asm!("/* {0} */", inout(reg) places, options(pure, nomem, nostack, preserves_flags))
+    }
+    // SAFETY: as in `settings`.
+    unsafe { &*places }
 }
 
 macro_rules! program {
@@ -83,3 +100,25 @@ program!(
     answer,
     hooks::from_pod::answer
 );
+
+/// At the tracepoint where the kernel tells of each packet that it drops: counts those that the programs above handed on.
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub(crate) fn kernel_drop(ctx: RawTracePointContext) -> i32 {
+    // `TP_PROTO` since Linux 5.17: the packet, the place in the code, the reason.
+    let (packet, reason) = (ctx.arg::<u64>(0), ctx.arg::<u32>(2));
+    let places = places();
+    if kernel_drop::is_ours(&KernelMemory, places, settings(), packet, reason) {
+        maps::count_kernel_drop(places.load, reason);
+    }
+    0
+}
+
+struct KernelMemory;
+
+impl kernel_drop::Memory for KernelMemory {
+    #[inline(always)]
+    fn read<T: Copy>(&self, at: u64) -> Option<T> {
+        // SAFETY: the helper takes any address and fails where nothing is mapped; what is read are plain numbers.
+        unsafe { bpf_probe_read_kernel(at as *const T) }.ok()
+    }
+}

@@ -7,6 +7,7 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf
 use sinew_bpf::abi::Address;
 use sinew_bpf::deliver::Action;
 use sinew_bpf::drop::{DropReason, Dropped};
+use sinew_bpf::kernel_drop;
 use sinew_bpf::maps::Maps;
 use sinew_bpf::packet::Packet;
 use sinew_bpf::settings::Settings;
@@ -23,14 +24,17 @@ const SHOT: i32 = TC_ACT_SHOT as i32;
 #[inline(always)]
 pub(super) fn act(skb: &Skb<'_>, settings: &Settings, result: Result<Action, Dropped>) -> i32 {
     match result {
-        Err(_) => SHOT,
+        Err(_) => shot(skb),
         Ok(Action::Stack) => NEXT,
         Ok(Action::Answer) => {
             maps::answer(skb.raw());
-            SHOT
+            shot(skb)
         }
-        // SAFETY: the helper takes any number and refuses an unknown interface.
-        Ok(Action::Endpoint { ifindex }) => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
+        Ok(Action::Endpoint { ifindex }) => {
+            skb.set_note(kernel_drop::INTO_POD);
+            // SAFETY: the helper takes any number and refuses an unknown interface.
+            unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+        }
         Ok(Action::Forward { ifindex, next_hop }) => {
             // `to_net` has nothing to ask about it.
             skb.set_mark(settings.mark);
@@ -44,6 +48,15 @@ pub(super) fn act(skb: &Skb<'_>, settings: &Settings, result: Result<Action, Dro
 #[inline(always)]
 pub(super) fn failed(skb: &Skb<'_>) -> i32 {
     maps::KernelMaps.count_drop(DropReason::ProgramFailed as u16, skb.length());
+    shot(skb)
+}
+
+/// The verdict for what is dropped here. It has a reason of ours, and must not be counted once more as the kernel's drop
+/// of what an earlier program handed on.
+#[inline(always)]
+fn shot(skb: &Skb<'_>) -> i32 {
+    skb.set_mark(0);
+    skb.set_note(0);
     SHOT
 }
 

@@ -15,6 +15,7 @@ use sinew_bpf::abi::{
     Address, CtEntry, CtKey, EndpointEntry, EventRecord, IpcacheEntry, PolicyEntry, PolicyKey, StateWord,
 };
 use sinew_bpf::hooks::Frame;
+use sinew_bpf::kernel_drop::{self, COUNTERS};
 use sinew_bpf::maps::{
     AnswerCount, CONNECTION_TABLES, CtTable, DROP_COUNTERS, DropCount, DropRecords, FragmentKey,
     FragmentPorts, Maps, RingCount, RuleCount, TableCount, Urgency, drop_counter,
@@ -69,6 +70,12 @@ static RULES: LruPerCpuHashMap<u32, RuleCount, 65_536> = LruPerCpuHashMap::new()
 /// Drops by reason.
 #[btf_map]
 static DROPS: PerCpuArray<DropCount, { DROP_COUNTERS as usize }> = PerCpuArray::new();
+/// Packets that the kernel dropped after a redirect, by its own reason.
+#[btf_map]
+static KERNEL_DROPS: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::new();
+/// The load whose program counts them.
+#[btf_map]
+static COUNTING: Array<u64, 1> = Array::new();
 /// Records by CPU.
 #[btf_map]
 static EVENTS: ArrayOfMaps<RingBuf<EventRecord, 1_048_576>, 512> = ArrayOfMaps::new();
@@ -107,6 +114,19 @@ pub(super) fn frame() -> Option<&'static mut Frame> {
 pub(super) fn answer(skb: *mut __sk_buff) {
     // SAFETY: the map has programs of this type only, which the kernel sees to.
     let _ = unsafe { NEXT.tail_call(&TcContext::new(skb), 0) };
+}
+
+/// Counts a packet that the kernel has dropped, if the program of this load is the one that does.
+#[inline(always)]
+pub(super) fn count_kernel_drop(load: u64, reason: u32) {
+    if COUNTING.get(0) != Some(&load) {
+        return;
+    }
+    if let Some(count) = KERNEL_DROPS.get_ptr_mut(kernel_drop::counter(reason)) {
+        // SAFETY: the element is this CPU's own, and while the program runs there the kernel does not run it again
+        // (`__bpf_trace_run`).
+        unsafe { *count += 1 }
+    }
 }
 
 /// The maps of this node.

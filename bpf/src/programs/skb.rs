@@ -55,6 +55,15 @@ impl<'a> Skb<'a> {
         unsafe { (*self.raw).mark = mark }
     }
 
+    /// Writes what [`sinew_bpf::kernel_drop`] reads, into the part of the control block that belongs to tc programs. Its
+    /// place there is `Places::note`.
+    #[inline(always)]
+    pub(super) fn set_note(&self, note: u64) {
+        // SAFETY: the kernel passes a valid context, whose `cb` tc programs may write, also two words at once; the third
+        // of them begins at a multiple of eight.
+        unsafe { (&raw mut (*self.raw).cb[2]).cast::<u64>().write(note) }
+    }
+
     /// Bytes of the linear part, to be written in place: each helper call in their stead takes 25 ns.
     #[inline(always)]
     fn writable<const N: usize>(&mut self, at: usize) -> Option<*mut u8> {

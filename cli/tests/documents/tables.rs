@@ -89,6 +89,7 @@ fn columns(kind: &str, arguments: &str) -> (String, String, String) {
     let code = |text: &str| format!("`{text}`");
     let plain = |text: &str| match text.trim_matches(['{', '}', ' ']).split(" as ").next() {
         Some("DROP_COUNTERS") => sinew_bpf::maps::DROP_COUNTERS.to_string(),
+        Some("COUNTERS") => sinew_bpf::kernel_drop::COUNTERS.to_string(),
         Some(number) => number.replace('_', " "),
         None => String::new(),
     };

@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, ProgramArray, RingBuf};
-use aya::programs::SchedClassifier;
+use aya::programs::{Program, SchedClassifier};
 use aya::{Ebpf, EbpfLoader, Pod};
 use sinew_bpf::abi::{Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey, PrefixKey, StateWord};
 use sinew_bpf::host::HostMaps;
@@ -65,7 +65,9 @@ impl Programs {
             .override_global("SETTINGS", &settings, true)
             .load(&bytes)
             .context("making maps and reading the programs")?;
-        let names: Vec<String> = loaded.programs().map(|(name, _)| name.to_owned()).collect();
+        // Those that packets run through: what hangs at a tracepoint is not attached here.
+        let hooks = loaded.programs().filter(|(_, program)| matches!(program, Program::SchedClassifier(_)));
+        let names: Vec<String> = hooks.map(|(name, _)| name.to_owned()).collect();
         for name in &names {
             program(&mut loaded, name)?.load().with_context(|| format!("loading program {name}"))?;
         }

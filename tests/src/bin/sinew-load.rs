@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use aya::programs::{Program, SchedClassifier};
+use aya::programs::Program;
 use sinew_bpf::settings::Settings;
 
 fn main() -> ExitCode {
@@ -49,11 +49,12 @@ fn load(object: &[u8], settings_name: &str, settings: &Settings) -> Result<()> {
     let mut count = 0;
     for (name, program) in loaded.programs_mut() {
         *last_log() = String::new();
-        let program: &mut SchedClassifier = match program {
-            Program::SchedClassifier(program) => program,
+        let loaded = match program {
+            Program::SchedClassifier(program) => program.load(),
+            Program::RawTracePoint(program) => program.load(),
             other => bail!("program {name} is a {:?}, which this tool does not load", other.prog_type()),
         };
-        program.load().with_context(|| format!("the verifier refuses {name}"))?;
+        loaded.with_context(|| format!("the verifier refuses {name}"))?;
         let verdict = Verdict::read(&last_log()).with_context(|| format!("no numbers for {name}"))?;
         println!("program {name} {settings_name} {} {}", verdict.instructions, verdict.stack);
         count += 1;
