@@ -7,7 +7,7 @@
 //! Neighbours: `sinew_engine` says what to write ([`Change`]); `control.rs` calls; `flow.rs` reads [`EventRings`].
 //! Inside: `pins.rs` finds and checks what is there, `links.rs` attaches, `tables.rs` owns the slots, `words.rs` the
 //! state words, `addresses.rs` what addresses resolve to, `connections.rs` and `counters.rs` read what packets wrote,
-//! `readings.rs` reads it again for metrics.
+//! `kernel_drops.rs` counts what the kernel drops after us, `readings.rs` reads it all again for metrics.
 
 #![allow(unsafe_code, reason = "map memory and bpf(2)")]
 
@@ -19,6 +19,7 @@ mod connections;
 mod counters;
 mod events;
 mod grace;
+mod kernel_drops;
 mod links;
 mod merge;
 mod pins;
@@ -40,10 +41,12 @@ pub use connections::{Connection, ConnectionFilter};
 pub use counters::{DropTotal, MapFill, RuleHits};
 pub use events::{EventRings, record, record_bytes};
 pub use grace::grace;
+pub use kernel_drops::KernelDrop;
 pub use readings::{AnswerTotal, Reading, Readings, RingTotal};
 
 use abi::Abi;
 use addresses::Addresses;
+use kernel_drops::{Counting, Kernel};
 use links::Links;
 use tables::Tables;
 use words::Words;
@@ -158,6 +161,7 @@ pub struct Datapath {
     interfaces: HashMap<MapData, u32, Abi<EndpointEntry>>,
     connections: connections::Connections,
     counters: counters::Counters,
+    kernel_drops: Counting,
     events: Option<EventRings>,
     entries: BTreeMap<EndpointId, EndpointEntry>,
     /// Endpoints whose identity was rewritten since the last grace period. A program that had read the old entry may
@@ -175,7 +179,8 @@ impl Datapath {
     /// What is pinned is of another layout, or the kernel refuses.
     pub fn open(config: &DatapathConfig, object: &[u8]) -> Result<Self, DatapathError> {
         let pins = pins::Pins::open(&config.folder)?;
-        let mut loaded = pins.load(object, &config.settings)?;
+        let kernel = Kernel::running();
+        let mut loaded = pins.load(object, &config.settings, kernel.places.as_ref().ok())?;
         let words = Words::open(pins.take(&mut loaded, "WORDS")?)?;
         let interfaces: HashMap<_, u32, Abi<EndpointEntry>> =
             pins::typed(pins.take(&mut loaded, "INTERFACES")?, "INTERFACES")?;
@@ -203,6 +208,8 @@ impl Datapath {
             config.ring_bytes,
         )?;
         let counters = counters::Counters::open(&mut |name| pins.take(&mut loaded, name))?;
+        let counting = pins.take(&mut loaded, "COUNTING")?;
+        let kernel_drops = Counting::begin(&mut loaded, counting, &kernel, pins.tracepoints_folder());
         let links = Links::open(loaded, pins.links_folder())?;
         Ok(Self {
             pins,
@@ -214,6 +221,7 @@ impl Datapath {
             interfaces,
             connections,
             counters,
+            kernel_drops,
             events: Some(events),
             entries,
             unconfirmed: BTreeSet::new(),
@@ -433,7 +441,7 @@ impl Datapath {
     ///
     /// The kernel refuses to open a map again.
     pub fn readings(&self) -> Result<Readings, DatapathError> {
-        Readings::open(self.pins.clone())
+        Readings::open(self.pins.clone(), self.kernel_drops.clone())
     }
 
     /// The tracked connections, expired ones left out.

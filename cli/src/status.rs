@@ -8,7 +8,7 @@ use anyhow::Result;
 use clap::Args;
 use sinew_api::proto::agent::condition::State;
 use sinew_api::proto::agent::{
-    Condition, EndpointState, FlowStatus, GetStatusRequest, GetStatusResponse, PolicyState,
+    Condition, EndpointState, FlowStatus, GetStatusRequest, GetStatusResponse, KernelDrops, PolicyState,
 };
 use sinew_api::proto::flow::LostEventSource;
 
@@ -169,6 +169,7 @@ fn facts(status: &GetStatusResponse, now: SystemTime) -> Vec<(&'static str, Stri
             facts.push(("suppressed", text));
         }
     }
+    facts.push(("kernel", status.kernel_drops.as_ref().map(kernel_drops).unwrap_or_default()));
     let filling = status.maps.iter().filter(|map| map::tone(map.pressure) != Tone::Plain);
     let filling =
         filling.map(|map| format!("{} {}", map.name, map::percent(map.pressure))).collect::<Vec<_>>();
@@ -182,6 +183,21 @@ fn facts(status: &GetStatusResponse, now: SystemTime) -> Vec<(&'static str, Stri
 fn counts<'a>(counts: impl Iterator<Item = (&'a str, u32)>) -> String {
     let shown = counts.map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>();
     if shown.is_empty() { "none".into() } else { shown.join(", ") }
+}
+
+/// Nothing where there is nothing to tell.
+fn kernel_drops(drops: &KernelDrops) -> String {
+    if !drops.off.is_empty() {
+        return format!("what it drops after our verdict is not counted: {}", drops.off);
+    }
+    if drops.reasons.is_empty() {
+        return String::new();
+    }
+    let total: u64 = drops.reasons.iter().map(|drop| drop.packets).sum();
+    let mut reasons = drops.reasons.iter().collect::<Vec<_>>();
+    reasons.sort_by(|a, b| b.packets.cmp(&a.packets).then_with(|| a.reason.cmp(&b.reason)));
+    let reasons = reasons.iter().map(|drop| format!("{} {}", drop.packets, drop.reason)).collect::<Vec<_>>();
+    format!("dropped {total} after our verdict: {}", reasons.join(", "))
 }
 
 fn losses(flows: &FlowStatus) -> String {

@@ -3,6 +3,7 @@
 use aya::Pod;
 use aya::maps::MapError;
 use sinew_bpf::abi::{Address, EndpointEntry, IpcacheEntry, PolicyEntry, PolicyKey};
+use sinew_bpf::kernel_drop::Places;
 use sinew_bpf::maps::{AnswerCount, DropCount, DropRecords, RingCount, RuleCount, TableCount};
 use sinew_bpf::settings::Settings;
 
@@ -32,7 +33,8 @@ pod!(
     RingCount,
     RuleCount,
     TableCount,
-    Settings
+    Settings,
+    Places
 );
 
 /// A removal of what is not there has done its work.

@@ -11,6 +11,7 @@ use aya::maps::{Map, MapData, MapError, MapInfo, ProgramArray};
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use sinew_bpf::abi::VERSION;
+use sinew_bpf::kernel_drop::Places;
 use sinew_bpf::settings::Settings;
 
 use super::DatapathError;
@@ -39,6 +40,8 @@ const PINNED: &[&str] = &[
     "DROPS",
     "EVENTS",
     "DROP_RECORDS",
+    "KERNEL_DROPS",
+    "COUNTING",
     "RINGS",
     "ANSWERS",
 ];
@@ -54,6 +57,7 @@ pub(super) const PROGRAMS: &[&str] =
 pub(super) struct Pins {
     maps: PathBuf,
     links: PathBuf,
+    tracepoints: PathBuf,
 }
 
 impl Pins {
@@ -77,7 +81,12 @@ impl Pins {
                 }
             }
         }
-        let pins = Self { maps: folder.join(&own).join("maps"), links: folder.join(&own).join("links") };
+        let folder = folder.join(&own);
+        let pins = Self {
+            maps: folder.join("maps"),
+            links: folder.join("links"),
+            tracepoints: folder.join("tracepoints"),
+        };
         for folder in [&pins.maps, &pins.links] {
             fs::create_dir_all(folder)
                 .map_err(|e| DatapathError::kernel(format!("making {}", folder.display()), e))?;
@@ -90,11 +99,26 @@ impl Pins {
         self.links.clone()
     }
 
-    /// Loads the programs over the pinned maps; missing ones are made and pinned.
-    pub(super) fn load(&self, object: &[u8], settings: &Settings) -> Result<Ebpf, DatapathError> {
+    /// Where links to tracepoints are pinned: nobody takes them for an interface's here. It may not be there.
+    pub(super) fn tracepoints_folder(&self) -> &Path {
+        &self.tracepoints
+    }
+
+    /// Loads the programs over the pinned maps; missing ones are made and pinned. The one at the tracepoint is left to
+    /// `kernel_drops.rs`, which has places for it or doesn't.
+    pub(super) fn load(
+        &self,
+        object: &[u8],
+        settings: &Settings,
+        places: Option<&Places>,
+    ) -> Result<Ebpf, DatapathError> {
         let settings = Abi(*settings);
+        let places = places.copied().map(Abi);
         let mut loader = EbpfLoader::new();
         loader.override_global("SETTINGS", &settings, true);
+        if let Some(places) = &places {
+            loader.override_global("PLACES", places, true);
+        }
         let defined = aya_obj::Object::parse(object)
             .map_err(|e| DatapathError::kernel("reading what maps the programs need", e))?
             .maps;

@@ -15,6 +15,7 @@ use super::abi::Abi;
 use super::addresses::Addresses;
 use super::connections::Connections;
 use super::counters::{Counted, Counters, DropTotal, MapFill, RuleHits, count};
+use super::kernel_drops::{Counting, KernelDrop, KernelDrops};
 use super::pins::{Pins, typed};
 use super::words::{WORDS, Words};
 
@@ -33,6 +34,7 @@ pub struct Readings {
     rings: PerCpuArray<MapData, Abi<RingCount>>,
     drop_records: PerCpuArray<MapData, Abi<DropRecords>>,
     answers: PerCpuArray<MapData, Abi<AnswerCount>>,
+    kernel_drops: KernelDrops,
 }
 
 /// What they say at one moment.
@@ -50,6 +52,8 @@ pub struct Reading {
     pub suppressed: u64,
     /// Answers to refused packets.
     pub answers: AnswerTotal,
+    /// Packets that the kernel dropped after a redirect; none where that is not counted.
+    pub kernel_drops: Option<Vec<KernelDrop>>,
 }
 
 /// Records of one CPU's ring since the maps were made.
@@ -71,7 +75,7 @@ pub struct AnswerTotal {
 }
 
 impl Readings {
-    pub(super) fn open(pins: Pins) -> Result<Self, DatapathError> {
+    pub(super) fn open(pins: Pins, counting: Counting) -> Result<Self, DatapathError> {
         let mut take = |name| pins.open_again(name);
         Ok(Self {
             words: Words::open(take("WORDS")?)?,
@@ -84,6 +88,7 @@ impl Readings {
             rings: typed(take("RINGS")?, "RINGS")?,
             drop_records: typed(take("DROP_RECORDS")?, "DROP_RECORDS")?,
             answers: typed(take("ANSWERS")?, "ANSWERS")?,
+            kernel_drops: KernelDrops::open(&mut take, counting)?,
             pins,
         })
     }
@@ -102,7 +107,17 @@ impl Readings {
             rings: self.rings(),
             suppressed: self.suppressed(),
             answers: self.answers(),
+            kernel_drops: self.kernel_drops().ok(),
         }
+    }
+
+    /// Packets that the kernel dropped after a redirect since the maps were made, by its own reason.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not counted, in a sentence.
+    pub fn kernel_drops(&self) -> Result<Vec<KernelDrop>, String> {
+        self.kernel_drops.read()
     }
 
     /// Entries and capacity of every table. Most of the time that reading everything takes.

@@ -20,6 +20,7 @@ pub(super) const METRICS: &[&Description] = &[
     &EVICTIONS,
     &DROP_PACKETS,
     &DROP_BYTES,
+    &KERNEL_DROPS,
     &JUDGEMENTS,
     &LEFT_OUT,
     &RECORDS,
@@ -54,6 +55,12 @@ const DROP_PACKETS: Description = Description::counter(
 );
 const DROP_BYTES: Description =
     Description::counter("sinew_drop_bytes_total", &["reason", "hubble_reason"], "Bytes of these packets.");
+const KERNEL_DROPS: Description = Description::counter(
+    "sinew_kernel_drops_total",
+    &["reason"],
+    "Packets that our programs handed on and the kernel dropped, by its own reason (enum skb_drop_reason), since the maps \
+     were made. A reason appears with its first packet; none does where they are not counted (`sinew status` says why).",
+);
 const JUDGEMENTS: Description = Description::counter(
     "sinew_policy_judgements_total",
     &["policy", "by"],
@@ -157,6 +164,10 @@ fn families(reading: &Reading, took: Duration, snapshot: &Snapshot) -> Vec<Famil
         packets.add([total.reason.words(), hubble], Value::Count(total.packets));
         bytes.add([total.reason.words(), hubble], Value::Count(total.bytes));
     }
+    let mut kernel_drops = Family::new(&KERNEL_DROPS);
+    for drop in reading.kernel_drops.iter().flatten() {
+        kernel_drops.add([drop.reason.as_str()], Value::Count(drop.packets));
+    }
     let (judgements, left_out) = judgements(&reading.rules, snapshot);
     let answers = Family::new(&ANSWERS)
         .with(["made"], Value::Count(reading.answers.made))
@@ -170,6 +181,7 @@ fn families(reading: &Reading, took: Duration, snapshot: &Snapshot) -> Vec<Famil
         evictions,
         packets,
         bytes,
+        kernel_drops,
         judgements,
         Family::single(&LEFT_OUT, Value::Count(left_out)),
         Family::single(&RECORDS, Value::Count(rings.iter().map(|ring| ring.wanted).sum())),

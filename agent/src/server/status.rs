@@ -1,14 +1,15 @@
 //! The node's state in one answer.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
 use sinew_api::object::Node;
 use sinew_api::proto::agent::condition::State;
 use sinew_api::proto::agent::{
-    AddressPool, Condition, EndpointCount, FlowStatus, GetStatusResponse, GetVersionResponse, Loss, PeerNode,
-    PolicyCount,
+    AddressPool, Condition, EndpointCount, FlowStatus, GetStatusResponse, GetVersionResponse, KernelDrop,
+    KernelDrops, Loss, PeerNode, PolicyCount,
 };
 use sinew_bpf::abi::VERSION as MAP_LAYOUT;
 use tonic::Status;
@@ -82,7 +83,24 @@ impl AgentService {
                 .map(|node| peer_node(node, SystemTime::now()))
                 .collect(),
             store: constants.store.clone(),
-            kernel_drops: None,
+            kernel_drops: Some(self.kernel_drops().await?),
+        })
+    }
+
+    async fn kernel_drops(&self) -> Result<KernelDrops, Status> {
+        let readings = Arc::clone(&self.sources.readings);
+        // A walk over the tables may hold the readings for half a second.
+        let read = move || readings.lock().unwrap_or_else(PoisonError::into_inner).kernel_drops();
+        let counted =
+            tokio::task::spawn_blocking(read).await.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(match counted {
+            Ok(drops) => {
+                let reasons = drops.into_iter();
+                let reasons =
+                    reasons.map(|drop| KernelDrop { reason: drop.reason, packets: drop.packets }).collect();
+                KernelDrops { reasons, off: String::new() }
+            }
+            Err(why) => KernelDrops { reasons: Vec::new(), off: why },
         })
     }
 
@@ -208,8 +226,6 @@ pub(super) fn version(constants: &Constants) -> GetVersionResponse {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use sinew_api::object::{Origin, Problem, Refused};
     use sinew_engine::snapshot::Snapshot;
 

@@ -2,7 +2,7 @@
 
 use prost_types::Timestamp;
 use sinew_api::proto::agent::{
-    AddressPool, EndpointCount, GetVersionResponse, Loss, Map, PeerNode, PolicyCount,
+    AddressPool, EndpointCount, GetVersionResponse, KernelDrop, Loss, Map, PeerNode, PolicyCount,
 };
 
 use super::*;
@@ -44,6 +44,7 @@ fn node_a() -> GetStatusResponse {
             ..Default::default()
         }),
         store: "folder:/srv/objects".into(),
+        kernel_drops: Some(KernelDrops::default()),
         ..Default::default()
     }
 }
@@ -120,6 +121,19 @@ fn a_node_without_flows_says_why() {
     status.flows = Some(FlowStatus { off: "this node makes no flows".into(), ..Default::default() });
     let shown = shown(&status);
     assert!(shown.ends_with("  flows       this node makes no flows\n"), "{shown}");
+}
+
+#[test]
+fn what_the_kernel_dropped_shows_most_frequent_first() {
+    let mut status = node_a();
+    let reasons = [("PKT_TOO_BIG", 2), ("NEIGH_FAILED", 9), ("DEV_READY", 2)]
+        .map(|(reason, packets)| KernelDrop { reason: reason.into(), packets });
+    status.kernel_drops = Some(KernelDrops { reasons: reasons.into(), off: String::new() });
+    let line = "  kernel      dropped 13 after our verdict: 9 NEIGH_FAILED, 2 DEV_READY, 2 PKT_TOO_BIG\n";
+    assert!(shown(&status).ends_with(line), "{}", shown(&status));
+    status.kernel_drops = Some(KernelDrops { off: "no tracepoint".into(), ..KernelDrops::default() });
+    let line = "  kernel      what it drops after our verdict is not counted: no tracepoint\n";
+    assert!(shown(&status).ends_with(line), "{}", shown(&status));
 }
 
 #[test]

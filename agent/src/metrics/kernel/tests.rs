@@ -8,7 +8,7 @@ use sinew_engine::snapshot::{PolicyState, PolicyView};
 use sinew_observer::metrics::{Format, text};
 
 use super::*;
-use crate::datapath::{AnswerTotal, DropTotal, MapFill, RingTotal};
+use crate::datapath::{AnswerTotal, DropTotal, KernelDrop, MapFill, RingTotal};
 
 fn name(name: &str) -> PolicyName {
     PolicyName { kind: PolicyKind::NetworkPolicy, namespace: "shop".into(), name: name.into() }
@@ -82,6 +82,7 @@ fn what_the_kernel_counts_is_told() {
         rings: vec![RingTotal { wanted: 100, lost: 1 }, RingTotal { wanted: 50, lost: 2 }],
         suppressed: 9,
         answers: AnswerTotal { made: 4, withheld: 2 },
+        kernel_drops: Some(vec![KernelDrop { reason: "NEIGH_FAILED".into(), packets: 6 }]),
     };
     let text = text(families(&reading, Duration::from_millis(20), &snapshot), Format::OpenMetrics);
     for line in [
@@ -94,6 +95,7 @@ fn what_the_kernel_counts_is_told() {
         "sinew_drop_bytes_total{reason=\"policy denied by default\",hubble_reason=\"POLICY_DENIED\"} 420",
         // A reason of our own shows Hubble's of the same meaning.
         "sinew_drop_packets_total{reason=\"multicast destination\",hubble_reason=\"UNKNOWN_L3_TARGET_ADDRESS\"} 0",
+        "sinew_kernel_drops_total{reason=\"NEIGH_FAILED\"} 6",
         // Two rules of one policy; the default deny counts for both that switched it on.
         "sinew_policy_judgements_total{policy=\"netpol/shop/db\",by=\"rule\"} 15",
         "sinew_policy_judgements_total{policy=\"netpol/shop/db\",by=\"default_deny\"} 3",
