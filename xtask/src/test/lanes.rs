@@ -86,6 +86,7 @@ pub(super) const LANES: &[Lane] = &[
             Step::Target { package: "sinew-tests", target: "lab_metrics", release: true },
             Step::Target { package: "sinew-tests", target: "lab_flows", release: true },
             Step::Target { package: "sinew-tests", target: "lab_losses", release: true },
+            Step::Target { package: "sinew-tests", target: "lab_kernel_drops", release: true },
         ],
     },
     Lane {
