@@ -349,8 +349,8 @@ fn judged_flags<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &Report) -> 
     ends::via_stack(t, report) | if report.audited() { flag::AUDIT } else { 0 }
 }
 
-/// 9. What a node claims of an answer from its own address is no identity of the end; an initiator that came by a device is
-/// not the host, and a socket of the host is not the world.
+/// 9. What a node claims of an answer from its own address is no identity of the end. An initiator's packet that came by a
+///    device is not the host's, and that of a socket of the host is not the world's.
 #[inline(always)]
 fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to: &End) -> bool {
     let (own, other) =
