@@ -101,7 +101,7 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let port = config.observer.clone();
     let metrics = config.metrics.clone();
     let (flows, capacity) = (config.flows, config.flow_capacity);
-    let started = control::start(config, object, kernel).await?;
+    let started = Box::pin(control::start(config, object, kernel)).await?;
     let Started { control, steps, asks, view, constants, rings, readings, scraped, counted, netlink } =
         started;
     tracing::info!(node = constants.node, store = constants.store, "the agent is up");
