@@ -86,6 +86,8 @@ pub struct LocalEndpoint {
     pub pod_namespace: String,
     /// Its pod's name, likewise.
     pub pod_name: String,
+    /// Its pod's uid; empty where the runtime gives none. Names are used again, uids are not.
+    pub pod_uid: String,
     /// `args.cni.labels`: its labels where there is no pod.
     pub labels: BTreeMap<String, String>,
     /// Its addresses.

@@ -76,6 +76,7 @@ impl Entry {
             ifname: attachment.ifname,
             pod_namespace: attachment.pod_namespace,
             pod_name: attachment.pod_name,
+            pod_uid: attachment.pod_uid,
             labels: attachment.labels,
             addresses: self.addresses.clone(),
             found,

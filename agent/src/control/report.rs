@@ -92,11 +92,13 @@ fn endpoint(view: &EndpointView, node: &str, announced: Option<Identity>) -> End
         None => (view.identity, None, &view.labels),
     };
     let pod = view.pod.as_deref();
+    // Before its object is seen, what the runtime says.
+    let uid = pod.map(|pod| &pod.uid).filter(|uid| !uid.is_empty()).unwrap_or(&created.pod_uid);
     Endpoint {
         name: object_name(&created.pod_namespace, &created.pod_name, &created.container_id, &created.ifname),
         pod_namespace: created.pod_namespace.clone(),
         pod_name: created.pod_name.clone(),
-        pod_uid: pod.map(|pod| pod.uid.clone()).unwrap_or_default(),
+        pod_uid: uid.clone(),
         container_id: created.container_id.clone(),
         ifname: created.ifname.clone(),
         node: node.to_owned(),

@@ -191,6 +191,7 @@ mod tests {
             ifname: "eth0".into(),
             pod_namespace: "shop".into(),
             pod_name: pod.into(),
+            pod_uid: String::new(),
             labels: BTreeMap::new(),
             addresses: Vec::new(),
             found: None,

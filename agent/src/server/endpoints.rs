@@ -248,6 +248,7 @@ mod tests {
             ifname: "eth0".into(),
             pod_namespace: "default".into(),
             pod_name: pod_name.into(),
+            pod_uid: String::new(),
             labels: BTreeMap::new(),
             addresses: Vec::new(),
             found: None,

@@ -14,6 +14,10 @@ use crate::names;
 use crate::policy::Protocol;
 use crate::yaml::Value;
 
+/// The annotation of an object that the kubelet wrote for a pod of its own folder: that pod's uid (Kubernetes,
+/// `pkg/kubelet/pod/mirror_client.go`).
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// A pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
@@ -21,7 +25,8 @@ pub struct Pod {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// `metadata.uid`; empty in most folders.
+    /// `metadata.uid`; empty in most folders. Of the object that mirrors a static pod, the uid that the kubelet gives the
+    /// pod itself, which is the one that the runtime hears: annotation `kubernetes.io/config.mirror`.
     pub uid: String,
     /// Its labels, all of them.
     pub labels: BTreeMap<String, String>,
@@ -91,10 +96,11 @@ pub(super) fn read(document: &mut Fields<'_>, metadata: Metadata, report: &mut R
         document.take("metadata").and_then(|field| field.fields(report)?.list("ownerReferences", report));
     let workload = workload(&owners.unwrap_or_default(), &metadata.labels, report);
     let origin = report.origin(document.line());
+    let mirrored = metadata.annotations.get(MIRROR).filter(|uid| !uid.is_empty()).cloned();
     let mut pod = Pod {
         namespace: metadata.namespace,
         name: metadata.name,
-        uid: metadata.uid,
+        uid: mirrored.unwrap_or(metadata.uid),
         labels: metadata.labels,
         service_account: "default".to_owned(),
         host_network: false,

@@ -87,6 +87,16 @@ status:
 }
 
 #[test]
+fn a_static_pod_has_the_uid_that_its_kubelet_gives_it() {
+    let mirror = |annotations: &str| {
+        let metadata = format!("{{name: proxy-n1, uid: of-the-object, annotations: {annotations}}}");
+        pod(&format!("apiVersion: v1\nkind: Pod\nmetadata: {metadata}\n")).uid
+    };
+    assert_eq!(mirror("{kubernetes.io/config.mirror: 1f6c0ad5}"), "1f6c0ad5");
+    assert_eq!(mirror("{kubernetes.io/config.hash: 1f6c0ad5}"), "of-the-object");
+}
+
+#[test]
 fn a_pod_as_a_person_writes_it_gets_what_an_api_server_would_add() {
     let pod = pod("{apiVersion: v1, kind: Pod, metadata: {name: web}}");
     assert_eq!((pod.namespace.as_str(), pod.service_account.as_str()), ("default", "default"));

@@ -13,8 +13,9 @@ use sinew_bpf::abi::{Address, IpcacheEntry, ipcache};
 use std::sync::Arc;
 
 use super::claims::Claimant;
+use super::locals::{Local, is_same_uid};
 use super::remotes::Remotes;
-use super::{Engine, Stale, locals::Local};
+use super::{Engine, Stale};
 use crate::event::Event;
 
 /// The facts.
@@ -187,9 +188,7 @@ impl Engine {
         if let Some(endpoint) = self.facts.remotes.get(name) {
             let pod =
                 self.facts.pods.get(&(endpoint.pod_namespace.to_string(), endpoint.pod_name.to_string()));
-            let same = |pod: &&Pod| {
-                pod.uid.is_empty() || endpoint.pod_uid.is_empty() || *pod.uid == *endpoint.pod_uid
-            };
+            let same = |pod: &&Pod| is_same_uid(&pod.uid, &endpoint.pod_uid);
             let over = endpoint.phase.is_some_and(|phase| phase.is_over())
                 || pod.filter(same).and_then(|pod| pod.phase).is_some_and(|phase| phase.is_over());
             let identity = endpoint.previous_identity.unwrap_or(endpoint.identity);

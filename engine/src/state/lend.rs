@@ -136,7 +136,10 @@ impl Engine {
 
     /// A pod of any node.
     pub(crate) fn pod(&self, pod: &(String, String)) -> Option<Somebody> {
-        if let Some((id, local)) = self.locals.iter().find(|(_, local)| local.is_of(pod)) {
+        let named = self.locals.iter().filter(|(_, local)| local.is_of(pod));
+        // Of two of one name one is about to go: the known object's is meant.
+        let known = |local: &Local| self.facts.pods.get(pod).is_some_and(|pod| local.is_described_by(pod));
+        if let Some((id, local)) = named.max_by_key(|(_, local)| known(local)) {
             return Some(self.local(*id, local));
         }
         if let Some(remote) = self.facts.remotes.of_pod(pod).first() {
@@ -288,6 +291,7 @@ impl Engine {
             ifname: String::new(),
             pod_namespace: String::new(),
             pod_name: String::new(),
+            pod_uid: String::new(),
             labels: BTreeMap::new(),
             addresses: Vec::new(),
             found: None,

@@ -53,9 +53,16 @@ impl Local {
         }
     }
 
-    /// Whether it is this pod's.
+    /// Whether it is of a pod of this name.
     pub(super) fn is_of(&self, pod: &(String, String)) -> bool {
         self.created.pod_name == pod.1 && self.created.pod_namespace == pod.0
+    }
+
+    /// Whether the object of its pod's name is its pod's. A pod that was made anew under the name of one that is deleted
+    /// (StatefulSets do) has another uid, and the older object may still be the one that is known. Where either has none,
+    /// the name decides.
+    pub(super) fn is_described_by(&self, pod: &Pod) -> bool {
+        is_same_uid(&self.created.pod_uid, &pod.uid)
     }
 
     /// Whether it needs the number of these labels.
@@ -84,6 +91,7 @@ impl Engine {
         let before = local.subjects();
         let pod = (local.created.pod_namespace.clone(), local.created.pod_name.clone());
         if let Some(pod) = self.facts.pods.get(&pod).filter(|pod| !pod.host_network)
+            && local.is_described_by(pod)
             && local.pod.as_deref() != Some(pod)
         {
             local.pod = Some(Arc::new(pod.clone()));
@@ -214,6 +222,11 @@ impl Engine {
         self.join_subjects(id, &after);
         self.dirty.locals.insert(id);
     }
+}
+
+/// Whether two uids may be one pod's: an empty one is not known.
+pub(super) fn is_same_uid(one: &str, other: &str) -> bool {
+    one.is_empty() || other.is_empty() || one == other
 }
 
 /// Ports by name and protocol.

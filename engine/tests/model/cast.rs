@@ -26,6 +26,11 @@ pub(crate) fn addresses(number: u8) -> Vec<IpAddr> {
     vec![v4.parse().unwrap(), v6.parse().unwrap()]
 }
 
+/// One of two uids, or none.
+pub(crate) fn pod_uid(choice: u8) -> String {
+    ["", "one", "one", "two"][usize::from(choice % 4)].to_owned()
+}
+
 pub(crate) fn pod_object(number: u8, labels: u8, ports: u8, over: bool) -> Pod {
     let (namespace, name) = pod_name(number);
     let mut object = Pod {

@@ -17,7 +17,7 @@ use sinew_api::policy::{CidrGroup, PeerMatch, Peers, Policy, Protocol};
 use sinew_engine::explain::{self, Party, Query};
 use sinew_engine::{Config, Direction, EndpointId, Engine, Event, Found, LocalEndpoint};
 
-use crate::cast::{FORGED, addresses, node_object, pod_name, pod_object};
+use crate::cast::{FORGED, addresses, node_object, pod_name, pod_object, pod_uid};
 use crate::kernel::Kernel;
 use crate::naive::{self, Cluster, End, Enforcer, Label, Traffic, Verdict};
 use crate::node::Node;
@@ -78,6 +78,14 @@ struct Local {
     target: Labels,
 }
 
+impl Local {
+    /// Whether an object of its pod's name is its pod's: a new pod of an old name has another uid.
+    fn is_of(&self, object: &Pod) -> bool {
+        let uids = [&self.created.pod_uid, &object.uid];
+        uids.iter().any(|uid| uid.is_empty()) || uids[0] == uids[1]
+    }
+}
+
 fn own_config() -> Config {
     let mut config = Config::new("node", "default");
     config.cluster_cidrs = ["10.0.0.0/16", "fd00::/48"].map(|range| range.parse().unwrap()).into();
@@ -115,8 +123,8 @@ impl Model {
                     self.node.apply([Event::PolicyRemoved(name)]);
                 }
             }
-            Step::Pod { pod, labels, ports, over } => {
-                let object = pod_object(pod, labels, ports, over);
+            Step::Pod { pod, labels, ports, over, uid } => {
+                let object = Pod { uid: pod_uid(uid), ..pod_object(pod, labels, ports, over) };
                 self.pods.insert(pod, object.clone());
                 self.node.apply([Event::PodApplied(object)]);
             }
@@ -125,8 +133,8 @@ impl Model {
                     self.node.apply([Event::PodRemoved { namespace, name }]);
                 }
             }
-            Step::Endpoint(pod) if pod.is_multiple_of(2) => self.create_local(pod),
-            Step::Endpoint(pod) => self.apply_remote(pod),
+            Step::Endpoint(pod, uid) if pod.is_multiple_of(2) => self.create_local(pod, uid),
+            Step::Endpoint(pod, _) => self.apply_remote(pod),
             Step::NoEndpoint(pod) => {
                 if let Some(local) = self.locals.remove(&pod) {
                     self.node.apply([Event::EndpointRemoved(local.created.id)]);
@@ -203,7 +211,7 @@ impl Model {
         self.settle();
     }
 
-    fn create_local(&mut self, pod: u8) {
+    fn create_local(&mut self, pod: u8, uid: u8) {
         if self.locals.contains_key(&pod) {
             return;
         }
@@ -220,6 +228,7 @@ impl Model {
             ifname: "eth0".to_owned(),
             pod_namespace: if nameless { String::new() } else { namespace },
             pod_name: if nameless { String::new() } else { name },
+            pod_uid: if nameless { String::new() } else { pod_uid(uid) },
             labels,
             addresses: addresses(pod),
             found: None,
@@ -267,6 +276,7 @@ impl Model {
         for (number, local) in &mut settled {
             if !local.created.pod_name.is_empty()
                 && let Some(pod) = self.pods.get(number)
+                && local.is_of(pod)
             {
                 local.pod = Some(pod.clone());
             }
@@ -326,7 +336,7 @@ impl Model {
     /// The agent dies and starts again: the kernel keeps what it has, the store says everything again.
     fn restart(&mut self, seed: u64) {
         for (number, local) in &mut self.locals {
-            if !self.pods.contains_key(number) {
+            if !self.pods.get(number).is_some_and(|pod| local.is_of(pod)) {
                 local.pod = None;
             }
             local.target = local.labels.clone();
@@ -381,12 +391,17 @@ impl Model {
         let mut node = Node::restarted(own_config(), &self.node);
         node.apply(self.facts());
         for (number, local) in &self.locals {
-            // Pods that are gone, but whose endpoints are there, still have the labels of their objects.
-            let held = local.pod.clone().filter(|_| !self.pods.contains_key(number));
+            // Pods that are gone, but whose endpoints are there, still have the labels of their objects, also where
+            // another pod has their name by now.
+            let namesake = self.pods.get(number);
+            let held = local.pod.clone().filter(|pod| namesake != Some(pod));
             node.apply(held.clone().map(Event::PodApplied));
             let found = Some(number_of(&self.node, &local.labels));
             node.apply([Event::EndpointCreated(LocalEndpoint { found, ..local.created.clone() })]);
-            node.apply(held.map(|pod| Event::PodRemoved { namespace: pod.namespace, name: pod.name }));
+            node.apply(held.map(|pod| match namesake.cloned() {
+                Some(namesake) => Event::PodApplied(namesake),
+                None => Event::PodRemoved { namespace: pod.namespace, name: pod.name },
+            }));
         }
         node.apply([Event::Synced]);
         let (fresh, kept) = (&node.kernel, &self.node.kernel);

@@ -126,6 +126,7 @@ spec:
         ifname: "eth0".to_owned(),
         pod_namespace: String::new(),
         pod_name: String::new(),
+        pod_uid: String::new(),
         labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         addresses: vec![address],
         found: None,

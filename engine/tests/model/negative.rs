@@ -115,6 +115,7 @@ fn node(kind: &str, peer: &str) -> Node {
         ifname: "eth0".to_owned(),
         pod_namespace: String::new(),
         pod_name: String::new(),
+        pod_uid: String::new(),
         labels: [].into(),
         addresses: vec![UNMANAGED.parse().unwrap()],
         found: None,

@@ -137,6 +137,7 @@ impl Node {
             ifname: "eth0".to_owned(),
             pod_namespace: namespace.to_owned(),
             pod_name: pod.to_owned(),
+            pod_uid: String::new(),
             labels: BTreeMap::new(),
             addresses: vec![
                 format!("10.0.0.{}", id.0).parse().unwrap(),

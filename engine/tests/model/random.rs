@@ -29,9 +29,11 @@ pub(crate) enum Step {
         labels: u8,
         ports: u8,
         over: bool,
+        uid: u8,
     },
     NoPod(u8),
-    Endpoint(u8),
+    /// An endpoint of this pod, with this choice of a uid.
+    Endpoint(u8, u8),
     NoEndpoint(u8),
     Namespace {
         namespace: u8,
@@ -61,10 +63,10 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => policy().prop_map(|policy| Step::Policy(Box::new(policy))),
         3 => any::<u8>().prop_map(Step::NoPolicy),
-        8 => (0..8u8, any::<u8>(), any::<u8>(), prop::bool::weighted(0.1))
-            .prop_map(|(pod, labels, ports, over)| Step::Pod { pod, labels, ports, over }),
+        8 => (0..8u8, any::<u8>(), any::<u8>(), prop::bool::weighted(0.1), any::<u8>())
+            .prop_map(|(pod, labels, ports, over, uid)| Step::Pod { pod, labels, ports, over, uid }),
         2 => (0..8u8).prop_map(Step::NoPod),
-        6 => (0..8u8).prop_map(Step::Endpoint),
+        6 => (0..8u8, any::<u8>()).prop_map(|(pod, uid)| Step::Endpoint(pod, uid)),
         2 => (0..8u8).prop_map(Step::NoEndpoint),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(namespace, labels)| Step::Namespace { namespace, labels }),
         1 => any::<u8>().prop_map(Step::NoNamespace),

@@ -636,6 +636,7 @@ fn unseen(node: &mut Node, name: &str) {
         ifname: "eth0".to_owned(),
         pod_namespace: namespace.to_owned(),
         pod_name: pod.to_owned(),
+        pod_uid: String::new(),
         labels: [].into(),
         addresses: vec![node.address(name)],
         found: None,

@@ -1,5 +1,6 @@
 //! Small stories with hand-worked ends.
 
+use sinew_api::identity::Identity;
 use sinew_engine::{Change, EndpointId, Event};
 
 use crate::node::{Node, UDP};
@@ -92,6 +93,7 @@ fn an_endpoint_without_labels_may_do_nothing() {
         ifname: "eth0".to_owned(),
         pod_namespace: "shop".to_owned(),
         pod_name: "late".to_owned(),
+        pod_uid: String::new(),
         labels: [].into(),
         addresses: vec!["10.0.0.9".parse().unwrap()],
         found: None,
@@ -101,6 +103,56 @@ fn an_endpoint_without_labels_may_do_nothing() {
     assert_eq!(node.connect("10.0.0.9", "shop/web", 80), "allowed");
     node.label("shop/late", "app=late");
     assert_ne!(node.kernel.endpoints[&EndpointId(9)].1, late);
+}
+
+#[test]
+fn a_new_pod_takes_no_labels_of_an_older_one_of_its_name() {
+    let mut node = Node::new();
+    node.pod("shop/web", "app=web");
+    node.yaml(ALLOW_CLIENT);
+    let say = |node: &mut Node, uid: &str, app: &str| {
+        node.yaml(&format!(
+            "apiVersion: v1\nkind: Pod\n\
+             metadata: {{namespace: shop, name: db-0, uid: {uid:?}, labels: {{app: {app}}}}}\n"
+        ));
+        node.finish_relabels();
+    };
+    let add = |node: &mut Node, number: u16, uid: &str| {
+        let address = format!("10.0.0.{number}");
+        node.apply([Event::EndpointCreated(sinew_engine::LocalEndpoint {
+            id: EndpointId(number),
+            container_id: format!("c{number}"),
+            ifname: "eth0".to_owned(),
+            pod_namespace: "shop".to_owned(),
+            pod_name: "db-0".to_owned(),
+            pod_uid: uid.to_owned(),
+            labels: [].into(),
+            addresses: vec![address.parse().unwrap()],
+            found: None,
+        })]);
+        address
+    };
+    let denied = "ingress: default deny by cnp/shop/web";
+    say(&mut node, "old", "client");
+    let old = add(&mut node, 7, "old");
+    let new = add(&mut node, 8, "new");
+    let unnamed = add(&mut node, 9, "");
+    assert_eq!(node.connect(&old, "shop/web", 80), "allowed");
+    assert_eq!(node.connect(&unnamed, "shop/web", 80), "allowed", "a runtime that gives no uid");
+    assert_eq!(node.connect(&new, "shop/web", 80), denied);
+    assert_eq!(node.kernel.identity_of(new.parse().unwrap()), Identity::INIT);
+    // Its own object labels it, and nobody who was there before it.
+    say(&mut node, "new", "client");
+    assert_eq!(node.connect(&new, "shop/web", 80), "allowed");
+    say(&mut node, "new", "stranger");
+    assert_eq!(node.connect(&new, "shop/web", 80), denied);
+    assert_eq!(node.connect(&old, "shop/web", 80), "allowed", "it keeps what it had");
+    assert_eq!(node.connect(&unnamed, "shop/web", 80), denied);
+    // An object without a uid, as people write them, is everybody's of the name.
+    say(&mut node, "", "client");
+    assert_eq!(node.connect(&new, "shop/web", 80), "allowed");
+    say(&mut node, "", "stranger");
+    assert_eq!(node.connect(&old, "shop/web", 80), denied);
 }
 
 #[test]
@@ -132,6 +184,7 @@ fn a_number_may_be_used_again_in_one_batch() {
         ifname: "eth0".to_owned(),
         pod_namespace: "shop".to_owned(),
         pod_name: "web".to_owned(),
+        pod_uid: String::new(),
         labels: [].into(),
         addresses: vec!["10.0.0.77".parse().unwrap()],
         found: None,

@@ -332,7 +332,7 @@ impl Node {
         self.store.write_pod(&PodObject {
             namespace: record.namespace.clone(),
             name: record.pod_name.clone(),
-            uid: format!("{}-{}", self.lab, record.name),
+            uid: record.uid.clone(),
             labels: labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect(),
             node: record.node.clone(),
             ports: Vec::new(),

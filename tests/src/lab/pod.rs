@@ -21,6 +21,8 @@ pub struct PodRecord {
     pub namespace: String,
     /// `metadata.name`.
     pub pod_name: String,
+    /// `metadata.uid`.
+    pub uid: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its node.
@@ -64,6 +66,7 @@ impl Pod {
             name,
             namespace: object.namespace.clone(),
             pod_name: object.name.clone(),
+            uid: object.uid.clone(),
             labels: object.labels.clone(),
             node: node.name().to_owned(),
             container_id,

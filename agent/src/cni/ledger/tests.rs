@@ -51,6 +51,23 @@ fn an_entry_outlasts_a_restart_and_its_end_rests_the_addresses() {
 }
 
 #[test]
+fn the_pods_uid_outlasts_a_restart_and_an_older_file_has_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = Attachment { pod_uid: "u-1".into(), ..attachment("c1") };
+    let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
+    let key = ledger.begin(&asked, START).unwrap().key();
+    let ledger = open(folder.path(), &["10.1.0.0/24"], START);
+    assert_eq!(ledger.entry(&key).unwrap().endpoint(None).pod_uid, "u-1");
+
+    let path = ledger.path(&key);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace(",\"pod_uid\":\"u-1\"", "")).unwrap();
+    assert!(!fs::read_to_string(&path).unwrap().contains("uid"));
+    let ledger = open(folder.path(), &["10.1.0.0/24"], START);
+    assert_eq!(ledger.entry(&key).unwrap().endpoint(None).pod_uid, "");
+}
+
+#[test]
 fn a_container_has_one_interface() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
