@@ -15,6 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use sinew_api::cni::Attachment;
+use sinew_bpf::conntrack::timeout;
 use sinew_engine::ipam::{Lease, Pool};
 use sinew_engine::{EndpointId, LocalEndpoint};
 
@@ -26,9 +27,15 @@ pub const FOLDER: &str = "endpoints";
 /// Name of the file of addresses that rest, there too.
 pub const RESTING: &str = "resting.json";
 
-/// How long a released address rests. Longer than any peer waits for an answer that is on its way, and than TCP's
-/// TIME_WAIT in Linux (60 s) keeps the old owner's connections apart from the new one's.
-pub const REST: Duration = Duration::from_secs(60);
+/// How long a released address rests: longer than the old owner's UDP and SCTP connections are remembered on any node.
+/// What he had begun would else be answers to the next owner, which no ingress rule of his is asked for. That is longer,
+/// too, than a peer waits for an answer that is on its way, and than TIME_WAIT in Linux (60 s). The margin is for what was
+/// under way when the address was released.
+///
+/// An entry of TCP outlives this by hours, and opens nothing: a pure SYN is never a reply (datapath.md 12), it is judged as
+/// the beginning that it is. Any other segment meets a pod that has no such connection and answers with RST. Without the
+/// entry it would be judged no more strictly (13), as the middle of a connection whose entry was evicted.
+pub const REST: Duration = Duration::from_nanos(timeout::ANY).saturating_add(Duration::from_secs(15));
 
 /// Where an attachment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

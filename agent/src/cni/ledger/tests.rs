@@ -51,6 +51,18 @@ fn an_entry_outlasts_a_restart_and_its_end_rests_the_addresses() {
 }
 
 #[test]
+fn an_address_rests_longer_than_connections_without_an_end_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = open(folder.path(), &["10.1.0.1/32"], START);
+    let key = ledger.begin(&attachment("c1"), START).unwrap().key();
+    ledger.end(&key, START).unwrap();
+    // 120 s of UDP (docs/datapath.md), and some for the packet that was under way.
+    let error = ledger.begin(&attachment("c2"), START + Duration::from_secs(130)).unwrap_err();
+    assert_eq!(error.code(), 103, "{error}");
+    ledger.begin(&attachment("c2"), START + Duration::from_secs(140)).unwrap();
+}
+
+#[test]
 fn the_pods_uid_outlasts_a_restart_and_an_older_file_has_none() {
     let folder = tempfile::tempdir().unwrap();
     let asked = Attachment { pod_uid: "u-1".into(), ..attachment("c1") };
