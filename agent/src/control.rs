@@ -342,6 +342,7 @@ impl<S: Store> Control<S> {
         match self.netlink.node_addresses().await {
             Ok(addresses) if addresses != self.addresses => {
                 self.addresses.clone_from(&addresses);
+                self.reserve_own();
                 self.hear(vec![Event::NodeAddresses(addresses)]);
                 self.attach_devices().await;
             }

@@ -68,8 +68,10 @@ pub enum Lease {
 pub struct Pool {
     range: IpNet,
     rest: Duration,
-    /// Never leased: the range's own ends, gateways, addresses of the node.
+    /// Never leased: the range's own ends and gateways.
     excluded: BTreeSet<u128>,
+    /// Not leased as long as somebody else has them.
+    reserved: BTreeSet<u128>,
     held: BTreeMap<u128, String>,
     by_owner: BTreeMap<String, u128>,
     resting: BTreeMap<u128, Duration>,
@@ -94,13 +96,20 @@ impl Pool {
         let excluded = excluded.into_iter().filter(|address| range.contains(address)).map(number);
         ends.extend(excluded);
         let (held, by_owner, resting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { range, rest, excluded: ends, held, by_owner, resting, next: first }
+        let reserved = BTreeSet::new();
+        Self { range, rest, excluded: ends, reserved, held, by_owner, resting, next: first }
     }
 
     /// The range.
     #[must_use]
     pub fn range(&self) -> IpNet {
         self.range
+    }
+
+    /// Somebody else has these addresses now, the node for one, and none of those that were named before. Leases stay.
+    pub fn reserve<'a>(&mut self, addresses: impl IntoIterator<Item = &'a IpAddr>) {
+        let inside = addresses.into_iter().filter(|address| self.range.contains(*address));
+        self.reserved = inside.map(|address| number(*address)).collect();
     }
 
     /// Takes leases back that were kept on disk. Returns those that are not possible here: out of the range, or claimed
@@ -181,7 +190,9 @@ impl Pool {
     pub fn capacity(&self) -> u64 {
         let (first, last) = self.ends();
         let all = (last - first).saturating_add(1);
-        u64::try_from(all - self.excluded.len() as u128).unwrap_or(u64::MAX)
+        let taken = |address: &&u128| !self.excluded.contains(address) && !self.held.contains_key(address);
+        let reserved = self.reserved.iter().filter(taken).count();
+        u64::try_from(all - (self.excluded.len() + reserved) as u128).unwrap_or(u64::MAX)
     }
 
     /// Addresses leased.
@@ -204,7 +215,8 @@ impl Pool {
         while address <= last {
             let taken = self.held.contains_key(&address)
                 || self.resting.contains_key(&address)
-                || self.excluded.contains(&address);
+                || self.excluded.contains(&address)
+                || self.reserved.contains(&address);
             if !taken {
                 return Some(address);
             }

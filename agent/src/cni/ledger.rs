@@ -157,6 +157,11 @@ impl Ledger {
         &self.pools
     }
 
+    /// The node has these addresses, so no pod gets one of them.
+    pub fn reserve(&mut self, node: &[IpAddr]) {
+        self.pools.iter_mut().for_each(|pool| pool.reserve(node));
+    }
+
     /// Leases a number and an address of each pool, and writes that down before anybody uses it.
     ///
     /// # Errors

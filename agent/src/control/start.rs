@@ -204,6 +204,7 @@ impl Control<FolderStore> {
         self.undo(&plan).await?;
 
         self.addresses = self.netlink.node_addresses().await?;
+        self.reserve_own();
         let mut events = vec![
             Event::NodeAddresses(self.addresses.clone()),
             Event::NodeApplied(super::nodes::without_status(&self.own)),

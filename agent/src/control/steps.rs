@@ -40,8 +40,16 @@ impl<S: Store> Control<S> {
         if let Some(unfit) = self.failures.get(&Part::Underlay) {
             return Err(Refusal::NotAvailable(format!("{}: {unfit}", Part::Underlay.name())));
         }
+        self.reserve_own();
         let entry = self.ledger.begin(attachment, since_1970())?.clone();
         Ok(self.pod_link(&entry))
+    }
+
+    /// Keeps the node's own addresses from being leased: another network's bridge, or somebody's mistake, may have one of
+    /// the node's pod range. What --node-ip names may appear later.
+    pub(super) fn reserve_own(&mut self) {
+        let own: Vec<IpAddr> = self.addresses.iter().chain(&self.own.addresses).copied().collect();
+        self.ledger.reserve(&own);
     }
 
     /// Maps first, then programs (ARCHITECTURE.md, promise 1).

@@ -50,6 +50,25 @@ fn a_released_address_rests() {
 }
 
 #[test]
+fn what_somebody_else_has_is_passed_over_while_he_has_it() {
+    let mut pool = Pool::new("10.1.0.0/29".parse().unwrap(), [], Duration::ZERO);
+    let addresses = |all: &[&str]| all.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+    assert_eq!(pool.lease("a", seconds(0)).unwrap().to_string(), "10.1.0.1");
+    // The owner's own, the range's end, one that is free, and others that are not in the range.
+    pool.reserve(&addresses(&["10.1.0.1", "10.1.0.7", "10.1.0.2", "10.2.0.3", "fd00::3"]));
+    assert_eq!((pool.capacity(), pool.leased()), (5, 1));
+    assert_eq!(pool.lease("a", seconds(0)).unwrap().to_string(), "10.1.0.1", "a lease stays");
+    let mut leased = Vec::new();
+    while let Ok(address) = pool.lease(&format!("more {}", leased.len()), seconds(0)) {
+        leased.push(address);
+    }
+    assert_eq!(leased, addresses(&["10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"]));
+    assert_eq!(pool.capacity(), pool.leased());
+    pool.reserve(&[]);
+    assert_eq!(pool.lease("last", seconds(0)).unwrap().to_string(), "10.1.0.2");
+}
+
+#[test]
 fn what_is_on_disk_but_impossible_is_named() {
     let mut pool = pool("10.0.0.0/29");
     let held = |address: &str, owner: &str| Lease::Held {

@@ -80,6 +80,21 @@ fn the_pods_uid_outlasts_a_restart_and_an_older_file_has_none() {
 }
 
 #[test]
+fn no_pod_gets_an_address_of_the_nodes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = open(folder.path(), &["10.1.0.0/29", "fd00::/125"], START);
+    ledger.reserve(&["10.1.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()]);
+    let leased = |ledger: &mut Ledger, id: &str| {
+        let entry = ledger.begin(&attachment(id), START).unwrap();
+        entry.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(leased(&mut ledger, "c1"), ["10.1.0.2", "fd00::1"]);
+    // The former network's bridge appears while the agent runs, and has moved when it is looked at again.
+    ledger.reserve(&["10.1.0.3".parse().unwrap(), "fd00::2".parse().unwrap()]);
+    assert_eq!(leased(&mut ledger, "c2"), ["10.1.0.4", "fd00::3"]);
+}
+
+#[test]
 fn a_container_has_one_interface() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
