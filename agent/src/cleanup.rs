@@ -18,6 +18,7 @@ use crate::datapath::folder_of_node;
 use crate::netlink::Netlink;
 use crate::netlink::node::OVERLAY_LINK;
 use crate::netlink::route::RouteFilter;
+use crate::netlink::unreachable::sync_unreachable;
 use crate::plugin::queue;
 use crate::run::SOCKET;
 use crate::socket;
@@ -137,6 +138,13 @@ async fn remove_links(swept: &mut Swept) {
                     Err(error) => swept.failures.push(error.to_string()),
                 }
             }
+        }
+        Err(error) => swept.failures.push(error.to_string()),
+    }
+    match sync_unreachable(&netlink, &[]).await {
+        Ok(changes) => {
+            swept.lines.extend(changes.removed.iter().map(|range| format!("unreachable route for {range}")));
+            swept.failures.extend(changes.refused.into_iter().map(|(_, reason)| reason));
         }
         Err(error) => swept.failures.push(error.to_string()),
     }

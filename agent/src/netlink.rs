@@ -14,6 +14,7 @@ pub mod queue;
 pub mod route;
 pub mod source;
 pub mod sysctl;
+pub mod unreachable;
 pub mod veth;
 pub mod watch;
 

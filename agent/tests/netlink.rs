@@ -13,6 +13,7 @@ use sinew_agent::netlink::address::Mac;
 use sinew_agent::netlink::namespace::{NamespaceError, PodNamespace};
 use sinew_agent::netlink::node::Overlay;
 use sinew_agent::netlink::route::{Route, RouteChanges, RouteFilter, sync_node_routes};
+use sinew_agent::netlink::unreachable::sync_unreachable;
 use sinew_agent::netlink::veth::{self, PodLink};
 use sinew_agent::netlink::watch::{LinkEvent, LinkWatch};
 use sinew_agent::netlink::{Link, LinkKind, Netlink, NetlinkError, node};
@@ -342,6 +343,81 @@ fn routes_that_are_not_asked_for_stay_in_the_kernel() {
             all.contains(&"192.0.2.0/24".to_owned()) && !all.contains(&"10.3.0.0/24".to_owned()),
             "{all:?}"
         );
+    });
+}
+
+/// What `ip route get` says, or why there is no way.
+fn way_to(address: &str) -> String {
+    let output = std::process::Command::new("ip").args(["route", "get", address]).output().unwrap();
+    let said = if output.status.success() { output.stdout } else { output.stderr };
+    String::from_utf8(said).unwrap()
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn an_address_that_no_pod_has_is_unreachable() {
+    on_a_node(async |netlink| {
+        run("ip link set lo up");
+        run("ip link add uplink type veth peer name far");
+        run("ip link set far up");
+        run("ip link set uplink up");
+        run("ip addr add 192.0.2.1/24 dev uplink");
+        run("ip addr add 2001:db8::1/64 dev uplink nodad");
+        run("ip route add default via 192.0.2.254");
+        run("ip route add default via 2001:db8::fe");
+        // Somebody else's, which stay.
+        run("ip -4 route add unreachable 10.9.0.0/24");
+        run("ip -6 route add unreachable fd00:9::/64 proto 84");
+        let ranges = ["10.1.0.0/24", "fd00:1::/64"].map(|range| range.parse::<ipnet::IpNet>().unwrap());
+        for address in ["10.1.0.9", "fd00:1::9"] {
+            assert!(way_to(address).contains("dev uplink"), "the loop: {}", way_to(address));
+        }
+        let changes = sync_unreachable(&netlink, &ranges).await.unwrap();
+        assert_eq!(
+            (changes.written.as_slice(), changes.removed.len()),
+            (ranges.as_slice(), 0),
+            "{changes:?}"
+        );
+        let again = sync_unreachable(&netlink, &ranges).await.unwrap();
+        assert_eq!(again, RouteChanges::default(), "what is right is not written again");
+
+        let (_file, path) = pod_namespace();
+        let pod = PodNamespace::open(&path).unwrap();
+        let wanted = PodLink {
+            node_addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            ..pod_link("c1", &["10.1.0.5", "fd00:1::5"])
+        };
+        let host = veth::create(&netlink, &pod, &wanted).await.unwrap();
+        veth::open_host_side(&netlink, &host, &wanted).await.unwrap();
+        for (pod, nobody, source) in
+            [("10.1.0.5", "10.1.0.9", "192.0.2.1"), ("fd00:1::5", "fd00:1::9", "2001:db8::1")]
+        {
+            let way = way_to(pod);
+            assert!(way.contains(&host.name) && way.contains(&format!("src {source} ")), "{way}");
+            assert!(way_to(nobody).contains("No route to host"), "{}", way_to(nobody));
+        }
+        for outside in ["198.51.100.1", "2001:db8:1::1"] {
+            assert!(way_to(outside).contains("dev uplink"), "{}", way_to(outside));
+        }
+        // A former network's bridge has the same range: its route goes before.
+        run("ip link add cni0 type veth peer name far-cni0");
+        run("ip link set far-cni0 up");
+        run("ip link set cni0 up");
+        run("ip addr add 10.1.0.1/24 dev cni0");
+        assert!(way_to("10.1.0.9").contains("dev cni0"), "{}", way_to("10.1.0.9"));
+        run("ip link del cni0");
+
+        // Another range, and none.
+        let other = ["10.2.0.0/24".parse::<ipnet::IpNet>().unwrap()];
+        let changes = sync_unreachable(&netlink, &other).await.unwrap();
+        assert_eq!((changes.written.as_slice(), changes.removed.len()), (other.as_slice(), 2), "{changes:?}");
+        assert_eq!(sync_unreachable(&netlink, &[]).await.unwrap().removed, other);
+        for address in ["10.1.0.9", "10.2.0.9", "fd00:1::9"] {
+            assert!(way_to(address).contains("dev uplink"), "{}", way_to(address));
+        }
+        for kept in ["10.9.0.1", "fd00:9::1"] {
+            assert!(!way_to(kept).contains("dev uplink"), "{}", way_to(kept));
+        }
     });
 }
 

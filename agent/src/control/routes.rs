@@ -1,5 +1,5 @@
-//! Routes to other nodes' pods and to this node's: the kernel's are listed once, compared with what they should be, and
-//! what differs is written.
+//! Routes to other nodes' pods, to this node's, and for addresses that none of these has: the kernel's are listed once,
+//! compared with what they should be, and what differs is written.
 //!
 //! What this node decides is written at once. What somebody else may have done is looked at once in [`REST`] at most: two
 //! programs that each take away what the other writes would otherwise keep each other busy.
@@ -17,7 +17,7 @@ use super::Control;
 use crate::cni::ledger::{Entry, Phase};
 use crate::netlink::address::host_prefix;
 use crate::netlink::route::{self, Route, RouteFilter};
-use crate::netlink::{Link, NetlinkError, veth};
+use crate::netlink::{Link, NetlinkError, unreachable, veth};
 use crate::store::Store;
 use crate::view::Part;
 
@@ -83,6 +83,7 @@ impl<S: Store> Control<S> {
             }
             Err(error) => trouble.push(error.to_string()),
         }
+        self.sync_unreachable(&mut trouble).await;
         self.routes.end(Instant::now(), !trouble.is_empty());
         self.fail(Part::Routes, sentence(trouble));
     }
@@ -105,6 +106,23 @@ impl<S: Store> Control<S> {
             tracing::info!(%range, "another node's pods have no route any more");
         }
         trouble.extend(changes.refused.into_iter().map(|(_, reason)| reason));
+    }
+
+    /// What is for this node's pods and for none of them ends here.
+    async fn sync_unreachable(&self, trouble: &mut Vec<String>) {
+        let wanted = own_ranges(&self.own.pod_cidrs, &self.on_link);
+        match unreachable::sync_unreachable(&self.netlink, &wanted).await {
+            Ok(changes) => {
+                for range in &changes.written {
+                    tracing::info!(%range, "what is for no pod of this node's range is unreachable");
+                }
+                for range in &changes.removed {
+                    tracing::info!(%range, "a range that is not this node's pods' is not unreachable any more");
+                }
+                trouble.extend(changes.refused.into_iter().map(|(_, reason)| reason));
+            }
+            Err(error) => trouble.push(error.to_string()),
+        }
     }
 
     /// The routes through the overlay's device, whose next hops are neighbours by now.
@@ -140,6 +158,13 @@ impl<S: Store> Control<S> {
         let Some(link) = self.netlink.link(&entry.host_link).await? else { return Ok(()) };
         veth::open_host_side(&self.netlink, &link, &self.pod_link(entry)).await
     }
+}
+
+/// The ranges of this node's pods that nothing but pods can be in. One that is a part of the underlay's own subnet may hold
+/// that subnet's router, and packets to it go to the link, where they end: nothing sends them round.
+fn own_ranges(pod_cidrs: &[IpNet], on_link: &[(u32, IpNet)]) -> Vec<IpNet> {
+    let on_link = |range: &IpNet| on_link.iter().any(|(_, prefix)| prefix.contains(range));
+    pod_cidrs.iter().map(IpNet::trunc).filter(|range| !on_link(range)).collect()
 }
 
 /// What is wrong, each thing by name, as far as one line can hold it.
@@ -205,6 +230,21 @@ mod tests {
         assert!(!schedule.is_due(start + REST / 2));
         assert!(schedule.is_due(start + REST));
         assert!(settled(start).is_due(start + LOOK), "what no event tells of");
+    }
+
+    #[test]
+    fn a_range_in_the_underlays_subnet_is_the_links() {
+        let ranges = |all: &[&str]| all.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        let own = |on_link: &[&str]| {
+            let on_link: Vec<(u32, IpNet)> = ranges(on_link).into_iter().map(|prefix| (2, prefix)).collect();
+            own_ranges(&ranges(&["10.240.1.7/24", "fd00:240:1::/64"]), &on_link)
+        };
+        let both = ranges(&["10.240.1.0/24", "fd00:240:1::/64"]);
+        assert_eq!(own(&[]), both);
+        // Another subnet, and one within the range, whose own route is narrower.
+        assert_eq!(own(&["172.31.0.0/24", "10.240.1.128/25", "fe80::/64"]), both);
+        assert_eq!(own(&["10.240.0.0/16"]), ranges(&["fd00:240:1::/64"]));
+        assert_eq!(own(&["10.240.1.0/24", "fd00:240::/32"]), []);
     }
 
     #[test]

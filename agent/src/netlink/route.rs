@@ -33,7 +33,7 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
-/// Which unicast routes of the main table to list. The kernel chooses, so that nobody waits for the others.
+/// Which routes of the main table to list: unicast ones, but for the last. The kernel chooses, so that nobody waits for the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteFilter {
     /// All of them.
@@ -42,6 +42,8 @@ pub enum RouteFilter {
     Ours,
     /// Those through the interface of this index, whoever wrote them.
     Through(u32),
+    /// Those that Sinew wrote and that lead nowhere.
+    Unreachable,
 }
 
 /// What [`sync_node_routes`] did.
@@ -111,7 +113,7 @@ impl Netlink {
         }
     }
 
-    /// The unicast routes of the main table that are asked for.
+    /// The routes of the main table that are asked for.
     ///
     /// # Errors
     /// [`NetlinkError::Request`].
@@ -146,6 +148,10 @@ impl RouteFilter {
             Self::All => {}
             Self::Ours => message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL),
             Self::Through(index) => message.attributes.push(RouteAttribute::Oif(index)),
+            Self::Unreachable => {
+                message.header.kind = RouteType::Unreachable;
+                message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+            }
         }
         message
     }
