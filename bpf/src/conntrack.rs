@@ -169,7 +169,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             }
             if t.place.is(Place::FromOutside)
                 && t.sender.claimed == 0
-                && ends::is_outside(t, &t.sender.address)
+                && ends::is_outside(t.maps, &t.sender.address)
             {
                 // From outside the cluster: the host sees both directions of what the pod's answers take through it.
                 report.entry_flags = flag::VIA_STACK;
@@ -248,7 +248,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 sender_initiates = from_initiator;
                 plan = Plan::Rejudge;
                 if !from_initiator {
-                    report.settled = ends::settle(t, entry, sender);
+                    report.settled = ends::settle(t.maps, [t.sender, t.receiver], entry, sender);
                 }
             }
         }
@@ -311,7 +311,10 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         _ if reserved::is_beyond_the_cluster(report.identities[0]) => flag::VIA_STACK,
         _ => 0,
     };
-    let flags = judged_flags(t, report) | made | if picked_up { flag::PICKED_UP } else { 0 };
+    let flags = ends::via_stack(t.maps, t.receiver, report)
+        | made
+        | if picked_up { flag::PICKED_UP } else { 0 }
+        | if report.audited() { flag::AUDIT } else { 0 };
     let stamps = entry::by_end(sender, t.sender.stamp, t.receiver.stamp);
     let identities = entry::by_end(sender, report.identities[0], report.identities[1]);
     let cookies = report.cookies;
@@ -338,15 +341,6 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
         true
     };
     if t.maps.conntrack_write(target, &key, None, fill) { Ok(()) } else { Err(dropped!(CtInsertFailed)) }
-}
-
-/// Flags of a new entry that its judgement says.
-///
-/// Out of line for the verifier's sake: its branches are over where it returns (450k against 326k instructions of
-/// `from_pod`, kernel 6.18).
-#[inline(never)]
-fn judged_flags<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &Report) -> u16 {
-    ends::via_stack(t, report) | if report.audited() { flag::AUDIT } else { 0 }
 }
 
 /// 9. What a node claims of an answer from its own address is no identity of the end. An initiator's packet that came by a

@@ -3,7 +3,7 @@
 //!
 //! Neighbours: `conntrack.rs` asks, by the rules above it; `identity.rs` names the ends of new connections.
 
-use super::{Report, Tracking, entry, judge};
+use super::{End, Report, Tracking, entry, judge};
 use crate::abi::conntrack::flag;
 use crate::abi::{Address, CtEntry, ipcache};
 use crate::drop::{Dropped, file};
@@ -50,30 +50,28 @@ fn has_left_the_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry
 /// How the ends' identities are found, of the sender and of the receiver, where a responder's packet has its connection
 /// judged again ([`judge::Report::settled`]): an end that initiated by the address of a node stays what it was found to be,
 /// one that answers is whom its initiator's packet would be judged to go to.
-///
-/// Out of line for the verifier's sake.
-#[inline(never)]
-pub(super) fn settle<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> [u32; 2] {
-    if t.sender.local {
+#[inline(always)]
+pub(super) fn settle<M: Maps>(maps: &M, [from, to]: [&End; 2], entry: &CtEntry, sender: u8) -> [u32; 2] {
+    if from.local {
         let stored = entry::identity_of(entry, 1 - sender);
-        return [0, if t.receiver.local { 0 } else { initiator_by_a_node(t, stored) }];
+        return [0, if to.local { 0 } else { initiator_by_a_node(maps, to, stored) }];
     }
     let from_the_stack =
-        t.sender.lookup as u8 == Lookup::FromStack as u8 || t.sender.lookup as u8 == Lookup::FromSocket as u8;
+        from.lookup as u8 == Lookup::FromStack as u8 || from.lookup as u8 == Lookup::FromSocket as u8;
     if from_the_stack {
         return [judge::AS_DESTINATION, 0];
     }
     // What a node claims of an answer by its own address is not who it is.
-    let node = match t.maps.ipcache(&t.sender.address) {
+    let node = match maps.ipcache(&from.address) {
         Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 => found.identity,
         _ => 0,
     };
-    [if t.sender.claimed != 0 { node } else { 0 }, 0]
+    [if from.claimed != 0 { node } else { 0 }, 0]
 }
 
 #[inline(always)]
-fn initiator_by_a_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, stored: u32) -> u32 {
-    match t.maps.ipcache(&t.receiver.address) {
+fn initiator_by_a_node<M: Maps>(maps: &M, end: &End, stored: u32) -> u32 {
+    match maps.ipcache(&end.address) {
         Some(found) if found.flags & ipcache::flag::LOCAL_NODE != 0 => stored,
         Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 && reserved::is_world(stored) => stored,
         _ => 0,
@@ -82,8 +80,8 @@ fn initiator_by_a_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, stored: u32) 
 
 /// Whether an address is nobody's in the cluster.
 #[inline(always)]
-pub(super) fn is_outside<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, address: &Address) -> bool {
-    match t.maps.ipcache(address) {
+pub(super) fn is_outside<M: Maps>(maps: &M, address: &Address) -> bool {
+    match maps.ipcache(address) {
         Some(entry) => entry.flags & ipcache::flag::OUTSIDE != 0,
         None => true,
     }
@@ -91,10 +89,10 @@ pub(super) fn is_outside<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, address: &A
 
 /// [`flag::VIA_STACK`] for what leaves through the host's stack, which may keep track of it, too (deliver 3).
 #[inline(always)]
-pub(super) fn via_stack<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &Report) -> u16 {
+pub(super) fn via_stack<M: Maps>(maps: &M, receiver: &End, report: &Report) -> u16 {
     let identity = report.identities[1];
-    let leaves = t.receiver.lookup as u8 == Lookup::Destination as u8
+    let leaves = receiver.lookup as u8 == Lookup::Destination as u8
         && (reserved::is_beyond_the_cluster(identity)
-            || (identity == reserved::KUBE_APISERVER && is_outside(t, &t.receiver.address)));
+            || (identity == reserved::KUBE_APISERVER && is_outside(maps, &receiver.address)));
     if leaves { flag::VIA_STACK } else { 0 }
 }
