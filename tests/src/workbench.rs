@@ -334,6 +334,7 @@ mod tests {
             name: "web".into(),
             namespace: "default".into(),
             pod_name: "web".into(),
+            uid: "uid-of-web".into(),
             labels: BTreeMap::new(),
             node: "b".into(),
             container_id: String::new(),

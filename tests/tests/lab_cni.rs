@@ -3,6 +3,10 @@
 
 #[path = "lab_cni/left.rs"]
 mod left;
+#[path = "lab_cni/namesake.rs"]
+mod namesake;
+#[path = "lab_cni/nobody.rs"]
+mod nobody;
 
 use std::collections::BTreeMap;
 use std::fs;
