@@ -148,7 +148,9 @@ fn packets_for_a_neighbour_that_is_given_up_are_counted_and_the_hosts_own_are_no
     far.serve(&[], &[PORT])?;
     lab.wait_enforced()?;
     for family in Family::BOTH {
-        ensure!(client.udp(far.address(family), PORT)?.answered(), "nothing is in the way yet");
+        wait_until("an answer, for nothing is in the way", SOON, || {
+            Ok(client.udp(far.address(family), PORT)?.answered())
+        })?;
     }
     let (of_a, of_b) = (drops(a)?, drops(b)?);
     for (version, family) in [("ipv4", Family::V4), ("ipv6", Family::V6)] {
