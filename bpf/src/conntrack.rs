@@ -14,7 +14,8 @@
 //!     time begins with this packet.
 //! 10. A tombstone drops both directions until it was idle for as long as its connection could have been, a stamp is stale,
 //!     or a pure SYN comes. Forgotten earlier, a refused TCP connection with two high ports came back to life by 13: what
-//!     its responder sent again after a minute of silence was taken for a connection of its own. Of UDP and SCTP a packet from the responder is judged as a connection of its own, but only once the
+//!     its responder sent again after a minute of silence was taken for a connection of its own. Of UDP and SCTP a packet
+//!     from the responder is judged as a connection of its own, but only once the
 //!     responder has been silent for 5 s since the refusal, or 60 s have passed since then. Before that it is taken for an answer that was under way: as
 //!     a connection of the responder's it would let the initiator's packets pass as answers, and the refused traffic
 //!     would go on (seen at 2,000 datagrams a second, once in 60 changes).

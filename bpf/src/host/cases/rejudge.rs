@@ -2,6 +2,7 @@
 
 use super::cases;
 use super::talk::{DATA, HIGH, Talk, opened, talk};
+use crate::abi::conntrack::flag;
 use crate::abi::event;
 use crate::abi::policy::direction::{EGRESS, INGRESS};
 use crate::drop::DropReason;
@@ -344,6 +345,10 @@ cases! {
         opened(Case::new(World::open()), &t, &WEB, &API)
             .change(|world| world.default_deny(&API, INGRESS, 90))
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, TOMBSTONED)
+            .look(|maps| {
+                let all = maps.connections.borrow();
+                assert!(all.values().all(|entry| entry.flags & flag::AUDIT == 0), "no policy is on trial");
+            })
             .age(120)
             .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
