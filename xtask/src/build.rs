@@ -1,5 +1,8 @@
 //! Compiles the kernel programs, then the release binaries; the agent's binary carries the programs.
 //!
+//! What a lab and its tests run is compiled in one cargo command, not beside what is shipped: cargo compiles a crate
+//! once for each set of features that the chosen packages ask of it, and those of the `tests` package are others.
+//!
 //! The programs have their own compiler (see `toolchain`) and their own target folder, so the two builds never
 //! throw each other's work away. The finished object goes to `target/bpf/sinew-datapath`, from where
 //! `agent/build.rs` takes it. Tests have a second one, of the same source and other instructions, which
@@ -34,9 +37,25 @@ pub(crate) fn run(what: Option<What>) -> Result<()> {
         What::Changed => changed_programs().map(drop),
         What::All => {
             programs()?;
-            binaries()
+            binaries(&SHIPPED)
         }
     }
+}
+
+/// Packages and the binaries of theirs that a node or a person runs.
+const SHIPPED: [(&str, &[&str]); 3] = [
+    ("sinew-agent", &["sinew-agent", "sinew-cni"]),
+    ("sinew-cli", &["sinew"]),
+    ("sinew-observer", &["sinew-relay"]),
+];
+
+/// What makes a lab of them.
+const LAB: (&str, &[&str]) = ("sinew-tests", &["sinew-lab", "sinew-probe"]);
+
+/// Compiles the programs and the binaries, with those of the lab.
+pub(crate) fn with_lab() -> Result<()> {
+    programs()?;
+    binaries(&[&SHIPPED[..], &[LAB]].concat())
 }
 
 /// Compiles the programs and returns the object's path.
@@ -62,11 +81,14 @@ fn compile(recipe: Recipe, code: Code, object: PathBuf) -> Result<PathBuf> {
     Ok(object)
 }
 
-fn binaries() -> Result<()> {
+fn binaries(packages: &[(&str, &[&str])]) -> Result<()> {
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(paths::root()).args(["build", "--release", "--bins"]);
-    for package in ["sinew-agent", "sinew-cli", "sinew-observer"] {
+    cargo.current_dir(paths::root()).args(["build", "--release"]);
+    for (package, binaries) in packages {
         cargo.args(["--package", package]);
+        for binary in *binaries {
+            cargo.args(["--bin", binary]);
+        }
     }
     process::run(&mut cargo)?;
     println!("binaries: {}", paths::target().join("release").display());

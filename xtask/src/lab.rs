@@ -3,7 +3,7 @@
 //! The lab needs root, for it makes network namespaces and loads programs; it is started by sudo where this user is
 //! not root. Ctrl-C reaches it directly, since it is in the same foreground group, and it cleans up by itself.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
@@ -13,20 +13,7 @@ use crate::{build, paths, privilege, process};
 /// Builds what is needed and runs `sinew-lab` with these words.
 pub(crate) fn run(group: Group, words: &[String]) -> Result<ExitCode> {
     setup::run(group)?;
-    build::run(None)?;
-    println!("building the lab, which compiles part of it again with what tests need");
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(paths::root());
-    process::run(cargo.args([
-        "build",
-        "--release",
-        "--package",
-        "sinew-tests",
-        "--bin",
-        "sinew-lab",
-        "--bin",
-        "sinew-probe",
-    ]))?;
+    build::with_lab()?;
 
     let release = paths::target().join("release");
     let binaries = format!("SINEW_BINARIES={}", release.display());

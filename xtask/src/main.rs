@@ -53,7 +53,7 @@ enum Task {
     },
     /// The demo's machines for one's own use: `lab up`, `lab pod add`, `lab exec`, `lab down`.
     Lab {
-        /// Words for the lab; see `cargo xtask lab --help`.
+        /// Words for the lab; see `cargo xtask lab -- --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },

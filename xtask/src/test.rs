@@ -80,8 +80,8 @@ fn prepare() -> Result<()> {
         bail!(sentence);
     }
     setup::run(Group::Test)?;
-    build::run(None)?;
-    build::changed_programs().map(drop)
+    build::changed_programs()?;
+    build::with_lab()
 }
 
 fn run_lane(lane: &Lane, filter: Option<&str>) -> Tally {

@@ -39,7 +39,7 @@ pub fn decode_text(file: &str, text: &str) -> Vec<Result<Object, Refused>> {
             Ok(document) => objects.extend(decode(file, &document)),
             Err(wrong) => {
                 let mut report = Report::new(file);
-                report.refuse("", wrong.line, wrong.to_string());
+                report.refuse("", wrong.line, format!("column {}: {}", wrong.column, wrong.message));
                 objects.push(Err(refused(None, wrong.line, report)));
             }
         }
@@ -102,12 +102,14 @@ fn kind(document: &mut Fields<'_>, report: &mut Report) -> Kind {
     let Some(field) = kind else { return Kind::Unknown };
     let Some(name) = field.text(report) else { return Kind::Unknown };
     let Some(kind) = ObjectKind::ALL.into_iter().find(|kind| kind.kind() == name) else {
+        let message = format!("{name:?} of {version:?} is not read here");
+        if is_foreign(version, name) {
+            field.refuse(report, message);
+            return Kind::Foreign;
+        }
         let known: Vec<_> = ObjectKind::ALL.iter().map(|kind| kind.kind()).collect();
-        field.refuse(
-            report,
-            format!("{name:?} of {version:?} is not read here (known: {})", known.join(", ")),
-        );
-        return if is_foreign(version, name) { Kind::Foreign } else { Kind::Unknown };
+        field.refuse(report, format!("{message} (known: {})", known.join(", ")));
+        return Kind::Unknown;
     };
     if !kind.api_versions().contains(&version) {
         let wanted = kind.api_versions().join(" or ");

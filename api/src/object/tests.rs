@@ -174,10 +174,15 @@ fn a_namespace_has_its_name_as_a_label_and_cannot_take_another() {
 
 #[test]
 fn kinds_that_are_not_ours_are_named_with_those_that_are() {
-    let found = problems("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n");
+    assert_eq!(
+        problems("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n"),
+        ["kind: \"Deployment\" of \"apps/v1\" is not read here"]
+    );
+    let found = problems("apiVersion: cilium.io/v2\nkind: CiliumNetworkPolcy\nmetadata: {name: web}\n");
     assert!(
-        found[0]
-            .starts_with("kind: \"Deployment\" of \"apps/v1\" is not read here (known: SinewNetworkPolicy, "),
+        found[0].starts_with(
+            "kind: \"CiliumNetworkPolcy\" of \"cilium.io/v2\" is not read here (known: SinewNetworkPolicy, "
+        ),
         "{found:?}"
     );
     assert_eq!(
@@ -191,7 +196,7 @@ fn kinds_that_are_not_ours_are_named_with_those_that_are() {
     assert_eq!(problems("a: 1\n"), ["apiVersion: is missing", "kind: is missing"]);
     assert_eq!(problems("just text\n"), ["document: must be a mapping, not text"]);
     assert_eq!(problems("- a\n- b\n"), ["document: must be a mapping, not a list"]);
-    assert!(problems("a: [\n")[0].starts_with("document: line "));
+    assert!(problems("a: [\n")[0].starts_with("document: column "));
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub(crate) fn party(text: &str, namespace: Option<&str>) -> Result<Party, Failur
         By::Labels(labels(text, namespace)?)
     } else if text.is_empty() {
         return Err(Failure::usage("one end is empty: name a pod, an address, an identity or labels"));
+    } else if text.contains('.') && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err(Failure::usage(format!("\"{text}\" is no address"))
+            .next("a pod of that name is named with its namespace: NAMESPACE/NAME"));
     } else {
         By::Pod(match namespace {
             Some(namespace) if !text.contains('/') => format!("{namespace}/{text}"),
@@ -91,21 +94,36 @@ pub(crate) struct Traffic {
 
 /// `8080/TCP`, `8080` (TCP), `TCP`, `ICMP`, `8/ICMP`, `any`.
 pub(crate) fn traffic(text: &str) -> Result<Traffic, Failure> {
-    let wrong =
-        || Failure::usage(format!("\"{text}\" is no PORT/PROTO")).next("write 8080/TCP, UDP, 8/ICMP or any");
+    let wrong = |why: String| Failure::usage(why).next("write 8080/TCP, UDP, 8/ICMP or any");
     let (port, protocol) = match text.split_once('/') {
         Some((port, protocol)) => (port, protocol),
         None if text.starts_with(|first: char| first.is_ascii_digit()) => (text, "TCP"),
         None => ("", text),
     };
-    if protocol.eq_ignore_ascii_case("any") && port.is_empty() {
-        return Ok(Traffic::default());
+    if protocol.eq_ignore_ascii_case("any") {
+        return match port {
+            "" => Ok(Traffic::default()),
+            _ => Err(wrong(format!("\"{text}\": a port is of a protocol; ask for each"))),
+        };
     }
-    let protocol = PROTOCOLS.iter().find(|known| known.eq_ignore_ascii_case(protocol)).ok_or_else(wrong)?;
-    let largest = if protocol.starts_with("ICMP") { 255 } else { 65_535 };
-    let port = match port {
-        "" => None,
-        port => Some(port.parse::<u32>().ok().filter(|port| *port <= largest).ok_or_else(wrong)?),
+    let Some(protocol) = PROTOCOLS.iter().find(|known| known.eq_ignore_ascii_case(protocol)) else {
+        return Err(wrong(format!("\"{text}\" is no PORT/PROTO")));
+    };
+    let (noun, largest) = if protocol.starts_with("ICMP") { ("type", 255) } else { ("port", 65_535) };
+    let port = match port.parse::<u32>() {
+        _ if port.is_empty() => None,
+        Ok(number) if number <= largest => Some(number),
+        _ if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            return Err(wrong(format!("\"{text}\": a {noun} is {largest} at most")));
+        }
+        _ if port.split_once('-').is_some_and(|(first, last)| is_number(first) && is_number(last)) => {
+            return Err(wrong(format!("\"{text}\": one {noun} at a time")));
+        }
+        _ => {
+            return Err(wrong(format!(
+                "\"{text}\": a {noun} is a number here, since each pod gives names its own"
+            )));
+        }
     };
     // Type 0 of ICMP is an answer to an echo; port 0 in a policy is every port, and no connection has it.
     if port == Some(0) && !protocol.starts_with("ICMP") {
@@ -113,6 +131,10 @@ pub(crate) fn traffic(text: &str) -> Result<Traffic, Failure> {
             .next(format!("for all ports write {protocol}")));
     }
     Ok(Traffic { protocol: (*protocol).to_owned(), port })
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u32>().is_ok()
 }
 
 #[cfg(test)]
@@ -165,5 +187,26 @@ mod tests {
         for wrong in ["", "0/TCP", "0/udp", "00", "70000/TCP", "256/ICMP", "80/HTTP", "80-90/TCP", "http"] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
+        for (wrong, why) in [
+            ("70000/TCP", "a port is 65535 at most"),
+            ("99999999999", "a port is 65535 at most"),
+            ("256/ICMP", "a type is 255 at most"),
+            ("80-90/TCP", "one port at a time"),
+            ("http/TCP", "a port is a number here, since each pod gives names its own"),
+            ("80/any", "a port is of a protocol; ask for each"),
+        ] {
+            let failure = traffic(wrong).unwrap_err().to_string();
+            assert!(failure.starts_with(&format!("\"{wrong}\": {why}\n  write 8080/TCP")), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_is_nearly_an_address_is_no_pod() {
+        let failure = party("10.0.0.300", None).unwrap_err().to_string();
+        assert_eq!(
+            failure,
+            "\"10.0.0.300\" is no address\n  a pod of that name is named with its namespace: NAMESPACE/NAME"
+        );
+        assert_eq!(by("default/10.0.0.300", None), By::Pod("default/10.0.0.300".into()));
     }
 }

@@ -40,8 +40,14 @@ struct Finding {
     origin: Origin,
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// Of a kind that is not read: passed over, whatever else stands here.
+    /// Of a kind that is not read: passed over. Its problem says which kind that is.
     foreign: bool,
+}
+
+impl Finding {
+    fn is_refused(&self) -> bool {
+        !self.foreign && !self.problems.is_empty()
+    }
 }
 
 /// Checks the objects; exit 1 when one would be refused.
@@ -137,7 +143,7 @@ fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
     let refused = read.refused.iter().map(|refused| Finding {
         name: refused.name.as_ref().map(ToString::to_string).unwrap_or_default(),
         origin: refused.origin.clone(),
-        problems: if refused.foreign { Vec::new() } else { refused.problems.clone() },
+        problems: refused.problems.clone(),
         warnings: Vec::new(),
         foreign: refused.foreign,
     });
@@ -147,7 +153,7 @@ fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
 }
 
 fn judge(findings: &[Finding], strict: bool) -> Result<(), Failure> {
-    let refused = findings.iter().filter(|finding| !finding.problems.is_empty()).count();
+    let refused = findings.iter().filter(|finding| finding.is_refused()).count();
     let objects = findings.iter().filter(|finding| !finding.foreign).count();
     let all = words::count(objects, "object", "objects");
     let warned = findings.iter().filter(|finding| !finding.warnings.is_empty()).count();
@@ -168,12 +174,11 @@ fn text(findings: &[Finding], paint: Paint) -> String {
     let mut text = String::new();
     for finding in findings {
         let (tone, word) = match (finding.problems.is_empty(), finding.warnings.is_empty()) {
+            _ if finding.foreign => (Tone::Plain, "passed over"),
             (false, _) => (Tone::Bad, "REFUSED"),
             (true, false) => (Tone::Odd, "valid, with warnings"),
             (true, true) => (Tone::Good, "valid"),
         };
-        let (tone, word) =
-            if finding.foreign { (Tone::Plain, "passed over: no kind that is read") } else { (tone, word) };
         // It may have a name: where the kind is not known, none is read.
         let name = if finding.name.is_empty() { "a document" } else { &finding.name };
         text.push_str(&format!(
@@ -209,7 +214,7 @@ fn value(findings: &[Finding]) -> Value {
             "name": finding.name,
             "file": finding.origin.file,
             "line": finding.origin.line,
-            "valid": finding.problems.is_empty(),
+            "valid": if finding.foreign { Value::Null } else { Value::Bool(!finding.is_refused()) },
             "foreign": finding.foreign,
             "problems": problems(&finding.problems),
             "warnings": problems(&finding.warnings),
@@ -306,11 +311,14 @@ spec:
         let findings = read(&format!("apiVersion: apps/v1\nkind: Deployment\n---\n{TWO}"));
         let shown = text(&findings, Paint::Plain);
         assert!(
-            shown.starts_with("a document  two.yaml:1  passed over: no kind that is read\nsnp/"),
+            shown.starts_with(
+                "a document  two.yaml:1  passed over\n  line 2: kind: \"Deployment\" of \"apps/v1\" is not read here\nsnp/"
+            ),
             "{shown}"
         );
         assert_eq!(judge(&findings, false).unwrap_err().message, "1 of 2 objects would be refused");
         assert!(judge(&read("apiVersion: v1\nkind: Service\n"), false).is_err(), "there is no object in it");
+        assert_eq!(value(&findings)["objects"][0]["valid"], Value::Null, "neither valid nor refused");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) const LANES: &[Lane] = &[
         about: "nodes and pods in network namespaces, real agent, real plugin, real packets",
         needs: Needs::Node,
         steps: &[
-            Step::Target { package: "sinew-agent", target: "netlink", release: true },
+            Step::Target { package: "sinew-tests", target: "netlink", release: true },
             Step::Target { package: "sinew-tests", target: "lab_ground", release: true },
             Step::Target { package: "sinew-tests", target: "lab_explain", release: true },
             Step::Target { package: "sinew-tests", target: "lab_policy", release: true },
