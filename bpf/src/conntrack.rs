@@ -33,7 +33,8 @@
 //!     are answered with evict no open one. Whether the host's
 //!     NAT has the connection is forgotten with its entry, so that a responder's packet takes the stack and leaves no entry:
 //!     it is picked up in front of a pod, or by its initiator's next packet.
-//! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent. It never
+//! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent; from the
+//!     wire only if that packet can have gone there, and was not for another pod of this node. It never
 //!     creates, refreshes or changes an entry, also where 9 judges again for it: the connection's own next packet does
 //!     that. RST and FIN shorten the time-out; data that comes after restores it.
 //! 15. Where both ends are local both are judged at once. An end that nobody here enforces is stamped with the
@@ -41,7 +42,9 @@
 //! 16. Through a looked-up entry only counters, times and flags are written; the rest by key, since the table may have
 //!     given the element to another connection; what is written from a copy of it is compared with the key first, and a
 //!     connection that has gone meanwhile is not written. Creation never overwrites: the entry that came first is used.
-//! 17. A deleted endpoint has the drop slot and a new epoch: its entries are stale, and no sweep is needed.
+//! 17. A deleted endpoint has the drop slot and a new epoch: its entries are stale, and no sweep is needed. Packets that
+//!     are refused since nobody has an address keep no entry alive: it would be there still when the address has its
+//!     next owner, whom what is refused now would reach as the answers that its last owner asked for.
 //!
 //! A node's address says who stands there only in its initiator's packets: it is the host, or whom the host's NAT hides
 //! behind it, and the answers of a translated connection come by another way than those of the node's own processes.
@@ -71,7 +74,7 @@ pub use judge::{End, Report};
 use crate::abi::conntrack::{flag, half_flag, verdict};
 use crate::abi::endpoint::stamp;
 use crate::abi::{CtEntry, CtKey, event};
-use crate::drop::{Dropped, file};
+use crate::drop::{DropReason, Dropped, file};
 use crate::dropped;
 use crate::identity::{Lookup, reserved};
 use crate::maps::{CtTable, Maps};
@@ -402,6 +405,7 @@ fn rejudged<M: Maps, P: Packet>(
     let again = account::Again {
         now: t.now,
         refused: denied != 0,
+        of_nobody: is_of_nobody(denied),
         packets: if is_seen_before(t, entry) { 0 } else { account::packets(t) },
     };
     let mut still = true;
@@ -444,13 +448,19 @@ fn tombstone_hit<M: Maps, P: Packet>(
     sender: u8,
     report: &mut Report,
 ) -> Dropped {
-    if !t.is_error {
+    if !t.is_error && !is_of_nobody(entry.reason) {
         account::refresh(t, entry, sender);
     }
     report.refused(entry, sender);
     report.entry_flags = entry.flags;
     report.reply_known(entry.initiator != sender);
     Dropped::by_number(entry.reason, FILE, line!())
+}
+
+/// 17: whether a packet was refused since nobody has one of its ends.
+#[inline(always)]
+const fn is_of_nobody(reason: u16) -> bool {
+    reason == DropReason::UnknownDestination as u16 || reason == DropReason::UnknownSender as u16
 }
 
 /// 16: somebody else created the entry between lookup and creation; it holds if it allows.

@@ -43,6 +43,8 @@ pub(super) struct Again {
     pub(super) now: u64,
     /// It is refused, and counts nothing.
     pub(super) refused: bool,
+    /// It is refused since nobody has one of its ends, and keeps nothing alive.
+    pub(super) of_nobody: bool,
     /// What it counts as.
     pub(super) packets: u64,
 }
@@ -61,7 +63,9 @@ pub(super) fn again(parsed: &Parsed, copy: &mut CtEntry, sender: u8, again: &Aga
         false => 0,
     };
     let (own, _) = halves(copy, sender);
-    own.last.set(again.now);
+    if !again.of_nobody {
+        own.last.set(again.now);
+    }
     if again.refused {
         return 0;
     }

@@ -9,7 +9,7 @@ use crate::abi::{CtEntry, event};
 use crate::conntrack::key_of;
 use crate::drop::DropReason;
 use crate::host::world::{API, Family, NODE, OTHER_NODE, REMOTE, SECOND, Sent, UNDERLAY, WEB, WORLD, World};
-use crate::host::{Case, Expected, HostMaps};
+use crate::host::{Case, Counts, Expected, HostMaps};
 use crate::parse::{Parsed, protocol, tcp};
 
 /// The only connection there is.
@@ -476,6 +476,32 @@ cases! {
             // Its address is nobody's now. The sender's egress is not asked about somebody unknown.
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::UnknownDestination,
                 &[("drop 1001", 1), ("dropped", 1), ("tombstones", 1)])
+    }
+
+    /// 17: what its peer goes on to send to a deleted pod keeps none of its connections for whom the address is leased to
+    /// next: to that pod it would be an answer.
+    fn dp17_no_connection_is_left_to_the_heir(f) {
+        let t = talk(f, WEB.place, API.place);
+        let gone: Counts = &[("drop 1001", 1), ("dropped", 1)];
+        let mut case = Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)])
+            .change(|world| world.remove_pod(&WEB))
+            .age(119)
+            .packet(Sent::from_pod(&API, t.udp_back()), DropReason::UnknownDestination,
+                &[("drop 1001", 1), ("dropped", 1), ("tombstones", 1)]);
+        for _ in 0..4 {
+            case = case.age(4).packet(Sent::from_pod(&API, t.udp_back()), DropReason::UnknownDestination, gone);
+        }
+        case.change(|world| {
+                world.add_pod(&WEB);
+                world.raise_epoch(&WEB);
+                world.default_deny(&WEB, INGRESS, 90);
+                world.raise_generation();
+            })
+            .age(4)
+            .packet(Sent::from_pod(&API, t.udp_back()), DropReason::PolicyDenied,
+                &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
     }
 
     /// 17: an endpoint in the drop slot drops what comes and goes, with a reason.
