@@ -67,6 +67,10 @@ pub(super) fn judged<M: Maps, P: Packet>(
             return Err(dropped!(SpoofedLocalSource));
         }
         run.read_quoted()?;
+        // What one pod of the node sends another never leaves it: no router can have seen it.
+        if run.maps.endpoint_by_address(&run.frame.inner.source).is_some() {
+            return Err(dropped!(UnrelatedIcmpError));
+        }
         run.frame.sender = run.end_of(&run.frame.inner.source, lookup);
     } else {
         run.frame.sender = run.other_end(&run.frame.parsed.source, lookup);

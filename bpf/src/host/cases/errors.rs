@@ -54,6 +54,19 @@ cases! {
                 DropReason::UnrelatedIcmpError, UNRELATED)
     }
 
+    /// 14: what one pod of the node sends another has met no router: an error about it doesn't come from the wire.
+    fn dp14_error_from_the_wire_about_what_never_left(f) {
+        let about = talk(f, WEB.place, API.place).udp();
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, about.clone()), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)])
+            .packet(Sent::from_net(unreachable(WORLD.ip(f), WEB.place.ip(f), &about)),
+                DropReason::UnrelatedIcmpError, UNRELATED)
+            // Its receiver may say so.
+            .packet(Sent::from_pod(&API, unreachable(API.place.ip(f), WEB.place.ip(f), &about)),
+                Expected::Pod(&WEB), &[])
+    }
+
     /// 14: the error is for whoever sent the quoted packet: to anybody else it drops.
     fn dp14_for_the_sender_of_the_quoted_packet_alone(f) {
         let t = talk(f, WEB.place, REMOTE);
