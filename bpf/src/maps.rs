@@ -46,7 +46,7 @@ pub struct FragmentKey {
     pub id: u32,
     /// Interface of the hook.
     pub ifindex: u32,
-    /// IANA protocol number.
+    /// IANA protocol number in IPv4, 0 in IPv6.
     pub protocol: u32,
 }
 
@@ -62,8 +62,10 @@ pub struct FragmentPorts {
     pub icmp_type: u8,
     /// ICMP code.
     pub icmp_code: u8,
+    /// IANA number of the protocol whose header it holds.
+    pub protocol: u8,
     /// Zero.
-    pub reserved: u16,
+    pub reserved: u8,
 }
 
 /// Judgements by one rule, on one CPU.

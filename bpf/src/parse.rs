@@ -322,6 +322,10 @@ fn fragment_part(parsed: &mut Parsed, offset: u16, more: bool, id: u32) -> Resul
 /// Reads the transport header, or, for a later fragment, what its first one said.
 #[inline(never)]
 pub fn transport<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) -> Result<(), Dropped> {
+    let later = parsed.fragment as u8 == Fragment::Later as u8;
+    if later {
+        later_fragment(maps, packet, parsed)?;
+    }
     match parsed.protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP => {}
         protocol::ICMP if parsed.is_v4() => {}
@@ -332,8 +336,8 @@ pub fn transport<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) 
     if parsed.protocol == protocol::TCP && parsed.fragment_offset == 1 {
         return Err(dropped!(TinyFragment));
     }
-    if parsed.fragment as u8 == Fragment::Later as u8 {
-        return later_fragment(maps, packet, parsed);
+    if later {
+        return Ok(());
     }
     let at = usize::from(parsed.transport_at);
     if at > MAX_OFFSET {
@@ -386,6 +390,7 @@ pub fn transport<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) 
             destination: parsed.destination_port,
             icmp_type: parsed.icmp_type,
             icmp_code: parsed.icmp_code,
+            protocol: parsed.protocol,
             reserved: 0,
         };
         maps.fragment_write(&fragment_key(packet, parsed), &ports);
@@ -423,6 +428,9 @@ fn later_fragment<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed)
     let Some(ports) = maps.fragment(&fragment_key(packet, parsed)) else {
         return Err(dropped!(FragmentNotFound));
     };
+    if !parsed.is_v4() {
+        parsed.protocol = ports.protocol;
+    }
     parsed.source_port = ports.source;
     parsed.destination_port = ports.destination;
     parsed.icmp_type = ports.icmp_type;
@@ -434,6 +442,8 @@ fn later_fragment<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed)
     Ok(())
 }
 
+/// What fragments of a datagram have in common: in IPv4 the protocol too (RFC 791 §3.2). In IPv6 each names the first
+/// header of the part that was cut, which may be an extension header, and reassembly doesn't look at it (RFC 8200 §4.5).
 #[inline(always)]
 fn fragment_key<P: Packet>(packet: &P, parsed: &Parsed) -> FragmentKey {
     FragmentKey {
@@ -441,7 +451,7 @@ fn fragment_key<P: Packet>(packet: &P, parsed: &Parsed) -> FragmentKey {
         destination: parsed.destination,
         id: parsed.fragment_id,
         ifindex: packet.interface(),
-        protocol: u32::from(parsed.protocol),
+        protocol: if parsed.is_v4() { u32::from(parsed.protocol) } else { 0 },
     }
 }
 

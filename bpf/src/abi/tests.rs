@@ -52,7 +52,7 @@ fn layout() -> String {
             endpoint, place, ifindex, length, revision, macs,
         }
         FragmentKey { source, destination, id, ifindex, protocol }
-        FragmentPorts { source, destination, icmp_type, icmp_code, reserved }
+        FragmentPorts { source, destination, icmp_type, icmp_code, protocol, reserved }
         RuleCount { packets, bytes, last }
         DropCount { packets, bytes }
         TableCount { created, deleted }
