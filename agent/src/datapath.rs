@@ -19,6 +19,7 @@ mod connections;
 mod counters;
 mod events;
 mod grace;
+mod kernel;
 mod kernel_drops;
 mod links;
 mod merge;
@@ -33,7 +34,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::{HashMap, MapData};
 use sinew_api::identity::Identity;
 use sinew_bpf::abi::{Address, EndpointEntry, StateWord};
-use sinew_bpf::settings::Settings;
+use sinew_bpf::settings::{PendingPlaces, Settings};
 use sinew_engine::PolicyTable;
 use sinew_engine::{Change, EndpointId, Found};
 
@@ -46,13 +47,24 @@ pub use readings::{AnswerTotal, Reading, Readings, RingTotal};
 
 use abi::Abi;
 use addresses::Addresses;
-use kernel_drops::{Counting, Kernel};
+use kernel::Kernel;
+use kernel_drops::Counting;
 use links::Links;
 use tables::Tables;
 use words::Words;
 
 /// Highest number of an endpoint: the state words, less the node's own.
 pub const LAST_ENDPOINT: u16 = (words::WORDS - 1) as u16;
+
+/// Where the running kernel keeps what is still to be filled in of a packet's checksum, for who loads the programs without
+/// [`Datapath::open`].
+///
+/// # Errors
+///
+/// The kernel doesn't tell, or lets no program read its memory.
+pub fn pending_places() -> Result<PendingPlaces, String> {
+    Kernel::running().pending
+}
 
 /// What a node's programs are loaded with.
 #[derive(Clone, Debug)]
@@ -180,7 +192,12 @@ impl Datapath {
     pub fn open(config: &DatapathConfig, object: &[u8]) -> Result<Self, DatapathError> {
         let pins = pins::Pins::open(&config.folder)?;
         let kernel = Kernel::running();
-        let mut loaded = pins.load(object, &config.settings, kernel.places.as_ref().ok())?;
+        let pending = kernel.pending.as_ref().copied().unwrap_or_else(|why| {
+            tracing::warn!(%why, "where pods' packets want their checksums is not looked at");
+            PendingPlaces::UNKNOWN
+        });
+        let settings = Settings { pending, ..config.settings };
+        let mut loaded = pins.load(object, &settings, kernel.places.as_ref().ok())?;
         let words = Words::open(pins.take(&mut loaded, "WORDS")?)?;
         let interfaces: HashMap<_, u32, Abi<EndpointEntry>> =
             pins::typed(pins.take(&mut loaded, "INTERFACES")?, "INTERFACES")?;

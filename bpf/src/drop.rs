@@ -118,6 +118,8 @@ reasons! {
     ProgramFailed = 1016, 141, "the kernel refused what a program asked of it";
     /// An IPv4 option says where the packet goes: its destination is a stopover.
     SourceRoute = 1017, 134, "IPv4 source route, or options that can't be followed";
+    /// A checksum that would be filled in where something else stands, after the verdict.
+    MisplacedChecksum = 1018, 134, "checksum to be filled in outside its place";
 }
 
 /// Declares the source files that drop packets once: a constant for each, and its path below `src`. A file keeps its place:

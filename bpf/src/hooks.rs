@@ -22,11 +22,11 @@ use crate::maps::{Maps, Urgency};
 use crate::packet::Packet;
 use crate::parse::{self, Fragment, Parsed};
 use crate::reject;
-use crate::settings::Settings;
+use crate::settings::{PENDING_BYTES, Settings};
 
 const FILE: u8 = file::HOOKS;
 
-/// What a run works with, in memory that is not the stack: the programs have 512 bytes of that, and this takes 350.
+/// What a run works with, in memory that is not the stack: the programs have 512 bytes of that, and this takes 410.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Frame {
     /// The node's word, read before everything else.
@@ -47,6 +47,18 @@ pub struct Frame {
     pub receiver: End,
     /// Where an answer to a refused packet is made.
     pub room: Answer,
+    /// What the kernel says of a packet's checksum.
+    pub pending: Pending,
+}
+
+/// Room for a part of `sk_buff`.
+#[derive(Clone, Copy, Debug)]
+pub struct Pending(pub [u8; PENDING_BYTES]);
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self([0; PENDING_BYTES])
+    }
 }
 
 /// Room for an answer.

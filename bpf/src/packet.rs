@@ -1,6 +1,7 @@
 //! A packet at a hook, as a trait: an skb in the programs, a byte buffer in the host build.
 
 use crate::abi::Address;
+use crate::settings::PENDING_BYTES;
 
 /// Headers that may be read from packet bytes as they are: integers and arrays of them, in network order.
 ///
@@ -74,6 +75,9 @@ pub trait Packet {
     fn segments(&self) -> u32;
     /// Payload bytes of a GSO segment, 0 for a packet that is not one.
     fn segment_size(&self) -> u32;
+    /// Where two bytes are that somebody behind the programs will fill in, from the link header on: those of the packet's
+    /// checksum, by what its sender said. The room is for what the kernel says of the packet.
+    fn pending_checksum(&self, room: &mut [u8; PENDING_BYTES]) -> Option<u32>;
     /// Whether our programs made the packet or sent it off the node (the mark that goes with a redirect).
     fn marked(&self) -> bool;
     /// Whether it is an answer that a pod has sent, by the mark of its hook.

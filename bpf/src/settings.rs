@@ -30,7 +30,37 @@ pub struct Settings {
     /// 1: programs leave records; 0: they only count.
     pub records: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// Where the kernel keeps what is still to be filled in of a packet's checksum.
+    pub pending: PendingPlaces,
+}
+
+/// Bytes of `sk_buff` that hold all that [`PendingPlaces`] tells the place of.
+pub const PENDING_BYTES: usize = 64;
+
+/// Where `sk_buff` says whether and where a checksum is still to be filled in, in bytes. It differs from build to build of
+/// the kernel; the agent finds it in the kernel's type information.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PendingPlaces {
+    /// Where [`PENDING_BYTES`] begin that hold the rest, which is counted from there. 0: not known, nothing is looked at.
+    pub from: u16,
+    /// The byte with `ip_summed`.
+    pub summed: u16,
+    /// Bits below it in that byte.
+    pub summed_shift: u16,
+    /// `csum_start`, with `csum_offset` behind it.
+    pub start: u16,
+    /// `mac_header`.
+    pub link: u16,
+}
+
+impl PendingPlaces {
+    /// Of a kernel that doesn't tell.
+    pub const UNKNOWN: Self = Self { from: 0, summed: 0, summed_shift: 0, start: 0, link: 0 };
+
+    /// Some kernel's (6.18): what the verifier is to walk through.
+    pub const SAMPLE: Self = Self { from: 128, summed: 0, summed_shift: 5, start: 8, link: 54 };
 }
 
 impl Settings {
@@ -54,8 +84,9 @@ impl Settings {
         overlay_mtu: 0,
         drop_interval: 0,
         records: 1,
-        reserved: [0; 3],
+        reserved: 0,
+        pending: PendingPlaces::UNKNOWN,
     };
 }
 
-const _: () = assert!(size_of::<Settings>() == 40);
+const _: () = assert!(size_of::<Settings>() == 48);

@@ -15,6 +15,12 @@
 //! 8. IPv4 source routes drop, as IPv6 routing headers that are not done do: the packet's destination is not where it is
 //!    going, so policy would be asked about a stopover (RFC 7126 §4.3, §4.4).
 //!
+//! 9. A sender may leave a checksum to be filled in by whoever sends the packet off the machine (`CHECKSUM_PARTIAL`), and
+//!    says where it is to be put: a raw socket in `virtio_net_hdr`, a virtual machine's tap likewise. That place is the
+//!    checksum of the transport header that was judged, or in the payload behind that header (what a pod encapsulates
+//!    has a checksum of its own). Any other would change an address or a port after the verdict. An ICMP error's
+//!    payload is judged too, and no fragment has a checksum of its own.
+//!
 //! Neighbours: `from_pod.rs` calls it first.
 
 use crate::abi::{Address, EndpointEntry};
@@ -23,6 +29,7 @@ use crate::dropped;
 use crate::packet::Packet;
 use crate::parse::headers::{Arp, Neighbour};
 use crate::parse::{Fragment, LINK_BYTES, Parsed, ether_type, icmp, protocol};
+use crate::settings::PENDING_BYTES;
 
 const FILE: u8 = file::SOURCE;
 
@@ -157,6 +164,34 @@ fn is_source_routed<P: Packet>(packet: &P, end: u16) -> bool {
 #[inline(always)]
 pub fn group_membership(parsed: &Parsed) -> Result<(), Dropped> {
     if parsed.is_v4() && parsed.protocol == protocol::IGMP { Err(dropped!(Igmp)) } else { Ok(()) }
+}
+
+/// Where the packet's checksum will be filled in.
+#[inline(always)]
+pub fn pending_checksum<P: Packet>(
+    packet: &P,
+    parsed: &Parsed,
+    room: &mut [u8; PENDING_BYTES],
+) -> Result<(), Dropped> {
+    const NO_PAYLOAD: u32 = u32::MAX;
+    let Some(at) = packet.pending_checksum(room) else { return Ok(()) };
+    // Both of the transport header's beginning: the checksum's place, and where the payload may begin.
+    let (checksum, payload) = match parsed.protocol {
+        protocol::TCP => (16, 20),
+        protocol::UDP => (6, 8),
+        protocol::SCTP => (8, 12),
+        _ => (2, NO_PAYLOAD),
+    };
+    let transport = u32::from(parsed.transport_at);
+    let in_place = at >= transport && {
+        let within = at - transport;
+        within == checksum || (within >= payload && within <= u32::from(u16::MAX))
+    };
+    if in_place && parsed.fragment as u8 == Fragment::Whole as u8 {
+        Ok(())
+    } else {
+        Err(dropped!(MisplacedChecksum))
+    }
 }
 
 #[inline(always)]

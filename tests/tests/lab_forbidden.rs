@@ -32,6 +32,10 @@ use Reason::{Hubble, Own};
 fn must_drop(ground: &Ground, what: &str, frame: &[u8], reason: Reason) -> Result<()> {
     let since = SystemTime::now();
     ground.client.send_frame(frame).with_context(|| what.to_owned())?;
+    was_dropped(ground, what, frame, reason, since)
+}
+
+fn was_dropped(ground: &Ground, what: &str, frame: &[u8], reason: Reason, since: SystemTime) -> Result<()> {
     let addresses = pod::addresses_in(frame);
     let is_tagged = pod::is_tagged(frame);
     let fits = |flow: &Flow| {
@@ -80,6 +84,40 @@ fn a_pod_spoofs_neither_mac_nor_address() -> Result<()> {
             &ground.frame(family, &stolen),
             Hubble("INVALID_SOURCE_IP"),
         )?;
+    }
+    still_talks(&ground)
+}
+
+/// What fills in a checksum behind the programs would write over an address or a port that they have judged.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_pod_leaves_nothing_but_its_checksum_to_be_filled_in() -> Result<()> {
+    let ground = Ground::new()?;
+    for family in Family::BOTH {
+        let mut tuple = ground.tuple(family);
+        let frame = |tuple| ground.frame(family, &ground.datagram(tuple));
+        // Where the transport header is, and the lower half of either address.
+        let (transport, source, destination) = if family == Family::V4 { (34, 28, 32) } else { (54, 36, 52) };
+        for (what, at) in
+            [("its source", source), ("its destination", destination), ("a port", transport + 2)]
+        {
+            let since = SystemTime::now();
+            let what = format!("{what} as the checksum {family:?}");
+            ground.client.send_frame_without_checksum(&frame(tuple), at).with_context(|| what.clone())?;
+            let reason = Own("checksum to be filled in outside its place");
+            was_dropped(&ground, &what, &frame(tuple), reason, since)?;
+        }
+        // In its own place it is what each packet of a pod's stack has, and a tunnel's is in the payload.
+        for at in [transport + 6, transport + 8] {
+            tuple.from.set_port(tuple.from.port() + 1);
+            let since = SystemTime::now();
+            ground.client.send_frame_without_checksum(&frame(tuple), at)?;
+            let arrived = |flow: &Flow| {
+                let source = flow.raw().pointer("/l4/UDP/source_port").and_then(Value::as_u64);
+                flow.verdict() == "FORWARDED" && source == Some(tuple.from.port().into())
+            };
+            ground.lab.node("b").flow(since, "of a checksum in its place", arrived)?;
+        }
     }
     still_talks(&ground)
 }

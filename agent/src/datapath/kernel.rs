@@ -1,8 +1,10 @@
-//! What the program at the tracepoint must know of the running kernel: where things are in its structs, what it calls
-//! its reasons, and which network namespace is the node's.
+//! What programs must know of the running kernel: where things are in its structs, what it calls its reasons, and which
+//! network namespace is the node's.
 //!
 //! Reasons' numbers move from release to release, and structs with every option of the build, so both are read where the
-//! kernel tells them. The tracepoint's format file has the reasons too, but tracefs is often not mounted.
+//! kernel tells them (`types.rs`). The tracepoint's format file has the reasons too, but tracefs is often not mounted.
+
+mod types;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +14,9 @@ use std::os::unix::net::UnixDatagram;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sinew_bpf::kernel_drop::Places;
+use sinew_bpf::settings::{PENDING_BYTES, PendingPlaces};
 
-use super::types::Types;
+use types::Types;
 
 /// Where the kernel shows its types.
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
@@ -22,18 +25,26 @@ const PREFIXES: [&str; 2] = ["SKB_DROP_REASON_", "SKB_"];
 /// Bytes of a tc program's part of the control block before the note, which begins at `cb[2]`.
 const BEFORE_NOTE: u32 = 8;
 
+/// Where a kernel says that it is locked down, and how far: beyond integrity no program reads its memory.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
 /// The running kernel.
 #[derive(Clone, Debug)]
-pub(in crate::datapath) struct Kernel {
-    /// What the program is loaded with; why there is no use in it.
-    pub(in crate::datapath) places: Result<Places, String>,
+pub(super) struct Kernel {
+    /// What the program at the tracepoint is loaded with; why there is no use in it.
+    pub(super) places: Result<Places, String>,
+    /// What `from_pod` is loaded with; why that can't look at checksums.
+    pub(super) pending: Result<PendingPlaces, String>,
     /// The kernel's names of its reasons.
     pub(super) reasons: BTreeMap<u32, String>,
 }
 
 impl Kernel {
     /// The one that this runs on. Walking its hundred thousand types takes some milliseconds, once a start.
-    pub(in crate::datapath) fn running() -> Self {
+    pub(super) fn running() -> Self {
+        if fs::read_to_string(LOCKDOWN).is_ok_and(|modes| modes.contains("[confidentiality]")) {
+            return Self::unknown(format!("the kernel is locked down ({LOCKDOWN}: confidentiality)"));
+        }
         let read = fs::read(KERNEL_TYPES).map_err(|error| format!("reading {KERNEL_TYPES}: {error}"));
         let netns = netns_cookie().map_err(|error| format!("asking for the network namespace: {error}"));
         match (read, netns) {
@@ -52,18 +63,40 @@ impl Kernel {
             .into_iter()
             .map(|(name, number)| (number, without_prefix(&name)))
             .collect();
-        Self { places: places(&types, &reasons, netns), reasons }
+        Self { places: places(&types, &reasons, netns), pending: pending(&types), reasons }
     }
 
     fn unknown(why: String) -> Self {
-        Self { places: Err(why), reasons: BTreeMap::new() }
+        Self { places: Err(why.clone()), pending: Err(why), reasons: BTreeMap::new() }
     }
 }
 
+/// The bit at which a member begins.
+fn bit(types: &Types<'_>, of: &str, member: &str) -> Result<u32, String> {
+    types.member_bit(of, member).ok_or_else(|| format!("the kernel tells of no {of}.{member}"))
+}
+
+fn pending(types: &Types<'_>) -> Result<PendingPlaces, String> {
+    let bit = |member: &str| bit(types, "sk_buff", member);
+    let (summed, start, offset, link) =
+        (bit("ip_summed")?, bit("csum_start")? / 8, bit("csum_offset")? / 8, bit("mac_header")? / 8);
+    let from = (summed / 8).min(start).min(link);
+    let end = (summed / 8 + 1).max(offset + 2).max(link + 2);
+    if offset != start + 2 || end - from > PENDING_BYTES as u32 {
+        return Err("the kernel keeps what it says of a packet's checksum too far apart".to_owned());
+    }
+    let within = |place: u32| (place - from) as u16;
+    Ok(PendingPlaces {
+        from: u16::try_from(from).map_err(|_| format!("sk_buff.csum_start is at byte {start}"))?,
+        summed: within(summed / 8),
+        summed_shift: (summed % 8) as u16,
+        start: within(start),
+        link: within(link),
+    })
+}
+
 fn places(types: &Types<'_>, reasons: &BTreeMap<u32, String>, netns: u64) -> Result<Places, String> {
-    let bit = |of: &str, member: &str| {
-        types.member_bit(of, member).ok_or_else(|| format!("the kernel tells of no {of}.{member}"))
-    };
+    let bit = |of: &str, member: &str| bit(types, of, member);
     let byte = |of: &str, member: &str| bit(of, member).map(|bit| bit / 8);
     let kind = bit("sk_buff", "pkt_type")?;
     let unspecified = reasons.iter().find(|(_, name)| *name == "NOT_SPECIFIED").map(|(number, _)| *number);
@@ -107,7 +140,7 @@ fn without_prefix(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::types::made::Made;
+    use super::types::made::Made;
     use super::*;
 
     /// A kernel with members nested as Linux 6.18 has them.
@@ -116,7 +149,19 @@ mod tests {
         types.enumeration("skb_drop_reason", reasons);
         let device = types.structure("", &[("next", 0, 0), ("dev", 128, 0)]);
         let queued = types.union("", &[("", 0, device), ("rbnode", 0, 0)]);
-        let headers = types.bit_fields("", &[("cloned", 0, 1), ("pkt_type", 13, 3), ("mark", 320, 0)]);
+        let start = types.structure("", &[("csum_start", 0, 0), ("csum_offset", 16, 0)]);
+        let sum = types.union("", &[("csum", 0, 0), ("", 0, start)]);
+        let headers = types.bit_fields(
+            "",
+            &[
+                ("cloned", 0, 1, 0),
+                ("pkt_type", 13, 3, 0),
+                ("ip_summed", 18, 2, 0),
+                ("", 64, 0, sum),
+                ("mark", 320, 0, 0),
+                ("mac_header", 432, 0, 0),
+            ],
+        );
         let alias = types.alias("headers_t", headers);
         types.structure("sk_buff", &[("", 0, queued), ("cb", 320, 0), ("", 1024, alias)]);
         types.structure("qdisc_skb_cb", &[("pkt_len", 0, 0), ("data", 64, 0)]);
@@ -146,6 +191,8 @@ mod tests {
         };
         assert_eq!(found, expected);
         assert_ne!(found.load, 0);
+        let pending = kernel.pending.unwrap();
+        assert_eq!(pending, PendingPlaces { from: 130, summed: 0, summed_shift: 2, start: 6, link: 52 });
         assert_eq!(kernel.reasons[&38], "NEIGH_FAILED");
         assert_eq!(kernel.reasons[&1], "CONSUMED");
     }

@@ -7,10 +7,7 @@
 //! names the load whose program counts. Where the kernel has no such tracepoint, or does not tell its types, the node
 //! works without, and says so.
 //!
-//! Inside: `places.rs` finds out what the program must know of the running kernel, in what `types.rs` reads.
-
-mod places;
-mod types;
+//! Neighbour: `kernel.rs` finds out what the program must know of the running kernel.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -25,8 +22,8 @@ use aya::programs::links::FdLink;
 use sinew_bpf::kernel_drop::COUNTERS;
 
 use super::DatapathError;
+use super::kernel::Kernel;
 use super::pins::{Take, typed};
-pub(super) use places::Kernel;
 
 /// The program, and the name of its link's pin.
 const PROGRAM: &str = "kernel_drop";

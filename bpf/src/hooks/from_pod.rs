@@ -70,6 +70,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     source::group_membership(&run.frame.parsed)?;
     source::fragment(&run.frame.parsed, pod)?;
     parse::transport(run.maps, &*run.packet, &mut run.frame.parsed)?;
+    source::pending_checksum(&*run.packet, &run.frame.parsed, &mut run.frame.pending.0)?;
     if source::transport(&*run.packet, &run.frame.parsed, pod)? as u8 == Admitted::Host as u8 {
         return Ok(Action::Stack);
     }

@@ -8,6 +8,7 @@ use std::vec::Vec;
 use crate::abi::Address;
 use crate::packet::{Header, Packet, Route, RouteQuery, TunnelKey};
 use crate::parse::LINK_BYTES;
+use crate::settings::PENDING_BYTES;
 
 /// Routing of a test: what the kernel would answer for a destination, and `None` for the rest.
 pub type Routes = BTreeMap<Address, Route>;
@@ -29,6 +30,8 @@ pub struct HostPacket {
     pub segments: u32,
     /// Payload bytes of a segment.
     pub segment_size: u32,
+    /// Where its checksum is still to be filled in.
+    pub pending_checksum: Option<u32>,
     /// Whether a VLAN tag stands beside it.
     pub vlan_tagged: bool,
     /// Whether the mark of what was sent off the node is set.
@@ -94,6 +97,10 @@ impl Packet for HostPacket {
 
     fn segment_size(&self) -> u32 {
         self.segment_size
+    }
+
+    fn pending_checksum(&self, _: &mut [u8; PENDING_BYTES]) -> Option<u32> {
+        self.pending_checksum
     }
 
     fn marked(&self) -> bool {

@@ -5,13 +5,13 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LOOKUP_SKIP_NEIGH, bpf_fib_lookup as FibLookup, bpf_tunnel_key,
 };
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_fib_lookup, bpf_skb_change_tail, bpf_skb_change_type, bpf_skb_get_tunnel_key,
-    bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_csum_update, bpf_fib_lookup, bpf_probe_read_kernel_buf, bpf_skb_change_tail, bpf_skb_change_type,
+    bpf_skb_get_tunnel_key, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use sinew_bpf::abi::Address;
 use sinew_bpf::packet::{Header, Packet, Route, RouteQuery, TunnelKey};
 use sinew_bpf::parse::LINK_BYTES;
-use sinew_bpf::settings::Settings;
+use sinew_bpf::settings::{PENDING_BYTES, Settings};
 
 /// Address families, as the kernel numbers them.
 pub(super) const AF_INET: u32 = 2;
@@ -19,6 +19,10 @@ pub(super) const AF_INET: u32 = 2;
 pub(super) const AF_INET6: u32 = 10;
 /// `PACKET_HOST` of `if_packet.h`.
 const PACKET_HOST: u32 = 0;
+/// `CHECKSUM_PARTIAL` of `skbuff.h`: the checksum is filled in by whoever sends the packet off the machine.
+const CHECKSUM_PARTIAL: u8 = 3;
+/// Bits of `ip_summed`.
+const SUMMED_BITS: u8 = 3;
 /// What one pull makes linear: link header, an IPv6 header with some extensions, and TCP with its options.
 const PULL_BYTES: u32 = 160;
 
@@ -171,6 +175,27 @@ impl Packet for Skb<'_> {
     fn segment_size(&self) -> u32 {
         // SAFETY: the kernel passes a valid context.
         unsafe { (*self.raw).gso_size }
+    }
+
+    #[inline(always)]
+    fn pending_checksum(&self, room: &mut [u8; PENDING_BYTES]) -> Option<u32> {
+        let places = &self.settings.pending;
+        if places.from == 0 {
+            return None;
+        }
+        let at = (self.raw as usize + usize::from(places.from)) as *const u8;
+        // SAFETY: the context of a tc program is the kernel's `sk_buff`; the helper takes any address, and what it reads
+        // are plain numbers.
+        if unsafe { bpf_probe_read_kernel_buf(at, room) }.is_err() {
+            return Some(0);
+        }
+        let byte = |at: u16| room[usize::from(at) % PENDING_BYTES];
+        let half = |at: u16| u32::from(u16::from_ne_bytes([byte(at), byte(at + 1)]));
+        if (byte(places.summed) >> (places.summed_shift & 7)) & SUMMED_BITS != CHECKSUM_PARTIAL {
+            return None;
+        }
+        // Both places are counted from the buffer's beginning.
+        Some((half(places.start) + half(places.start + 2)).wrapping_sub(half(places.link)))
     }
 
     #[inline(always)]

@@ -60,7 +60,8 @@ impl Programs {
     /// Loads the object as the agent does and writes the maps.
     pub(super) fn load(object: &Path, settings: &Settings, maps: &HostMaps) -> Result<Self> {
         let bytes = fs::read(object).with_context(|| format!("reading {}", object.display()))?;
-        let settings = Abi(*settings);
+        let pending = sinew_agent::datapath::pending_places().map_err(anyhow::Error::msg)?;
+        let settings = Abi(Settings { pending, ..*settings });
         let mut loaded = EbpfLoader::new()
             .override_global("SETTINGS", &settings, true)
             .load(&bytes)

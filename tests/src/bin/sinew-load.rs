@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use aya::programs::Program;
-use sinew_bpf::settings::Settings;
+use sinew_bpf::settings::{PendingPlaces, Settings};
 
 fn main() -> ExitCode {
     match load_all() {
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 fn load_all() -> Result<()> {
     let path = std::env::args_os().nth(1).context("usage: sinew-load OBJECT")?;
     let object = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let plain = Settings::DUAL_STACK;
+    let plain = Settings { pending: PendingPlaces::SAMPLE, ..Settings::DUAL_STACK };
     // Everything that a setting can switch on: the verifier then has the most to walk through.
     let full = Settings { overlay_ifindex: 1, reject: 1, ..plain };
     for (name, settings) in [("plain", plain), ("full", full)] {

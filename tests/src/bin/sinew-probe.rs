@@ -63,6 +63,9 @@ enum Command {
         interface: String,
         /// The frame from its destination on, without the checksum, as hexadecimal digits.
         hex: String,
+        /// Leave the two bytes there to whoever fills in checksums.
+        #[arg(long)]
+        checksum_at: Option<u16>,
     },
     /// Many bytes over one TCP connection, every one verified.
     Stream {
@@ -168,9 +171,9 @@ fn main() -> Result<ExitCode> {
             spray::spray(to, count).context("spraying")?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Frame { interface, hex } => {
+        Command::Frame { interface, hex, checksum_at } => {
             let bytes = raw::from_hex(&hex).context("the frame is no hexadecimal number")?;
-            frame::send(&interface, &bytes)?;
+            frame::send(&interface, &bytes, checksum_at)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Stream { dial, direction, total, piece, seed } => {

@@ -161,6 +161,15 @@ impl Place {
         run(self.probe()?.args(["frame", "eth0", &raw::to_hex(frame)])).map(drop)
     }
 
+    /// The same, with two bytes that are left to whoever fills in checksums.
+    ///
+    /// # Errors
+    /// The own machine refused to send it.
+    pub fn send_frame_without_checksum(&self, frame: &[u8], at: u16) -> Result<()> {
+        let at = at.to_string();
+        run(self.probe()?.args(["frame", "eth0", &raw::to_hex(frame), "--checksum-at", &at])).map(drop)
+    }
+
     /// Starts a stream that goes on until it is cut or `total` bytes are through.
     ///
     /// # Errors

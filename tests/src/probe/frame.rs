@@ -3,8 +3,9 @@
 //! Tests build frames here and `sinew-probe frame` sends them from a pod, past everything but the interface. IEEE 802.3,
 //! 802.1Q, RFC 826. Neighbours: [`super::raw`] builds the IP packets in them.
 
+use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::ifaddrs::getifaddrs;
@@ -62,11 +63,12 @@ pub fn parse_mac(text: &str) -> Option<Mac> {
     bytes?.try_into().ok()
 }
 
-/// Sends a frame as it is (packet(7)).
+/// Sends a frame as it is (packet(7)). With a place, the two bytes there are left to be filled in with the checksum of what
+/// follows them, as a stack does that leaves this to the device (`virtio_net_hdr` of linux/virtio_net.h).
 ///
 /// # Errors
 /// There is no such interface, or the own machine refused to send it.
-pub fn send(interface: &str, frame: &[u8]) -> Result<()> {
+pub fn send(interface: &str, frame: &[u8], checksum_at: Option<u16>) -> Result<()> {
     let mut addresses = getifaddrs().context("asking for interfaces")?;
     let link = addresses
         .find_map(|found| {
@@ -77,9 +79,40 @@ pub fn send(interface: &str, frame: &[u8]) -> Result<()> {
     debug_assert_eq!(link.family(), Some(AddressFamily::Packet));
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None)
         .context("making a packet socket")?;
-    let sent = sendto(socket.as_raw_fd(), frame, &link, MsgFlags::empty()).context("sending the frame")?;
-    anyhow::ensure!(sent == frame.len(), "{sent} of {} bytes were sent", frame.len());
+    let mut bytes = Vec::new();
+    if let Some(at) = checksum_at {
+        header_comes_first(&socket)?;
+        // VIRTIO_NET_HDR_F_NEEDS_CSUM, no segments, their header's length and size, where the sum begins, and where it goes
+        // from there.
+        bytes.extend([1, 0, 0, 0, 0, 0]);
+        bytes.extend(at.to_ne_bytes());
+        bytes.extend([0, 0]);
+    }
+    bytes.extend(frame);
+    let sent = sendto(socket.as_raw_fd(), &bytes, &link, MsgFlags::empty()).context("sending the frame")?;
+    anyhow::ensure!(sent == bytes.len(), "{sent} of {} bytes were sent", bytes.len());
     Ok(())
+}
+
+/// What is written to the socket begins with a `virtio_net_hdr`.
+#[allow(unsafe_code, reason = "nix has no such socket option")]
+fn header_comes_first(socket: &OwnedFd) -> Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the socket is open, and the kernel reads one number of this size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_VNET_HDR,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error()).context("asking for a header before frames")
+    }
 }
 
 #[cfg(test)]

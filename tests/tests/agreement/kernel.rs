@@ -17,6 +17,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use sinew_agent::datapath::pending_places;
 use sinew_bpf::abi::{Address, CtEntry, CtKey, EventRecord, PolicyEntry, PolicyKey, PrefixKey};
 use sinew_bpf::host::HostMaps;
 use sinew_bpf::host::world::{Hook, Sent, World, age_entry};
@@ -93,7 +94,8 @@ impl Kernel {
         let path = object_path();
         let object = fs::read(&path)
             .with_context(|| format!("cannot read {}: run `cargo xtask build bpf`", path.display()))?;
-        let settings_bytes: [u8; 40] = bytes(settings);
+        let pending = pending_places().map_err(anyhow::Error::msg)?;
+        let settings_bytes: [u8; size_of::<Settings>()] = bytes(&Settings { pending, ..*settings });
         let mut loaded = EbpfLoader::new()
             .override_global("SETTINGS", settings_bytes.as_slice(), true)
             .map_max_entries("CT_OPENING", 4096)

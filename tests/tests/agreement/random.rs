@@ -33,6 +33,7 @@ impl Packets {
                         // A test run has neither.
                         sent.packet.tunnel = None;
                         sent.packet.vlan_tagged = false;
+                        sent.packet.pending_checksum = None;
                         seeds.push(*sent);
                     }
                 }

@@ -209,9 +209,11 @@ pub(super) mod made {
         }
 
         /// Members with the bit at which they begin and their number of bits.
-        pub(in super::super) fn bit_fields(&mut self, name: &str, members: &[(&str, u32, u32)]) -> u32 {
-            let body: Vec<u32> =
-                members.iter().flat_map(|(name, bit, bits)| [self.text(name), 0, bits << 24 | bit]).collect();
+        pub(in super::super) fn bit_fields(&mut self, name: &str, members: &[(&str, u32, u32, u32)]) -> u32 {
+            let body: Vec<u32> = members
+                .iter()
+                .flat_map(|(name, bit, bits, kind)| [self.text(name), *kind, bits << 24 | bit])
+                .collect();
             self.add(1 << 7 | kind::STRUCT, name, members.len() as u32, 8, &body)
         }
 

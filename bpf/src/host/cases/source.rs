@@ -236,6 +236,45 @@ cases! {
         Case::new(World::open()).packet(sent, DropReason::Vlan, drops!("182"))
     }
 
+    /// 26: a checksum that is still to be filled in goes into its own place or into the payload, nowhere else; neither
+    /// where ICMP quotes what is judged, nor into a part of a datagram.
+    fn dp26_pending_checksum(f) host only "a test run of the kernel has no checksum to be filled in" {
+        let t = talk(f, WEB.place, API.place);
+        let transport = if f == Family::V4 { 34 } else { 54 };
+        let pending = |packet: Build, at: u32| {
+            let mut sent = Sent::from_pod(&WEB, packet);
+            sent.packet.pending_checksum = Some(at);
+            sent
+        };
+        let refused = |case: Case, packet: &Build, at: u32| {
+            case.packet(pending(packet.clone(), at), DropReason::MisplacedChecksum, drops!("1018"))
+        };
+        let echo = t.echo(7);
+        let mut case = Case::new(World::open())
+            .packet(pending(t.udp(), transport + 6), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)])
+            .packet(pending(t.udp(), transport + 8 + 40), Expected::Pod(&API), &[("packets", 1)])
+            .packet(pending(t.out(tcp::SYN), transport + 16), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("opening", 1), ("packets", 1)])
+            .packet(pending(echo.clone(), transport + 2), Expected::Pod(&API),
+                &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)]);
+        // Addresses, the header before the transport's, ports, flags; what would be before the packet.
+        for at in [0, 26, 28, 30, 32, transport - 2, transport - 1, transport, transport + 2, transport + 4, u32::MAX] {
+            case = refused(case, &t.udp(), at);
+            case = refused(case, &t.out(tcp::SYN), at);
+        }
+        for at in [transport + 7, transport + 0x1_0000] {
+            case = refused(case, &t.udp(), at);
+        }
+        for at in [transport + 6, transport + 12, transport + 15] {
+            case = refused(case, &t.out(tcp::SYN), at);
+        }
+        for at in [transport, transport + 8, transport + 20] {
+            case = refused(case, &echo, at);
+        }
+        case
+    }
+
     /// 26: IPv6 packets with a v4-mapped address drop, as source and as destination.
     fn dp26_mapped_addresses(_f) {
         let mapped = |v4: core::net::Ipv4Addr| IpAddr::V6(v4.to_ipv6_mapped());
