@@ -76,6 +76,13 @@ const RELABEL_WITHIN: Duration = Duration::from_secs(5);
 /// How long a node goes on saying that its tables hold an identity that it learnt: longer than anybody waits for it.
 const RECENT: Duration = Duration::from_secs(60);
 
+/// What another node's endpoint is about to be.
+struct Moving {
+    to: Identity,
+    pod: String,
+    node: String,
+}
+
 /// The loop's state.
 pub struct Control<S> {
     config: Config,
@@ -106,7 +113,7 @@ pub struct Control<S> {
     /// Identities that endpoints here are about to have, and until when others are waited for.
     relabels: BTreeMap<EndpointId, (Identity, Instant)>,
     /// Identities that other nodes' endpoints are about to have, by the endpoint's object.
-    moving: BTreeMap<String, Identity>,
+    moving: BTreeMap<String, Moving>,
     /// Identities learnt lately, and when.
     learnt: BTreeMap<Identity, Instant>,
     usage: Usage,
@@ -298,7 +305,14 @@ impl<S: Store> Control<S> {
             Object::Endpoint(endpoint) => {
                 self.usage.set(&endpoint);
                 match endpoint.previous_identity {
-                    Some(_) => drop(self.moving.insert(endpoint.name.clone(), endpoint.identity)),
+                    Some(_) => {
+                        let moving = Moving {
+                            to: endpoint.identity,
+                            pod: format!("{}/{}", endpoint.pod_namespace, endpoint.pod_name),
+                            node: endpoint.node.clone(),
+                        };
+                        self.moving.insert(endpoint.name.clone(), moving);
+                    }
                     None => drop(self.moving.remove(&endpoint.name)),
                 }
                 events.push(Event::RemoteEndpointApplied(*endpoint));

@@ -35,6 +35,8 @@ pub struct View {
     /// Documents with a name that are no object as they are: of objects other than policies, or of a name that another
     /// document has.
     pub refused: Arc<Vec<Refused>>,
+    /// Pods under way to other labels, which count for no policy yet (policy.md 17), and their nodes.
+    pub moving: Arc<BTreeMap<String, String>>,
     /// Documents of the store that are of foreign kinds, and nobody's business here.
     pub foreign: usize,
     /// How the endpoints are wired.
@@ -56,6 +58,7 @@ impl View {
             store_digest: String::new(),
             unreadable: Arc::default(),
             refused: Arc::default(),
+            moving: Arc::default(),
             foreign: 0,
             wires: Arc::default(),
             pools: Vec::new(),

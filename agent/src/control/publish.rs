@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use sinew_api::identity::Identity;
 use sinew_api::object::{Problem, policy_digest};
 use sinew_engine::EndpointId;
+use sinew_engine::LocalEndpoint;
 use sinew_engine::snapshot::Snapshot;
 
 use super::{Control, milliseconds, report, since_1970};
@@ -38,6 +39,7 @@ impl<S: Store> Control<S> {
             store_digest: store_digest.clone(),
             unreadable: Arc::clone(&unreadable),
             refused: Arc::new(named.cloned().collect()),
+            moving: Arc::new(self.moving(&snapshot)),
             foreign: self.refused.iter().filter(|document| document.foreign).count(),
             wires: Arc::new(self.wires()),
             pools: self.pools(),
@@ -71,9 +73,9 @@ impl<S: Store> Control<S> {
     async fn say_enforced(&mut self, snapshot: &Snapshot, digest: &str) {
         let mut recent: Vec<Identity> = self.learnt.keys().copied().collect();
         // What another node's endpoint is about to have may be known here since long.
-        let known = |identity: &&Identity| snapshot.identities.get(*identity).is_some_and(|view| view.known);
+        let known = |identity: &Identity| snapshot.identities.get(identity).is_some_and(|view| view.known);
         if self.backlog.is_settled() {
-            recent.extend(self.moving.values().filter(known));
+            recent.extend(self.moving.values().map(|moving| moving.to).filter(known));
         }
         recent.sort_unstable();
         recent.dedup();
@@ -89,6 +91,17 @@ impl<S: Store> Control<S> {
             self.own.status = status;
             self.store.write(StoreWrite::Node(self.own.clone())).await;
         }
+    }
+
+    /// Pods under way to other labels, and their nodes.
+    fn moving(&self, snapshot: &Snapshot) -> BTreeMap<String, String> {
+        let own = snapshot.endpoints.values().filter(|endpoint| endpoint.moving_to.is_some());
+        let own = own.map(|endpoint| {
+            let LocalEndpoint { pod_namespace, pod_name, .. } = &endpoint.created;
+            (format!("{pod_namespace}/{pod_name}"), self.own.name.clone())
+        });
+        let others = self.moving.values().map(|moving| (moving.pod.clone(), moving.node.clone()));
+        own.chain(others).collect()
     }
 
     fn wires(&self) -> BTreeMap<EndpointId, Wire> {

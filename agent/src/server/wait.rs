@@ -60,16 +60,24 @@ fn answer(view: &View, own: &str, name: &str, generation: u64) -> (WaitPolicyRes
         .map(|(full, _)| full.to_string())
         .collect();
     let refused = refused(view, name);
+    // Its policies are enforced, and by the labels that they had before.
+    let moving = |node: &str| {
+        let pods = view.moving.iter().filter(|(_, of)| *of == node);
+        pods.map(|(pod, _)| format!("labels of {pod}")).collect::<Vec<_>>()
+    };
     let mut nodes: Vec<NodeProgress> = view
         .nodes
         .values()
-        .map(|node| NodeProgress {
-            node: node.name.clone(),
-            alive: is_alive(node, now),
-            enforced: here && node.status.policy_digest == view.store_digest,
-            revision: node.status.revision,
-            last_seen: Some(last_seen(node)),
-            behind: if node.name == own { behind.clone() } else { Vec::new() },
+        .map(|node| {
+            let moving = moving(&node.name);
+            NodeProgress {
+                node: node.name.clone(),
+                alive: is_alive(node, now),
+                enforced: here && node.status.policy_digest == view.store_digest && moving.is_empty(),
+                revision: node.status.revision,
+                last_seen: Some(last_seen(node)),
+                behind: if node.name == own { [behind.clone(), moving].concat() } else { moving },
+            }
         })
         .collect();
     let mut live = nodes.iter().filter(|node| node.alive).peekable();
@@ -169,6 +177,21 @@ mod tests {
         {
             assert_eq!(answer(&view, "a", WEB, wanted).0.enforced, enforced, "{wanted} of {generation}");
         }
+    }
+
+    /// A node that died in the middle of a relabel is not waited for, as for its policies.
+    #[test]
+    fn labels_on_their_way_are_waited_for() {
+        let mut view = view();
+        let moving = |node: &str| Arc::new(BTreeMap::from([("shop/client".to_owned(), node.to_owned())]));
+        view.moving = moving("a");
+        let (told, settled) = answer(&view, "a", "", 0);
+        assert!(!told.enforced && !settled);
+        assert_eq!(told.nodes[0].behind, ["labels of shop/client"]);
+        view.moving = moving("gone");
+        assert!(answer(&view, "a", "", 0).0.enforced);
+        view.moving = Arc::default();
+        assert!(answer(&view, "a", "", 0).0.enforced);
     }
 
     #[test]

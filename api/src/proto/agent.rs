@@ -740,8 +740,8 @@ pub struct NodeProgress {
     /// When it was last heard of.
     #[prost(message, optional, tag = "5")]
     pub last_seen: ::core::option::Option<::prost_types::Timestamp>,
-    /// Policies that it does not enforce yet as the store has them, by name. Told of the node that answers only: of the
-    /// others a digest of all policies is known.
+    /// Policies that it does not enforce yet as the store has them, by name, and pods of it whose new labels don't count
+    /// yet. Policies are told of the node that answers only: of the others a digest of all of them is known.
     #[prost(string, repeated, tag = "6")]
     pub behind: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }

@@ -48,6 +48,7 @@ fn a_node_of_which_not_everything_is_well() {
             origin: Origin::default(),
         }]),
         refused: Arc::new(vec![Refused::new(None, Origin::default(), Vec::new())]),
+        moving: Arc::default(),
         foreign: 2,
         wires: Arc::default(),
         pools: vec![PoolFill { range: "10.1.0.0/29".parse().unwrap(), capacity: 5, leased: 3, resting: 1 }],
