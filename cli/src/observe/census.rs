@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use prost_types::Timestamp;
-use sinew_api::proto::flow::{Endpoint, Flow, Policy, Service, Verdict, layer4};
+use sinew_api::proto::flow::{Endpoint, Flow, Policy, Service, TrafficDirection, Verdict, layer4};
 
 use super::print::words;
 
@@ -47,14 +47,30 @@ impl Count {
     }
 }
 
+/// Verdicts in which a policy had its part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Hits {
+    pub(super) allowed: u64,
+    pub(super) denied: u64,
+    /// It would have denied them, and is only watched.
+    pub(super) audited: u64,
+}
+
+impl Hits {
+    /// All of them.
+    pub(super) fn sum(&self) -> u64 {
+        self.allowed + self.denied + self.audited
+    }
+}
+
 /// The numbers so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Census {
     naming: Naming,
     pub(super) edges: BTreeMap<Edge, Count>,
     pub(super) drops: BTreeMap<String, u64>,
-    /// Policy, as `kind/namespace/name`, to allowed and denied.
-    pub(super) policies: BTreeMap<String, (u64, u64)>,
+    /// By policy, as `kind/namespace/name`.
+    pub(super) policies: BTreeMap<String, Hits>,
     pub(super) flows: u64,
     /// Policy verdicts, those too that no policy is behind.
     pub(super) verdicts: u64,
@@ -66,7 +82,8 @@ impl Census {
         Self { naming, ..Self::default() }
     }
 
-    /// Counts one flow. A denied packet leaves a verdict and a drop: only the verdict counts for its edge.
+    /// Counts one flow. A denied packet leaves a verdict and a drop: only the verdict counts for its edge. What the sender's
+    /// side allows may be refused yet: not its verdict counts, but what becomes of the packet.
     pub(super) fn count(&mut self, flow: &Flow) {
         self.flows += 1;
         let event = flow.event_type.as_ref().map_or(0, |event| event.r#type);
@@ -82,12 +99,19 @@ impl Census {
             (&flow.ingress_denied_by, true),
         ] {
             for policy in policies.iter().filter(|_| event == words::TYPE_POLICY_VERDICT) {
-                let (allows, denials) = self.policies.entry(policy_name(policy)).or_default();
-                *if denied { denials } else { allows } += 1;
+                let hits = self.policies.entry(policy_name(policy)).or_default();
+                match (denied, verdict) {
+                    (true, Verdict::Audit) => hits.audited += 1,
+                    (true, _) => hits.denied += 1,
+                    (false, _) => hits.allowed += 1,
+                }
             }
         }
         let is_policy_drop = event == words::TYPE_DROP && matches!(flow.drop_reason_desc, 133 | 181);
-        let Some(edge) = self.edge(flow).filter(|_| !is_policy_drop) else { return };
+        let is_half_a_verdict = event == words::TYPE_POLICY_VERDICT
+            && flow.traffic_direction() == TrafficDirection::Egress
+            && !matches!(verdict, Verdict::Dropped | Verdict::Error);
+        let Some(edge) = self.edge(flow).filter(|_| !is_policy_drop && !is_half_a_verdict) else { return };
         let count = self.edges.entry(edge).or_default();
         match verdict {
             Verdict::Dropped | Verdict::Error => count.dropped += 1,

@@ -148,10 +148,15 @@ fn counted(
 
 fn policies(census: &Census, rows: usize) -> String {
     let mut counts: Vec<_> = census.policies.iter().collect();
-    counts.sort_by_key(|(name, (allows, denials))| (std::cmp::Reverse(allows + denials), (*name).clone()));
-    let mut table = Table::new(&["ALLOWED", "DENIED", "POLICY"]);
-    for (name, (allows, denials)) in counts.into_iter().take(rows) {
-        table.row([Cell::from(allows), Cell::from(denials), Cell::from(name)]);
+    counts.sort_by_key(|(name, hits)| (std::cmp::Reverse(hits.sum()), (*name).clone()));
+    let mut table = Table::new(&["ALLOWED", "DENIED", "AUDITED", "POLICY"]);
+    for (name, hits) in counts.into_iter().take(rows) {
+        table.row([
+            Cell::from(hits.allowed),
+            Cell::from(hits.denied),
+            Cell::from(hits.audited),
+            Cell::from(name),
+        ]);
     }
     // Verdicts without a policy behind them are no row, and are verdicts nevertheless.
     let none = match census.verdicts {
@@ -204,8 +209,8 @@ FLOWS  DROPPED  SOURCE    DESTINATION  PORT
 DROPS  REASON
 1      Policy denied
 
-ALLOWED  DENIED  POLICY
-0        1       netpol/shop/db
+ALLOWED  DENIED  AUDITED  POLICY
+0        1       0        netpol/shop/db
 ";
         assert_eq!(window(&census, Duration::from_secs(2), usize::MAX, usize::MAX), expected);
         let small = window(&census, Duration::from_secs(2), 1, 12);

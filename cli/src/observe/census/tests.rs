@@ -76,3 +76,41 @@ fn a_denial_counts_once_for_its_edge() {
         "a drop without a verdict counts"
     );
 }
+
+/// A ping that the receiver's side refuses: the sender's side had let it go.
+#[test]
+fn what_one_side_allows_and_the_other_refuses_is_not_forwarded() {
+    let event = |r#type| Some(CiliumEventType { r#type, sub_type: 0 });
+    let asked = |direction: TrafficDirection, verdict: Verdict| Flow {
+        event_type: event(5),
+        traffic_direction: direction.into(),
+        verdict: verdict.into(),
+        ..flow(pod("a", ""), pod("b", ""), (1, 2))
+    };
+    let allowed = asked(TrafficDirection::Egress, Verdict::Forwarded);
+    let refused = asked(TrafficDirection::Ingress, Verdict::Dropped);
+    assert_eq!(edges(Naming::Pod, &[allowed.clone(), refused]), ["shop/a > shop/b 2/TCP 0+1"]);
+    let arrived = Flow { event_type: event(4), ..flow(pod("a", ""), pod("b", ""), (1, 2)) };
+    assert_eq!(edges(Naming::Pod, &[allowed, arrived]), ["shop/a > shop/b 2/TCP 1+0"]);
+}
+
+#[test]
+fn what_an_audit_would_deny_is_not_denied() {
+    let policy = Policy {
+        name: "db".into(),
+        namespace: "shop".into(),
+        kind: "NetworkPolicy".into(),
+        ..Policy::default()
+    };
+    let watched = Flow {
+        event_type: Some(CiliumEventType { r#type: 5, sub_type: 0 }),
+        verdict: Verdict::Audit.into(),
+        ingress_denied_by: vec![policy],
+        ..flow(pod("a", ""), pod("b", ""), (1, 2))
+    };
+    let mut census = Census::new(Naming::Pod);
+    census.count(&watched);
+    assert_eq!(census.policies["netpol/shop/db"], Hits { allowed: 0, denied: 0, audited: 1 });
+    census.count(&Flow { verdict: Verdict::Dropped.into(), ..watched });
+    assert_eq!(census.policies["netpol/shop/db"], Hits { allowed: 0, denied: 1, audited: 1 });
+}

@@ -150,6 +150,11 @@ impl Recording {
         }
         self.learn(flow.source.as_ref(), flow.ip.as_ref().map(|ip| ip.source.as_str()));
         self.learn(flow.destination.as_ref(), flow.ip.as_ref().map(|ip| ip.destination.as_str()));
+        // An answer has no verdict of its own. Those of a connection that was cut are refused with it, and as questions
+        // they would be from a server to a client's port.
+        if flow.is_reply == Some(true) {
+            return;
+        }
         let Some(question) = question(flow) else { return };
         let known = if is_verdict { &mut self.verdicts } else { &mut self.drops };
         let asked = known.entry(question).or_insert(Asked { flows: 0, verdict: flow.verdict() });

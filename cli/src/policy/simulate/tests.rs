@@ -88,6 +88,16 @@ FLOWS  FROM              TO             TRAFFIC  DIRECTION  WAS    BECOMES  BY  
     assert_eq!(shown, expected.collect::<Vec<_>>());
 }
 
+/// A change cut the connection, and the server's answer was refused with it: nobody asked for a way from web to client.
+#[test]
+fn a_refused_answer_is_no_question() {
+    let asked = flow("client", "web", 80, "INGRESS", "FORWARDED", 5);
+    let answer = flow("web", "client", 40_000, "EGRESS", "DROPPED", 5);
+    let answer = answer.replace(r#""Type":"L3_L4""#, r#""Type":"L3_L4","is_reply":true"#);
+    let shown = text(&replayed(&[asked, answer]), Paint::Plain);
+    assert_eq!(shown, "0 of 1 verdict would change (1 flow replayed)\n");
+}
+
 #[test]
 fn the_same_policies_change_nothing() {
     let lines = [
