@@ -6,7 +6,8 @@
 //! 2. Default deny is computed for each endpoint and direction, and remembers the policies that switched it on. A section
 //!    of deny rules switches it on too, unless `enableDefaultDeny` says otherwise.
 //! 3. The scope of selectors (namespace, source prefixes) is part of the decoded selector.
-//! 4. Objects of different kinds with one name are different objects; all are in force.
+//! 4. Objects of different kinds with one name are different objects; all are in force. Of two documents of one folder with
+//!    the same kind, namespace and name the first path in byte order wins; the other is refused, and both are named.
 //!
 //! Peers
 //! 5. A CIDR matches by address: NetworkPolicy's `ipBlock` whatever stands behind it, the others only what is outside
@@ -16,18 +17,20 @@
 //!    a configured list of addresses; `ingress` and `health` have no members here. `world` is 2, 9 and 10.
 //! 7. The node reaches its own pods under any policy, unless a deny rule holds it: one that names the host, or one that
 //!    names anybody. Other nodes are `remote-node` and are not exempt. A pod that reaches its own node is judged.
-//! 8. An endpoint whose labels aren't known is `init`: nothing but what a policy that selects `reserved:init` allows, in
-//!    both directions, and 7 does not hold for it. One without a pod has the labels of its CNI configuration, or is
-//!    `unmanaged`.
+//! 8. An address in the cluster's ranges that nobody has is unknown: what it sends and what is sent to it drops by name, and
+//!    it is never world. An endpoint whose labels aren't known is `init`: nothing but what a policy that selects
+//!    `reserved:init` allows, in both directions, and 7 does not hold for it. One without a pod has the labels of its CNI
+//!    configuration, or is `unmanaged`.
 //! 9. Labels and policy of a pod that ends hold until CNI DEL; the address of one that is over leaves its peers at once.
 //! 10. A named port is the selected pod's own for ingress, and for egress each peer's own, by identity. Where nobody has
-//!     it, it matches nothing; so behind a CIDR or an entity outside the cluster.
+//!     it, it matches nothing; so behind a CIDR or an entity outside the cluster. `ANY` with a port is TCP, UDP and SCTP,
+//!     never ICMP. Neighbour discovery between a pod and its gateway is never judged; an ICMP error passes only with a
+//!     connection that is tracked and allowed.
 //!
 //! Precedence
-//! 11. Deny before allow before what holds by default. An entry that a broader one of higher precedence covers would be
-//!     found first in the kernel, so it is not written with its own verdict: every entry carries the best verdict of
-//!     all that hold it. Between identity, class and anybody: higher precedence, then the longer protocol and port
-//!     prefix, then that order. Of two equal rules the one of the first policy by name is reported.
+//! 11. Precedence is that of `sinew_bpf::policy`, 2 and 3. The kernel finds only the longest prefix of each key, so an
+//!     entry that a broader one of higher precedence covers is not written with its own verdict: every entry carries the
+//!     best verdict of all that hold it. Of two equal rules the one of the first policy by name is reported.
 //! 12. L7 rules are refused when they are decoded.
 //! 13. Audit: each entry has an enforced verdict, computed without audit policies, and a shadow verdict, computed with
 //!     them. Audit policies open nothing and close nothing.
@@ -36,13 +39,20 @@
 //! 14. A refused object contributes its default-deny switches and its deny rules, and no allows. A refused edit keeps the
 //!     last valid version in force. An object whose entries would not fit into a table is refused with the numbers,
 //!     before one entry is written; if its deny rules don't fit either, it denies everything that it would have judged.
-//! 15. The state of each object, and why, is in the snapshot.
+//! 15. The state of each object, and why, is in the snapshot; the agent tells it in `.status` of the folder, in its answers
+//!     and metrics, and once in its log. Documents of one file stand alone; one that can't be read keeps the last good
+//!     version of what it held.
 //!
 //! Revisions and identities
-//! 16. The revision rises with every change of what is enforced.
-//! 17. Relabel: the new identity is announced and in all tables first. While it moves the endpoint enforces what both
-//!     label sets allow, and default deny if either has it; its packets carry the old identity until it has moved.
-//! 18. Numbers that only this node gives (`numbers.rs`) keep their meaning for good.
+//! 16. The revision rises with every change of what is enforced; it is the node's own, so nodes are not compared by it. Each
+//!     publishes a digest of the names and generations of all that it enforces, and has followed when that is the digest of
+//!     what the store holds. A node that was silent for 30 s is listed and not waited for.
+//! 17. Relabel: the new identity is announced, and used when the tables of every living node hold it, or after 5 s. While it
+//!     moves the endpoint enforces what both label sets allow, and default deny if either has it; its packets carry the old
+//!     identity until it has moved, and that one stays valid until the addresses have followed.
+//! 18. A number never gets a second meaning while packets of the first may live. Identities are one file a number, created
+//!     exclusively: who comes second takes the winner's. One that no endpoint has is given back after the longest
+//!     time-out of a connection. Numbers that only this node gives (`numbers.rs`) survive a restart.
 //! 19. Names of policies in flows come from the cause behind a cookie.
 //! 20. `explain.rs` never guesses: it asks these tables with the kernel's code.
 //!
