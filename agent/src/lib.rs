@@ -1,4 +1,5 @@
-//! One per node: watches, asks the engine, applies the difference; also the sinew-cni plugin.
+//! The node: watches objects, asks `sinew_engine`, applies the difference; also the CNI plugin. Read `run.rs`
+//! (threads), then `control.rs` (the owner).
 
 mod claim;
 pub mod cleanup;

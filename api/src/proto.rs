@@ -1,8 +1,8 @@
 //! Protobuf: flows and the services that carry them, made by `cargo xtask codegen` from `api/proto`.
 //!
-//! [`flow`], [`observer`], [`peer`] and [`relay`] are wire-compatible with Hubble 1.19 and 1.20
-//! (`tests/hubble_schema.rs`); [`agent`] is what the `sinew` command asks an agent for. Neighbours: `sinew_observer`
-//! serves the first four, `sinew_agent` the last.
+//! [`flow`], [`observer`], [`peer`] and [`relay`] are wire-compatible with Hubble 1.19: `tests/hubble_schema.rs` compares
+//! every field and number with those of 1.19.3. [`agent`] is what the `sinew` command asks an agent for. Neighbours:
+//! `sinew_observer` serves the first four, `sinew_agent` the last.
 
 /// Package `flow`: what the node saw.
 #[rustfmt::skip]

@@ -4,7 +4,7 @@
 //! thousand brackets overflow the stack. Everything a file can grow is bounded here: bytes, nodes, depth, aliases.
 //!
 //! Neighbours: `yaml/build.rs` makes the tree, `yaml/scalar.rs` gives plain scalars their type, `yaml/write.rs` goes the
-//! other way; `decode` reads objects from the trees.
+//! other way; `object/decode.rs` reads objects from the trees.
 
 mod build;
 mod json;

@@ -25,7 +25,7 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $hubble,)* }
             }
 
-            /// What a screen says.
+            /// Our words (`reason_text`, metrics, documents); lines of flows print Hubble's.
             #[must_use]
             pub const fn words(self) -> &'static str {
                 match self { $(Self::$variant => $words,)* }

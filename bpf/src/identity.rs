@@ -1,9 +1,10 @@
 //! Who stands behind an address (policy.md 7, 8; datapath.md 5, 24, 28):
 //!
 //! 1. A pod or a node, by its exact address in the ipcache.
-//! 2. `host` is this node. As a source: only what a socket of the node's own network namespace sent (the hooks say so),
-//!    with an address that routing calls local. As a destination: an address of the node that is listed,
-//!    or the pods' gateway. Routing is not asked there: it has one answer for "local" and "no route"
+//! 2. `host` is this node. As a source: only what a socket of the node's own network namespace sent, with an address that
+//!    routing calls local. The hooks say so of a packet that came in by no device, and of an IPv6 fragment only if it has a
+//!    socket too: forwarded datagrams that the kernel cuts anew lose their device. As a destination: an address of the node
+//!    that is listed, or the pods' gateway. Routing is not asked there: it has one answer for "local" and "no route"
 //!    (`BPF_FIB_LKUP_RET_NOT_FWDED`, kernel 6.18), so that on a node without a default route the world would be host.
 //! 3. An address of this node as a source on a packet that came in by a device is not the host: from the stack it is
 //!    world (forwarded or masqueraded traffic), from the wire it is spoofed. So is an address of this node's pods, and

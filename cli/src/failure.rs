@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-/// Exit codes. README, `sinew --help` and `docs/testing.md` give the same table.
+/// Exit codes. `README.md` and every `--help` give the same table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
     /// Refused or failed.

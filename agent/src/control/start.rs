@@ -8,7 +8,7 @@
 //! 5. The engine hears what was found. It asks for nothing to be taken back before the first list is complete.
 //! 6. Links move to the new programs, one by one.
 //!
-//! Neighbours: `main.rs` calls; `super` is what comes out.
+//! Neighbours: `run.rs` calls; `super` is what comes out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 
 const FILE: u8 = file::TO_OVERLAY;
 
-/// Finds the tunnel of a packet from the host. `None` where the packet has one already.
+/// Judges what enters the overlay and names its tunnel; what is marked passes.
 #[inline(always)]
 pub fn to_overlay<M: Maps, P: Packet>(
     maps: &M,
