@@ -2,7 +2,8 @@
 //! among the problems (policy.md 14).
 //!
 //! Neighbours: `policy/` decodes YAML into these values; `sinew_engine::policy` resolves them into tables.
-//! What a field of a kind means (`ingress: [{}]`, a missing `from`) is settled by the decoder: nothing here is kind-specific.
+//! What a field of a kind means (`ingress: [{}]`, a missing `from`) is settled by the decoder: nothing here is
+//! kind-specific.
 
 mod cidr;
 pub(crate) mod cidr_group;

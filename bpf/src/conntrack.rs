@@ -16,9 +16,9 @@
 //!     or a pure SYN comes. Forgotten earlier, a refused TCP connection with two high ports came back to life by 13: what
 //!     its responder sent again after a minute of silence was taken for a connection of its own. Of UDP and SCTP a packet
 //!     from the responder is judged as a connection of its own, but only once the
-//!     responder has been silent for 5 s since the refusal, or 60 s have passed since then. Before that it is taken for an answer that was under way: as
-//!     a connection of the responder's it would let the initiator's packets pass as answers, and the refused traffic
-//!     would go on (seen at 2,000 datagrams a second, once in 60 changes).
+//!     responder has been silent for 5 s since the refusal, or 60 s have passed since then. Before that it is taken for
+//!     an answer that was under way: as a connection of the responder's it would let the initiator's packets pass as
+//!     answers, and the refused traffic would go on (seen at 2,000 datagrams a second, once in 60 changes).
 //! 11. If judging again demands a proxy that the entry does not have, it becomes a tombstone. If it no longer demands
 //!     one, the connection stays with its proxy until it closes. A new connection that demands a proxy drops: there is
 //!     no stage that could give it one.
@@ -29,14 +29,14 @@
 //!     says that the sender is the responder; else exactly one port below 32768 says that its end is; else the sender
 //!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
 //!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for. A connection
-//!     picked up in its middle is one that opens until both ends have spoken, and none of them an RST: lone ACKs and what they
-//!     are answered with evict no open one. Whether the host's
-//!     NAT has the connection is forgotten with its entry, so that a responder's packet takes the stack and leaves no entry:
-//!     it is picked up in front of a pod, or by its initiator's next packet.
+//!     picked up in its middle is one that opens until both ends have spoken, and none of them an RST: lone ACKs and
+//!     what they are answered with evict no open one. Whether the host's NAT has the connection is forgotten with its
+//!     entry, so that a responder's packet takes the stack and leaves no entry: it is picked up in front of a pod, or
+//!     by its initiator's next packet.
 //! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent; from the
-//!     wire only if that packet can have gone there, and was not for another pod of this node. It never
-//!     creates, refreshes or changes an entry, also where 9 judges again for it: the connection's own next packet does
-//!     that. RST and FIN shorten the time-out; data that comes after restores it.
+//!     wire only if that packet can have gone there, and was not for another pod of this node. It never creates,
+//!     refreshes or changes an entry, also where 9 judges again for it: the connection's own next packet does that. RST
+//!     and FIN shorten the time-out; data that comes after restores it.
 //! 15. Where both ends are local both are judged at once. An end that nobody here enforces is stamped with the
 //!     generation, which is never an epoch, so that the hook of its endpoint judges it when it has one.
 //! 16. Through a looked-up entry only counters, times and flags are written; the rest by key, since the table may have

@@ -253,8 +253,8 @@ fn destination(address: &Address) -> Result<(), Dropped> {
 }
 
 /// Whether nobody can have an address that a packet from the wire to a pod says it comes from: loopback, a group, none
-/// (RFC 1122 §3.2.1.3), or one of an IPv6 link, which no router forwards (RFC 4291 §2.5.6). What is redirected to a pod never
-/// meets the checks of the host's stack.
+/// (RFC 1122 §3.2.1.3), or one of an IPv6 link, which no router forwards (RFC 4291 §2.5.6). What is redirected to a pod
+/// never meets the checks of the host's stack.
 ///
 /// Of 169.254.0.0/16 clouds answer from there, beyond the wire: pods ask 169.254.169.254 for metadata.
 #[inline(always)]

@@ -42,7 +42,8 @@ pub(crate) struct ExplainArgs {
     /// Only over this family; without it over both, where both ends have both
     #[arg(long, value_enum)]
     family: Option<Family>,
-    /// Exit 1 when the verdict is another one, of a family or a port too, or when a document of the folder does not count; for checks in CI
+    /// Exit 1 when the verdict is another one, of a family or a port too, or when a document of the folder does not
+    /// count; for checks in CI
     #[arg(long, value_enum)]
     expect: Option<Expected>,
     #[command(flatten)]

@@ -25,7 +25,8 @@ pub(crate) fn brief(length: Duration) -> String {
     }
 }
 
-/// How long ago; empty if it never was (the epoch itself stands for that), `0s` if the clock of the one who wrote it is ahead.
+/// How long ago; empty if it never was (the epoch itself stands for that), `0s` if the clock of the one who wrote it is
+/// ahead.
 pub(crate) fn age(now: SystemTime, then: Option<&Timestamp>) -> String {
     let then = then.filter(|stamp| stamp.seconds > 0).and_then(|stamp| SystemTime::try_from(*stamp).ok());
     let Some(then) = then else { return String::new() };

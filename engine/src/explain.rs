@@ -6,8 +6,9 @@
 //! rules do name and that fare otherwise are told beside it. Ends with IPv4 and IPv6 are judged over both.
 //!
 //! Neighbours in `explain/`: `party.rs` finds the ends, `meet.rs` their addresses, `bench.rs` asks the tables, `ports.rs`
-//! looks for ports that fare otherwise, `near.rs` for rules that came near, `suggest.rs` writes the policy that would allow it, `wire.rs` has the form in which the agent's service carries
-//! questions and answers. `sinew policy simulate` asks the same of many flows.
+//! looks for ports that fare otherwise, `near.rs` for rules that came near, `suggest.rs` writes the policy that would
+//! allow it, `wire.rs` has the form in which the agent's service carries questions and answers. `sinew policy simulate`
+//! asks the same of many flows.
 
 mod bench;
 mod meet;

@@ -2,10 +2,10 @@
 //! before it hands one out, and gives them back at start.
 //!
 //! An address is owned by an attachment. One that was released rests before it is used again, so that whatever still
-//! thinks that the old pod has it (conntrack, DNS caches, other nodes) finds nobody, not a stranger. Time is logical: whoever
-//! calls says what it is, as the time since any fixed moment; it must not go back across restarts.
+//! thinks that the old pod has it (conntrack, DNS caches, other nodes) finds nobody, not a stranger. Time is logical:
+//! whoever calls says what it is, as the time since any fixed moment; it must not go back across restarts.
 //!
-//! Neighbours: `agent/src/cni` leases and releases, `agent/src/state` keeps the leases.
+//! Neighbours: `agent/src/cni` leases and releases, `agent/src/cni/ledger.rs` keeps the leases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

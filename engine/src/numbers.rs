@@ -4,8 +4,8 @@
 //! The engine gives every new number out as a [`Change::Remember`](crate::Change::Remember) before anything uses it;
 //! the agent appends it to a file, and hands all of them back when it starts.
 //!
-//! Policies come and go, so the oldest numbers are forgotten at last. A forgotten cookie means nothing any more, which is what a
-//! flow then says; its cause gets a new number if it is still about.
+//! Policies come and go, so the oldest numbers are forgotten at last. A forgotten cookie means nothing any more, which
+//! is what a flow then says; its cause gets a new number if it is still about.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;

@@ -4,8 +4,8 @@
 //! Marks only save work: a fresh engine that hears the same facts asks for the same, and the model test compares the two
 //! after every event.
 //!
-//! Neighbours in `state/`: `facts.rs` hears events, `remotes.rs` holds other nodes' endpoints, `policies.rs`, `locals.rs`, `subjects.rs` and `claims.rs` conclude,
-//! `cut.rs` cuts addresses into classes, `order.rs` writes.
+//! Neighbours in `state/`: `facts.rs` hears events, `remotes.rs` holds other nodes' endpoints, `policies.rs`,
+//! `locals.rs`, `subjects.rs` and `claims.rs` conclude, `cut.rs` cuts addresses into classes, `order.rs` writes.
 
 mod capacity;
 mod claims;

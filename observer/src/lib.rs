@@ -2,7 +2,7 @@
 //!
 //! Two users: the agent, whose source is the [`Journal`] of its node, and the cluster relay, whose source are other
 //! nodes. What they share is here; how a flow is made of a kernel record is the agent's (`sinew_agent::flow`), how it
-//! is printed the CLI's (`cli/src/observe`). Rules: nothing here is unbounded, a slow client costs itself, and what it
+//! is printed the CLI's (`cli/src/observe`). Rules: nothing here is unbounded, a slow client harms only itself, and what it
 //! misses is counted and told to it.
 
 pub mod command;

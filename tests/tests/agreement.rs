@@ -156,8 +156,8 @@ fn random_packets() -> Result<()> {
     Ok(())
 }
 
-/// datapath.md 28, and what no test run can have: of the node's own datagrams each fragment has a socket, by which it is told
-/// from forwarded ones that the kernel has cut anew.
+/// datapath.md 28, and what no test run can have: of the node's own datagrams each fragment has a socket, by which it
+/// is told from forwarded ones that the kernel has cut anew.
 #[test]
 #[ignore = "cargo xtask test agreement"]
 fn the_nodes_own_fragments_are_the_hosts() -> Result<()> {

@@ -202,8 +202,8 @@ fn a_wrong_sequence_is_seen() -> Result<()> {
     Ok(())
 }
 
-/// A TCP connection sends again what is dropped, so that the number of its drops is not known; what they say is. Each round's
-/// policy is a new one, whose first denial comes before the node has carried the change out to its end.
+/// A TCP connection sends again what is dropped, so that the number of its drops is not known; what they say is. Each
+/// round's policy is a new one, whose first denial comes before the node has carried the change out to its end.
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_tcp_connection_that_a_change_cuts_tells_why_with_every_packet() -> Result<()> {

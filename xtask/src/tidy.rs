@@ -42,6 +42,7 @@ pub(crate) fn run() -> Result<Tally> {
     let over_sources =
         |check: fn(&Source) -> Vec<String>| sources.iter().flat_map(check).collect::<Vec<String>>();
     tally.check("file sizes", &over_sources(texts::size));
+    tally.check("widths of comments", &over_sources(texts::comment_width));
     tally.check("module documentation", &over_sources(texts::module_documentation));
     tally.check("nothing left to do", &over_sources(texts::left_to_do));
     tally.check("nothing of one machine", &over_sources(texts::machine));

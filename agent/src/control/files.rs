@@ -146,8 +146,8 @@ impl NodeFiles {
         self.lines > 2 * self.began_with + SPARE_LINES
     }
 
-    /// Replaces the file of numbers by one with these; nothing, if it has no more lines than that. The old one stands until the
-    /// new one is on disk.
+    /// Replaces the file of numbers by one with these; nothing, if it has no more lines than that. The old one stands
+    /// until the new one is on disk.
     ///
     /// # Errors
     /// [`FileError`]; whichever of the two files stands there is appended to.

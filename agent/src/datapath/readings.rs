@@ -1,8 +1,8 @@
 //! Counters and fill for metrics and for people, read beside the owner of the datapath.
 //!
-//! Neither a scrape nor `sinew status` may hold up the control loop, and a walk over a full connection table takes as long as a policy change
-//! to a hundred endpoints; so these are handles of their own on the pinned maps, for another thread. They only read.
-//! Neighbours: `counters.rs`, `connections.rs` and `addresses.rs` read one map each, for both.
+//! Neither a scrape nor `sinew status` may hold up the control loop, and a walk over a full connection table takes as
+//! long as a policy change to a hundred endpoints; so these are handles of their own on the pinned maps, for another
+//! thread. They only read. Neighbours: `counters.rs`, `connections.rs` and `addresses.rs` read one map each, for both.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -33,7 +33,8 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
-/// Which routes of the main table to list: unicast ones, but for the last. The kernel chooses, so that nobody waits for the others.
+/// Which routes of the main table to list: unicast ones, but for the last. The kernel chooses, so that nobody waits for
+/// the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteFilter {
     /// All of them.

@@ -1,7 +1,8 @@
 //! DELs that came while the agent was away: one file each under `<state-dir>/cni-queue`, holding the request line.
 //!
 //! A file is complete or absent (temporary name, fsync, rename). Its name is `<container id>:<ifname>.json`
-//! (neither part can hold a colon, so two attachments never share a file); readers trust the content, not the name. Neighbours: the plugin writes, the agent reads at start, before it serves an ADD.
+//! (neither part can hold a colon, so two attachments never share a file); readers trust the content, not the name.
+//! Neighbours: the plugin writes, the agent reads at start, before it serves an ADD.
 
 use std::fs;
 use std::io;

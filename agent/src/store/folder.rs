@@ -14,8 +14,9 @@
 //! has two bounded queues: batches to the control loop (one waits, later changes are folded into the next), writes from
 //! it.
 //!
-//! Neighbours: [`files`] reads, [`index`] decides what is in force, [`watch`] hears changes, [`mod@write`] and [`identities`]
-//! write, [`wanted`] has what could not be written yet, [`sweep`] looks at everything, [`task`] is the thread's loop.
+//! Neighbours: [`files`] reads, [`index`] decides what is in force, [`watch`] hears changes, [`mod@write`] and
+//! [`identities`] write, [`wanted`] has what could not be written yet, [`sweep`] looks at everything, [`task`] is the
+//! thread's loop.
 
 mod files;
 mod identities;

@@ -88,8 +88,8 @@ pub struct EventRecord {
     pub matches: [u8; 2],
     /// The endpoint whose hook made the record, 0 for none.
     pub endpoint: u16,
-    /// Of a drop: where it was decided ([`Dropped::place`](crate::drop::Dropped::place)), the number of the file in the high 4
-    /// bits and the line in the low 12.
+    /// Of a drop: where it was decided ([`Dropped::place`](crate::drop::Dropped::place)), the number of the file in the
+    /// high 4 bits and the line in the low 12.
     pub place: u16,
     /// Interface of the hook.
     pub ifindex: u32,

@@ -3,8 +3,8 @@
 //! The kernel finds one class for an address, by the longest prefix. So the prefixes of all policies that select an
 //! endpoint here cut the address space into pieces, and a table holds an entry for every piece that a rule's CIDR
 //! contains. A piece ends, too, where a range of pods or the address of a node begins, because most CIDRs reach only
-//! what is outside the cluster: a class is a policy prefix and the kind of place. All nodes within one prefix share a class, and so do all
-//! ranges of pods: the number of classes grows with the policies, not with the cluster.
+//! what is outside the cluster: a class is a policy prefix and the kind of place. All nodes within one prefix share a
+//! class, and so do all ranges of pods: the number of classes grows with the policies, not with the cluster.
 //!
 //! In the kernel's trie IPv4 is a part of IPv6 (`::ffff:0:0/96`), in policy it is not: where a prefix as short as `::/0`
 //! would hold it, `0.0.0.0/0` gets class 0, which is none.

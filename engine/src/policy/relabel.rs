@@ -1,8 +1,8 @@
 //! What two tables both allow: what an endpoint enforces while it moves from one label set to another (policy.md 17).
 //!
 //! An entry of the result stands for one key, so a peer that one table allows by its identity and the other by its class
-//! can't be expressed for pods and nodes, whose class says nothing about their identity: it is denied while the endpoint moves. For the
-//! world it can: all its addresses have the world's identity.
+//! can't be expressed for pods and nodes, whose class says nothing about their identity: it is denied while the
+//! endpoint moves. For the world it can: all its addresses have the world's identity.
 //!
 //! Neighbours: `compile.rs` makes the two tables.
 

@@ -2,9 +2,9 @@
 //! (policy.md 14; ARCHITECTURE.md, promise 7).
 //!
 //! A policy that would not fit is refused, the newest one that selects the endpoint first: its last version that fitted goes
-//! on; one without such a version contributes its default denies and deny rules; if these don't fit either, it denies all that
-//! it would have judged. Where no policy changed but an identity arrived that a table can't take, the identity is held
-//! back: it isn't KNOWN, so its packets drop by name, and the policies say so (datapath.md 4).
+//! on; one without such a version contributes its default denies and deny rules; if these don't fit either, it denies
+//! all that it would have judged. Where no policy changed but an identity arrived that a table can't take, the identity
+//! is held back: it isn't KNOWN, so its packets drop by name, and the policies say so (datapath.md 4).
 //!
 //! Whatever was refused or held back is tried again when something gives way.
 //!

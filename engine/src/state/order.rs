@@ -5,7 +5,8 @@
 //! 2. An endpoint that goes away drops everything before its address leaves.
 //! 3. Address classes are shared by all tables, so they never change together with verdicts. First the space is cut where
 //!    either the old or the new policies need it, under tables that give each new piece the verdict of the piece that
-//!    it was cut from; then tables get the new verdicts, on all those pieces; then pieces that nobody needs are joined again.
+//!    it was cut from; then tables get the new verdicts, on all those pieces; then pieces that nobody needs are joined
+//!    again.
 //! 4. A table with a new identity's entries comes before the identity is KNOWN, and that before an address resolves to
 //!    it. An identity leaves the other way round, with a grace period at each step.
 //! 5. A relabel is announced when all of this is asked for, and the revision comes last.

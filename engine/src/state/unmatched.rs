@@ -1,5 +1,5 @@
-//! What of a policy can match nobody, whoever comes, because of how the agents are set up: labels that make no identity, an API
-//! server whose address nobody told. Its author learns the key and the flag.
+//! What of a policy can match nobody, whoever comes, because of how the agents are set up: labels that make no
+//! identity, an API server whose address nobody told. Its author learns the key and the flag.
 //!
 //! Neighbours: `views.rs` puts these beside the other warnings, `validate.rs` has those that depend on the cluster.
 

@@ -1,8 +1,8 @@
 //! One request to every node, their answers as one stream.
 //!
-//! For each node one task asks and forwards what has come, some answers at a time, through a bounded channel ([`task`]); what
-//! is due goes out as many at a time as there are. Tasks are owned by the stream: dropping it ends them. Neighbours:
-//! [`super::question`] has the requests, [`super::merge`] the order.
+//! For each node one task asks and forwards what has come, some answers at a time, through a bounded channel
+//! ([`task`]); what is due goes out as many at a time as there are. Tasks are owned by the stream: dropping it ends
+//! them. Neighbours: [`super::question`] has the requests, [`super::merge`] the order.
 
 mod task;
 

@@ -106,16 +106,9 @@ const PLACES: &[Place] = &[
     Place { within: DECIDING, home: &[], text: "std::env::", why: "a decision has no environment" },
     Place {
         within: &["agent/", "api/", "bpf/", "cli/", "engine/", "observer/", "xtask/"],
-        home: &[
-            "bpf/src/",
-            "agent/src/datapath",
-            "agent/src/heap",
-            "agent/src/netlink",
-            "agent/src/netns",
-            "xtask/src/tidy",
-        ],
+        home: &["bpf/src/", "agent/src/datapath", "agent/src/heap", "xtask/src/tidy"],
         text: "allow(unsafe_code",
-        why: "unsafe code is for the programs, the loader, the namespaces and the allocator's settings",
+        why: "unsafe code is for the programs, the loader and the allocator's settings",
     },
 ];
 

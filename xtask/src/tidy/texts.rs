@@ -14,6 +14,22 @@ pub(super) fn size(source: &Source) -> Vec<String> {
     Vec::new()
 }
 
+/// Longer lines don't fit beside another file; `cargo fmt` wraps code only.
+const WIDEST: usize = 125;
+
+/// Comments that nobody has wrapped. Rows of a table can't be.
+pub(super) fn comment_width(source: &Source) -> Vec<String> {
+    if !source.is_rust() || source.is_generated() {
+        return Vec::new();
+    }
+    lines_with(source, |line| {
+        let comment = line.trim_start();
+        let is_prose = comment.starts_with("//") && !comment.ends_with('|');
+        (is_prose && line.chars().count() > WIDEST)
+            .then(|| format!("a comment beyond column {WIDEST}: wrap it"))
+    })
+}
+
 /// A Rust file that does not say why it exists.
 pub(super) fn module_documentation(source: &Source) -> Vec<String> {
     let first = source.text.lines().find(|line| {
@@ -159,6 +175,15 @@ mod tests {
         check(size, "a/src/b.rs", &"//\n".repeat(801), 1);
         check(size, "a/src/b.rs", &format!("// @generated\n{}", "//\n".repeat(801)), 0);
         check(size, "docs/long.md", &"x\n".repeat(2000), 0);
+    }
+
+    #[test]
+    fn a_wide_comment_is_refused_and_wide_code_and_tables_are_not() {
+        check(comment_width, "a.rs", &format!("    /// {}", "x".repeat(117)), 0);
+        check(comment_width, "a.rs", &format!("    /// {}", "x".repeat(118)), 1);
+        check(comment_width, "a.rs", &format!("let x = \"{}\";", "x".repeat(200)), 0);
+        check(comment_width, "a.rs", &format!("//! | {} |", "x".repeat(200)), 0);
+        check(comment_width, "a.md", &format!("// {}", "x".repeat(200)), 0);
     }
 
     #[test]

@@ -353,8 +353,8 @@ cases! {
             .packet(Sent::from_pod(&WEB, t.back(DATA)), Expected::Forward(UNDERLAY, hop), &[("flags", 1), ("packets", 1)])
     }
 
-    /// 13: what a pod answers to a node's address is nobody's yet: it may be a process there, or somebody that the node's NAT
-    /// hides. Its own packet says.
+    /// 13: what a pod answers to a node's address is nobody's yet: it may be a process there, or somebody that the
+    /// node's NAT hides. Its own packet says.
     fn dp13_pick_up_by_the_address_of_a_node(f) {
         let t = talk(f, NODE, WEB.place);
         let world = if f == Family::V4 { 9 } else { 10 };

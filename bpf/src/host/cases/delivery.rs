@@ -352,7 +352,8 @@ cases! {
             })
     }
 
-    /// 20: an API server that is named by an address of no node is beyond the cluster: the host may masquerade what goes there.
+    /// 20: an API server that is named by an address of no node is beyond the cluster: the host may masquerade what
+    /// goes there.
     fn dp20_an_api_server_outside(f) {
         let mut world = World::open();
         world.maps.known.push(reserved::KUBE_APISERVER);

@@ -172,8 +172,8 @@ cases! {
             .event(|record| assert_eq!(record.destination_port, HTTP.to_be(), "a drop is told with its ports"))
     }
 
-    /// 24, 21: what a pod sends through the host's stack goes into the tunnel as the pod's, judged as it left the host's NAT:
-    /// out of the overlay's device, and on the wire where a node is behind the overlay.
+    /// 24, 21: what a pod sends through the host's stack goes into the tunnel as the pod's, judged as it left the
+    /// host's NAT: out of the overlay's device, and on the wire where a node is behind the overlay.
     fn dp24_a_pods_packet_out_of_the_stack(f) {
         let new: Counts = &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1)];
         let t = talk(f, WEB.place, REMOTE);

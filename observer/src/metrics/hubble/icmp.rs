@@ -1,5 +1,6 @@
-//! Names of ICMP's messages as Hubble's `icmp` metric and the summaries of its flows have them: `EchoRequest`, `DestinationUnreachable(Port)`, and
-//! numbers for what has no name. Types and codes: RFC 792, RFC 950, RFC 1256, RFC 1812 §5.2.7.1; RFC 4443, RFC 4861.
+//! Names of ICMP's messages as Hubble's `icmp` metric and the summaries of its flows have them: `EchoRequest`,
+//! `DestinationUnreachable(Port)`, and numbers for what has no name. Types and codes: RFC 792, RFC 950, RFC 1256, RFC
+//! 1812 §5.2.7.1; RFC 4443, RFC 4861.
 
 use std::borrow::Cow;
 

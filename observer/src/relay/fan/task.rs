@@ -1,5 +1,5 @@
-//! One node's part of a request: it is asked, and asked again after a failure if the request follows, with growing pauses and
-//! from where its answers broke off ([`Resume`]). Neighbours: [`super`] starts tasks and hears them.
+//! One node's part of a request: it is asked, and asked again after a failure if the request follows, with growing
+//! pauses and from where its answers broke off ([`Resume`]). Neighbours: [`super`] starts tasks and hears them.
 
 use std::pin::pin;
 use std::time::SystemTime;
