@@ -11,8 +11,8 @@ use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_api::object::PolicyName;
 use sinew_api::policy::{Protocol, RuleAction};
+use sinew_bpf::abi::PolicyEntry;
 use sinew_bpf::abi::policy::{precedence, verdict};
-use sinew_bpf::abi::{PolicyEntry, PolicyKey};
 
 use super::l4::L4Prefix;
 use super::load::{Loaded, LoadedPeers, LoadedRule};
@@ -123,6 +123,8 @@ struct Side<'a> {
     subject: &'a Subject,
     direction: Direction,
     rules: Vec<Arc<LoadedRule>>,
+    /// Which of the rules lets the node reach its pods (7).
+    local_host: Option<usize>,
     /// What holds where no rule matches.
     default: PolicyEntry,
     enforcement: Enforcement,
@@ -158,7 +160,9 @@ impl<'a> Side<'a> {
             names.dedup();
         }
         // 7. A rule like any other, so that a deny that holds the host outranks it.
+        let mut local_host = None;
         if direction == Direction::Ingress && !enforcement.init {
+            local_host = Some(rules.len());
             rules.push(Arc::new(LoadedRule {
                 action: RuleAction::Allow,
                 audit: false,
@@ -169,7 +173,7 @@ impl<'a> Side<'a> {
             }));
         }
         let default = default_entry(direction, &enforcement, numbers);
-        Self { world, subject, direction, rules, default, enforcement }
+        Self { world, subject, direction, rules, local_host, default, enforcement }
     }
 
     fn write(&self, entries: &mut Vec<(TableKey, PolicyEntry)>) {
@@ -236,8 +240,8 @@ impl<'a> Side<'a> {
                 LoadedPeers::Any => {}
             }
         }
-        if self.direction == Direction::Ingress && !self.enforcement.init {
-            add(Identity::HOST, self.rules.len() - 1);
+        if let Some(rule) = self.local_host {
+            add(Identity::HOST, rule);
         }
         by_peer
     }
@@ -385,5 +389,3 @@ fn take_better(best: &mut Option<Candidate>, candidate: Candidate) {
         *best = Some(candidate);
     }
 }
-
-const _: () = assert!(PolicyKey::FULL_BITS - PolicyKey::PEER_BITS == 24);

@@ -9,6 +9,9 @@ use sinew_bpf::abi::PolicyKey;
 
 use crate::table::TableKey;
 
+/// Every prefix here counts bits of protocol and port, which have to be what the kernel's key has behind the peer.
+const _: () = assert!(PolicyKey::FULL_BITS - PolicyKey::PEER_BITS == 24);
+
 /// The first `bits` of protocol (8 bits) and port or ICMP type (16 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct L4Prefix {
