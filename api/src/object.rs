@@ -158,6 +158,15 @@ pub enum PolicyKind {
 }
 
 impl PolicyKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::SinewNetworkPolicy,
+        Self::SinewClusterwideNetworkPolicy,
+        Self::CiliumNetworkPolicy,
+        Self::CiliumClusterwideNetworkPolicy,
+        Self::NetworkPolicy,
+    ];
+
     /// The short name in front of `namespace/name` (policy.md 4).
     #[must_use]
     pub fn short(self) -> &'static str {

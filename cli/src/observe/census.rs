@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use prost_types::Timestamp;
+use sinew_api::identity::Identity;
+use sinew_api::object::PolicyKind;
 use sinew_api::proto::flow::{Endpoint, Flow, Policy, Service, TrafficDirection, Verdict, layer4};
 
 use super::print::words;
@@ -168,12 +170,8 @@ impl Census {
         if let Some(name) = names.first() {
             return name.clone();
         }
-        let reserved =
-            end.and_then(|end| words::RESERVED_IDENTITIES.iter().find(|(number, _)| *number == end.identity));
-        match reserved {
-            Some((number, name)) if *number != 0 => (*name).to_owned(),
-            _ => address.to_owned(),
-        }
+        let identity = end.map(|end| Identity(end.identity)).filter(|number| *number != Identity::UNKNOWN);
+        identity.and_then(Identity::reserved_name).unwrap_or(address).to_owned()
     }
 }
 
@@ -194,10 +192,8 @@ fn port(flow: &Flow, reply: bool) -> String {
 
 /// `cnp/shop/db`.
 pub(super) fn policy_name(policy: &Policy) -> String {
-    let short = words::POLICY_KINDS
-        .iter()
-        .find(|(_, kind)| *kind == policy.kind)
-        .map_or("policy", |(short, _)| *short);
+    let kind = PolicyKind::ALL.into_iter().find(|kind| kind.kind() == policy.kind);
+    let short = kind.map_or("policy", PolicyKind::short);
     if policy.namespace.is_empty() {
         format!("{short}/{}", policy.name)
     } else {

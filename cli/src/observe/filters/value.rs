@@ -1,5 +1,7 @@
 //! Values of filter flags: the words that people use for numbers of the schema.
 
+use sinew_api::identity::Identity;
+use sinew_api::object::PolicyKind;
 use sinew_api::proto::flow::{DropReason, EventTypeFilter, IpVersion, TcpFlags, Verdict, Workload};
 
 use crate::observe::print::words;
@@ -13,7 +15,7 @@ pub(super) fn identity(value: &str) -> Result<u32, String> {
     if let Some(number) = words::reserved_identity(value) {
         return Ok(number);
     }
-    let names = words::RESERVED_IDENTITIES.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
+    let names = Identity::RESERVED.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
     value.parse().map_err(|_| format!("{value:?} is no identity: a number, or one of {names}"))
 }
 
@@ -113,7 +115,7 @@ pub(super) fn policy_expression(value: &str) -> Result<String, String> {
         return Err(format!("--policy {value:?} is not NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME"));
     }
     let kind_of =
-        |short: &str| words::POLICY_KINDS.iter().find(|(known, _)| *known == short).map(|(_, kind)| *kind);
+        |short: &str| PolicyKind::ALL.into_iter().find(|kind| kind.short() == short).map(PolicyKind::kind);
     let mut tests = Vec::new();
     match parts.as_slice() {
         [name] => tests.push(format!("p.name == '{name}'")),

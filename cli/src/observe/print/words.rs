@@ -1,21 +1,7 @@
 //! The words that Hubble's clients print for the schema's numbers, so that our lines read the same.
 
+use sinew_api::identity::Identity;
 use sinew_api::proto::flow::{Flow, Layer7, SocketTranslationPoint, layer7};
-
-/// Number and name of the reserved identities.
-pub(in crate::observe) const RESERVED_IDENTITIES: [(u32, &str); 11] = [
-    (0, "unknown"),
-    (1, "host"),
-    (2, "world"),
-    (3, "unmanaged"),
-    (4, "health"),
-    (5, "init"),
-    (6, "remote-node"),
-    (7, "kube-apiserver"),
-    (8, "ingress"),
-    (9, "world-ipv4"),
-    (10, "world-ipv6"),
-];
 
 /// Number and name of the kinds of record that flows are made of.
 pub(in crate::observe) const EVENT_TYPES: [(i32, &str); 8] = [
@@ -56,21 +42,10 @@ const TRACE_POINTS: [&str; 14] = [
 /// How a policy matched, by `policy_match_type`.
 const MATCH_TYPES: [&str; 7] = ["none", "L3-Only", "L3-L4", "L4-Only", "all", "L3-Proto", "Proto-Only"];
 
-/// Short and full names of the kinds of policy.
-pub(in crate::observe) const POLICY_KINDS: [(&str, &str); 5] = [
-    ("snp", "SinewNetworkPolicy"),
-    ("sccnp", "SinewClusterwideNetworkPolicy"),
-    ("cnp", "CiliumNetworkPolicy"),
-    ("ccnp", "CiliumClusterwideNetworkPolicy"),
-    ("netpol", "NetworkPolicy"),
-];
-
 /// The number of a reserved name that a filter may ask for.
 pub(in crate::observe) fn reserved_identity(name: &str) -> Option<u32> {
-    RESERVED_IDENTITIES
-        .iter()
-        .find(|(number, known)| *number != 0 && *known == name)
-        .map(|(number, _)| *number)
+    let mut named = Identity::RESERVED.iter().filter(|(number, _)| *number != Identity::UNKNOWN);
+    named.find(|(_, known)| *known == name).map(|(number, _)| number.0)
 }
 
 /// The number of a kind of record.
@@ -85,8 +60,8 @@ pub(in crate::observe) fn trace_point(name: &str) -> Option<i32> {
 
 /// `(world)` for a reserved identity, `(ID:1234)` for another.
 pub(super) fn identity(number: u32) -> String {
-    match RESERVED_IDENTITIES.iter().find(|(known, _)| *known == number) {
-        Some((_, name)) => format!("({name})"),
+    match Identity(number).reserved_name() {
+        Some(name) => format!("({name})"),
         None => format!("(ID:{number})"),
     }
 }
