@@ -158,13 +158,6 @@ impl Parsed {
         self.ether_type == ether_type::V4
     }
 
-    /// Destination MAC.
-    #[inline(always)]
-    #[must_use]
-    pub const fn destination_mac(&self) -> [u8; 6] {
-        [self.macs[0], self.macs[1], self.macs[2], self.macs[3], self.macs[4], self.macs[5]]
-    }
-
     /// Source MAC.
     #[inline(always)]
     #[must_use]

@@ -65,6 +65,19 @@ pub(crate) const LABS: &str = "/run/sinew-lab";
 /// Where labs keep their pins.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// A policy by which servers accept TCP 80 and UDP 53 of clients, and nothing else.
+pub const CLIENT_MAY: &str = "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: client-may, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: client}}]
+    toPorts:
+    - ports: [{port: '80', protocol: TCP}, {port: '53', protocol: UDP}]
+";
+
 /// What a lab is made of; written beside it, so that another process can attach to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -240,11 +253,6 @@ impl Lab {
     /// Leaves the lab standing when this value is dropped.
     pub fn keep(&self) {
         *self.removes_itself.lock().expect("nothing panics while it holds this lock") = false;
-    }
-
-    /// Lets the lab remove itself again when this value is dropped.
-    pub fn take_down(self) {
-        *self.removes_itself.lock().expect("nothing panics while it holds this lock") = true;
     }
 
     fn describe(id: String, plan: Plan, tells: bool) -> Self {

@@ -7,9 +7,9 @@ mod ground;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use ground::{CLIENT_MAY, Ground, TCP, UDP};
+use ground::{Ground, TCP, UDP};
 use sinew_tests::lab::process::pause;
-use sinew_tests::lab::{Family, ROUTINGS, Routing};
+use sinew_tests::lab::{CLIENT_MAY, Family, ROUTINGS, Routing};
 use sinew_tests::probe::Transport;
 use sinew_tests::probe::raw::{self, Tuple, flag};
 use sinew_tests::probe::report::Outcome;

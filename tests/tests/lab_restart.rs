@@ -8,9 +8,9 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use ground::{CLIENT_MAY, EVERY, Ground, SERVES, TCP};
+use ground::{EVERY, Ground, SERVES, TCP};
 use sinew_tests::lab::process::{pause, wait_until};
-use sinew_tests::lab::{Family, Lab, Node, ROUTINGS, Routing, Topology};
+use sinew_tests::lab::{CLIENT_MAY, Family, Lab, Node, ROUTINGS, Routing, Topology};
 use sinew_tests::probe::Transport;
 
 fn kill_both(ground: &Ground) -> Result<()> {

@@ -74,12 +74,6 @@ impl Flow {
         l4.and_then(|l4| l4.keys().next()).map_or("", String::as_str)
     }
 
-    /// Whether it is IPv6.
-    #[must_use]
-    pub fn is_v6(&self) -> bool {
-        self.text("/IP/ipVersion") == "IPv6"
-    }
-
     /// Names of the policies that denied it, either direction.
     #[must_use]
     pub fn denied_by(&self) -> Vec<String> {

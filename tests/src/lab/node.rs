@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 
 use super::cni::{Answer, Call};
 use super::netns::Netns;
@@ -392,20 +392,6 @@ impl Node {
         if let Some(agent) = self.lock_agent().take() {
             agent.release();
         }
-    }
-
-    /// Kills an agent that another process has started.
-    ///
-    /// # Errors
-    /// There is no note of it.
-    pub fn kill_noted_agent(&self) -> Result<()> {
-        let note = self.directories.notes.join("agent.pid");
-        let pid: u32 = fs::read_to_string(&note)
-            .with_context(|| format!("reading {}", note.display()))?
-            .trim()
-            .parse()
-            .context("the agent's process id")?;
-        kill(process::pid(pid)?, Signal::SIGKILL).with_context(|| format!("killing process {pid}"))
     }
 
     fn pod_note(&self, name: &str) -> PathBuf {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 use sinew_tests::lab::connections::Connection;
 use sinew_tests::lab::process::wait_until;
-use sinew_tests::lab::{Family, Lab, Pod, Routing, Topology};
+use sinew_tests::lab::{CLIENT_MAY, Family, Lab, Pod, Routing, Topology};
 use sinew_tests::probe::raw::Tuple;
 
 pub(crate) const TCP: u16 = 80;
@@ -16,19 +16,6 @@ pub(crate) const UDP: u16 = 53;
 
 /// policy.md 17 gives a relabel five seconds at most.
 const MOVED_WITHIN: Duration = Duration::from_secs(6);
-
-/// The server accepts TCP 80 and UDP 53 of the client, and nothing else.
-pub(crate) const CLIENT_MAY: &str = "
-apiVersion: sinew.io/v1
-kind: SinewNetworkPolicy
-metadata: {name: client-may, namespace: default}
-spec:
-  endpointSelector: {matchLabels: {app: server}}
-  ingress:
-  - fromEndpoints: [{matchLabels: {app: client}}]
-    toPorts:
-    - ports: [{port: '80', protocol: TCP}, {port: '53', protocol: UDP}]
-";
 
 /// The client accepts nothing that it has not asked for.
 const CLIENT_ACCEPTS_NOTHING: &str = "

@@ -6,25 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use sinew_tests::lab::place::Watch;
 use sinew_tests::lab::process::pause;
-use sinew_tests::lab::{Family, Lab, Pod, Routing, Topology};
+use sinew_tests::lab::{CLIENT_MAY, Family, Lab, Pod, Routing, Topology};
 use sinew_tests::probe::Transport;
 
 pub(crate) const TCP: u16 = 80;
 const UDP: u16 = 53;
 pub(crate) const EVERY: Duration = Duration::from_millis(10);
 pub(crate) const SERVES: Duration = Duration::from_secs(60);
-
-pub(crate) const CLIENT_MAY: &str = "
-apiVersion: sinew.io/v1
-kind: SinewNetworkPolicy
-metadata: {name: client-may, namespace: default}
-spec:
-  endpointSelector: {matchLabels: {app: server}}
-  ingress:
-  - fromEndpoints: [{matchLabels: {app: client}}]
-    toPorts:
-    - ports: [{port: '80', protocol: TCP}, {port: '53', protocol: UDP}]
-";
 
 /// A client, a stranger on the same node, and a server on each node.
 pub(crate) struct Ground {
