@@ -3,9 +3,9 @@
 //! A [`Netlink`] belongs to the network namespace of the thread that opened it. The agent opens one for its node;
 //! [`namespace`] opens one on a thread of its own for each visit to a pod's namespace.
 //!
-//! Neighbours: [`veth`] wires a pod, [`node`] prepares the node, [`route`] reaches other nodes' pods, [`mod@source`] helps the
-//! host's NAT, [`queue`] sees what others put on pods' interfaces, [`watch`] tells of changes; `crate::cni` asks for pods,
-//! `crate::control` for nodes.
+//! Neighbours: [`veth`] wires a pod, [`node`] prepares the node, [`route`] reaches other nodes' pods, [`mod@source`]
+//! helps the host's NAT, [`queue`] sees what others put on pods' interfaces, [`watch`] tells of changes; `crate::cni`
+//! asks for pods, `crate::control` for nodes.
 
 pub mod address;
 pub mod namespace;
@@ -26,6 +26,9 @@ use netlink_packet_route::link::{
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use tokio::task::JoinHandle;
+
+/// Name of the overlay's device.
+pub const OVERLAY_LINK: &str = "sinew_vxlan";
 
 /// Every interface that Sinew makes for a pod begins with this.
 pub const POD_LINK_PREFIX: &str = "snw";

@@ -39,7 +39,7 @@ use tonic::{Request, Response, Status};
 pub use ask::Ask;
 pub(crate) use endpoints::state as endpoint_state;
 pub(crate) use policies::state as policy_state;
-pub(crate) use status::{conditions, is_alive};
+pub(crate) use status::conditions;
 
 use crate::datapath::Readings;
 use crate::flow::{Journal, RecordBatch};

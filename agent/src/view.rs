@@ -17,6 +17,12 @@ use sinew_engine::snapshot::Snapshot;
 /// that they live every 2 s.
 pub const NODE_SILENCE: Duration = Duration::from_secs(30);
 
+/// Whether a node was heard of lately. One ahead of our clock was.
+pub(crate) fn is_alive(node: &Node, now: SystemTime) -> bool {
+    let heartbeat = SystemTime::UNIX_EPOCH + Duration::from_millis(node.status.heartbeat_ms);
+    now.duration_since(heartbeat).is_ok_and(|silence| silence < NODE_SILENCE) || heartbeat >= now
+}
+
 /// The node as of one moment.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -216,4 +222,34 @@ pub struct Constants {
     pub started: SystemTime,
     /// Kernel release.
     pub kernel: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use sinew_api::object::{NodeStatus, Origin, Routing};
+
+    use super::*;
+
+    #[test]
+    fn a_silent_node_is_dead_and_one_ahead_of_us_is_alive() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let node = |heartbeat_ms| {
+            let mut node = Node {
+                name: "b".into(),
+                cluster: "default".into(),
+                id: 2,
+                addresses: Vec::new(),
+                pod_cidrs: Vec::new(),
+                routing: Routing::Native,
+                status: NodeStatus::default(),
+                origin: Origin::default(),
+            };
+            node.status.heartbeat_ms = heartbeat_ms;
+            node
+        };
+        assert!(is_alive(&node(990_000), now));
+        assert!(is_alive(&node(1_005_000), now), "clocks differ by some seconds");
+        assert!(!is_alive(&node(960_000), now));
+        assert!(!is_alive(&node(0), now), "never heard of");
+    }
 }

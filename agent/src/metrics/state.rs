@@ -8,8 +8,8 @@ use sinew_api::proto::agent::{EndpointState, PolicyState};
 use sinew_bpf::abi::VERSION as MAP_LAYOUT;
 use sinew_observer::metrics::{Description, Family, Value};
 
-use crate::server::{conditions, endpoint_state, is_alive, policy_state};
-use crate::view::{Constants, View};
+use crate::server::{conditions, endpoint_state, policy_state};
+use crate::view::{Constants, View, is_alive};
 
 /// Every metric here.
 pub(super) const METRICS: &[&Description] = &[

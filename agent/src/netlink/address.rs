@@ -11,8 +11,7 @@ use netlink_packet_route::address::{
 };
 use sha2::{Digest, Sha256};
 
-use super::node::OVERLAY_LINK;
-use super::{Netlink, NetlinkError, refused};
+use super::{Netlink, NetlinkError, OVERLAY_LINK, refused};
 
 /// The IPv4 gateway of every pod, on the host side of its pair.
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -60,12 +59,6 @@ impl Mac {
         let [a, b, c, d, e, f] = self.0;
         Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
     }
-
-    /// Reads the bytes of a link's address.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        bytes.try_into().ok().map(Self)
-    }
 }
 
 impl fmt::Display for Mac {
@@ -73,6 +66,19 @@ impl fmt::Display for Mac {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
+}
+
+/// The address that a link has by this message: on a point-to-point link `Address` is the peer's, and `Local` its own.
+pub(super) fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let (mut address, mut local) = (None, None);
+    for attribute in &message.attributes {
+        if let AddressAttribute::Address(found) = attribute {
+            address = Some(*found);
+        } else if let AddressAttribute::Local(found) = attribute {
+            local = Some(*found);
+        }
+    }
+    local.or(address)
 }
 
 /// SHA-256 over the parts, each ended by a zero byte, which none of them can hold.
@@ -204,20 +210,17 @@ impl Netlink {
             request.execute().try_collect().await.map_err(|error| refused("list addresses".into(), error))?;
         let mut own = Vec::new();
         for message in messages.iter().filter(|message| !passed_over.contains(&message.header.index)) {
-            let (mut address, mut local) = (None, None);
+            own.extend(own_address(message));
             for attribute in &message.attributes {
-                if let AddressAttribute::Address(found) = attribute {
-                    address = Some(*found);
-                } else if let AddressAttribute::Local(found) = attribute {
-                    local = Some(*found);
-                } else if let AddressAttribute::Broadcast(found) = attribute {
-                    own.push((*found).into());
+                match attribute {
+                    AddressAttribute::Broadcast(found) => own.push((*found).into()),
+                    AddressAttribute::Address(found) => {
+                        let prefix = IpNet::new(*found, message.header.prefix_len).ok();
+                        own.extend(prefix.and_then(shared_address));
+                    }
+                    _ => {}
                 }
             }
-            // On a point-to-point link `address` is the peer's.
-            own.extend(local.or(address));
-            let prefix = address.and_then(|address| IpNet::new(address, message.header.prefix_len).ok());
-            own.extend(prefix.and_then(shared_address));
         }
         Ok(own)
     }

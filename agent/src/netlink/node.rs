@@ -8,12 +8,10 @@ use std::net::IpAddr;
 use netlink_packet_route::link::{InfoVxlan, LinkAttribute};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVxlan};
 
+pub use super::OVERLAY_LINK;
 use super::address::Mac;
 use super::sysctl::{self, Family};
 use super::{Link, Netlink, NetlinkError, refused};
-
-/// Name of the overlay's device.
-pub const OVERLAY_LINK: &str = "sinew_vxlan";
 
 /// Bytes that VXLAN puts in front of a pod's packet: outer IPv4 20 or IPv6 40, UDP 8, VXLAN 8, inner Ethernet 14
 /// (RFC 7348 §5).
@@ -125,8 +123,8 @@ pub async fn ensure_overlay(netlink: &Netlink, wanted: &Overlay) -> Result<(Link
 }
 
 /// Settings of the overlay's device. Routes through it go by neighbours that are written down, so it needs no link-local
-/// address; the kernel would defend one with packets that no tunnel is for. What stays are some reports of the routers' group
-/// (MLD) when the device goes up.
+/// address; the kernel would defend one with packets that no tunnel is for. What stays are some reports of the routers'
+/// group (MLD) when the device goes up.
 fn set_overlay(v6: bool) -> Result<(), NetlinkError> {
     sysctl::set(Family::V4, OVERLAY_LINK, "rp_filter", "2")?;
     if sysctl::has_v6() {

@@ -4,12 +4,12 @@
 //! kernel takes the first global address of the node's other devices (`inet_select_addr`), or chooses among all of them
 //! (`ipv6_dev_get_saddr`). On a node with several that may be one that no other node knows, and its answers go astray. So
 //! the overlay's device gets the address that other nodes know as well, but only where another one would be taken: what
-//! looks for a device by an IPv4 address (who joins a multicast group by it, or sends to one from it) finds the device that got
-//! it last (`__ip_dev_find`, kernel 6.18).
+//! looks for a device by an IPv4 address (who joins a multicast group by it, or sends to one from it) finds the device
+//! that got it last (`__ip_dev_find`, kernel 6.18).
 //!
 //! It has the pods' gateway as an address of the link besides. `rp_filter` in its loose form lets no answer in by a device
-//! without any IPv4 address unless the route back is by that device (`__fib_validate_source`, kernel 6.18), and to nodes it is
-//! not: what the host translates back, the answers of a service on another node, would be lost.
+//! without any IPv4 address unless the route back is by that device (`__fib_validate_source`, kernel 6.18), and to
+//! nodes it is not: what the host translates back, the answers of a service on another node, would be lost.
 //!
 //! Neighbours: `crate::control` keeps it so; `super::address` writes.
 
@@ -17,9 +17,9 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressHeaderFlags, AddressMessage, AddressScope};
 
-use super::address::{GATEWAY_V4, host_prefix};
+use super::address::{GATEWAY_V4, host_prefix, own_address};
 use super::{Netlink, NetlinkError, refused};
 
 /// An address of global scope on a link.
@@ -97,16 +97,7 @@ impl Source {
         if message.header.scope != AddressScope::Universe {
             return None;
         }
-        let (mut address, mut local) = (None, None);
-        for attribute in &message.attributes {
-            if let AddressAttribute::Address(found) = attribute {
-                address = Some(*found);
-            } else if let AddressAttribute::Local(found) = attribute {
-                local = Some(*found);
-            }
-        }
-        // On a point-to-point link `address` is the peer's.
-        let own = local.or(address)?;
+        let own = own_address(message)?;
         Some(Self {
             interface: message.header.index,
             address: IpNet::new(own, message.header.prefix_len).ok()?,

@@ -18,7 +18,6 @@ use sinew_engine::{EndpointId, TableKey};
 use tonic::Status;
 
 use super::policies::rule_of_cookie;
-use super::status::timestamp;
 use super::{AgentService, Ask};
 use crate::view::View;
 
@@ -143,7 +142,7 @@ fn answer(
         epoch: word.epoch(),
         slot: word.slot(),
         revision: view.enforced,
-        created: wire.map(|wire| timestamp(wire.created)),
+        created: wire.map(|wire| wire.created.into()),
         mac: wire.map(|wire| mac(wire.mac)).unwrap_or_default(),
         netns: wire.map(|wire| wire.netns.clone()).unwrap_or_default(),
         named_ports: endpoint.pod.iter().flat_map(|pod| &pod.ports).map(named_port).collect(),

@@ -16,10 +16,9 @@ use sinew_engine::{Cause, Direction};
 use tonic::Status;
 
 use super::endpoints::endpoint_name;
-use super::status::{is_alive, timestamp};
 use super::{AgentService, Ask};
 use crate::datapath::RuleHits;
-use crate::view::View;
+use crate::view::{View, is_alive};
 
 impl AgentService {
     /// Those that a request means, by name.
@@ -208,7 +207,7 @@ fn hit(hits: Option<&RuleHits>) -> RuleAnswer {
     RuleAnswer {
         packets: hits.packets,
         bytes: hits.bytes,
-        last_hit: Some(timestamp(time_of_day(hits.last))),
+        last_hit: Some(time_of_day(hits.last).into()),
         ..RuleAnswer::default()
     }
 }

@@ -15,7 +15,7 @@ use sinew_bpf::abi::VERSION as MAP_LAYOUT;
 use tonic::Status;
 
 use super::{AgentService, endpoints, policies};
-use crate::view::{Constants, NODE_SILENCE, Part, View};
+use crate::view::{Constants, Part, View, is_alive};
 
 /// What is so when a part is as it should be.
 fn good(part: Part) -> &'static str {
@@ -74,7 +74,7 @@ impl AgentService {
             maps,
             routing: constants.routing.clone(),
             mtu: constants.mtu,
-            started: Some(timestamp(constants.started)),
+            started: Some(constants.started.into()),
             version: Some(version(constants)),
             nodes: view
                 .nodes
@@ -188,12 +188,6 @@ fn documents(count: usize) -> String {
     if count == 1 { "1 document".into() } else { format!("{count} documents") }
 }
 
-/// A node as the others see it.
-pub(crate) fn is_alive(node: &Node, now: SystemTime) -> bool {
-    let heartbeat = SystemTime::UNIX_EPOCH + Duration::from_millis(node.status.heartbeat_ms);
-    now.duration_since(heartbeat).is_ok_and(|silence| silence < NODE_SILENCE) || heartbeat >= now
-}
-
 fn peer_node(node: &Node, now: SystemTime) -> PeerNode {
     PeerNode {
         name: node.name.clone(),
@@ -206,12 +200,7 @@ fn peer_node(node: &Node, now: SystemTime) -> PeerNode {
 
 /// When a node last said something.
 pub(super) fn last_seen(node: &Node) -> Timestamp {
-    timestamp(SystemTime::UNIX_EPOCH + Duration::from_millis(node.status.heartbeat_ms))
-}
-
-/// A time of day on the wire.
-pub(super) fn timestamp(time: SystemTime) -> Timestamp {
-    Timestamp::from(time)
+    Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_millis(node.status.heartbeat_ms))
 }
 
 /// What is running.
@@ -285,28 +274,5 @@ mod tests {
         let problem = Problem { path: String::new(), message: "x".into(), origin: Origin::default() };
         view.unreadable = Arc::new(vec![problem]);
         assert_eq!(unwell(&view), [("policies".into(), State::Failure)]);
-    }
-
-    #[test]
-    fn a_silent_node_is_dead_and_one_ahead_of_us_is_alive() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let node = |heartbeat_ms| {
-            let mut node = Node {
-                name: "b".into(),
-                cluster: "default".into(),
-                id: 2,
-                addresses: Vec::new(),
-                pod_cidrs: Vec::new(),
-                routing: sinew_api::object::Routing::Native,
-                status: sinew_api::object::NodeStatus::default(),
-                origin: sinew_api::object::Origin::default(),
-            };
-            node.status.heartbeat_ms = heartbeat_ms;
-            node
-        };
-        assert!(is_alive(&node(990_000), now));
-        assert!(is_alive(&node(1_005_000), now), "clocks differ by some seconds");
-        assert!(!is_alive(&node(960_000), now));
-        assert!(!is_alive(&node(0), now), "never heard of");
     }
 }

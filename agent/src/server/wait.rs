@@ -11,8 +11,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 use super::policies;
-use super::status::{is_alive, last_seen};
-use crate::view::View;
+use super::status::last_seen;
+use crate::view::{View, is_alive};
 
 /// Answers, one for each change, until all nodes have followed: the last one says that all is enforced, or what is refused.
 pub(super) type Progress = Pin<Box<dyn Stream<Item = Result<WaitPolicyResponse, Status>> + Send>>;
