@@ -113,7 +113,7 @@ pub enum DatapathError {
         detail: String,
     },
     /// No more room for tables.
-    #[error("all {capacity} policy table slots are taken")]
+    #[error("all {capacity} slots for policy tables are taken")]
     NoSlot {
         /// How many there are.
         capacity: u32,

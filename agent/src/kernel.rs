@@ -6,7 +6,7 @@ use nix::sys::utsname::uname;
 /// The oldest kernel that is tested (Debian 13's).
 const MINIMUM: (u32, u32) = (6, 12);
 
-/// Descriptors that a node with a table in each of its 8191 slots holds, and 1024 for everything else.
+/// One for each policy table that a node can have (`MOST_TABLES` of `datapath/tables.rs`), and some 1024 for all else.
 const OPEN_FILES: u64 = 9216;
 
 /// A kernel that is too old, or of which that can't be told.

@@ -6,6 +6,11 @@ use ipnet::IpNet;
 use sinew_api::labels::LabelFilter;
 use sinew_api::object::Routing;
 
+/// Entries that one policy table of a node may have. The kernel's has room for a third more.
+pub const TABLE_CAPACITY: usize = 49_152;
+/// Classes that the CIDRs of all policies of a node may cut addresses into. The kernel has room for a third more.
+pub const CLASS_CAPACITY: usize = 49_152;
+
 /// Settings of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -48,8 +53,8 @@ impl Config {
             kube_apiserver: None,
             routing: Routing::Native,
             labels: LabelFilter::default(),
-            table_capacity: 49_152,
-            class_capacity: 49_152,
+            table_capacity: TABLE_CAPACITY,
+            class_capacity: CLASS_CAPACITY,
             revision: 0,
         }
     }

@@ -20,7 +20,7 @@ mod table;
 mod validate;
 
 pub use change::{Change, EndpointId};
-pub use config::Config;
+pub use config::{CLASS_CAPACITY, Config, TABLE_CAPACITY};
 pub use event::{Event, Found, LocalEndpoint};
 pub use numbers::{Cause, Class, Direction, Place, Record};
 pub use state::Engine;

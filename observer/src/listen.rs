@@ -1,4 +1,4 @@
-//! A TCP port for everybody who reaches it, so that who does not behave costs itself and nobody else.
+//! A TCP port for everybody who reaches it, so that who does not behave harms only itself.
 //!
 //! Connections are counted by the address that they come from, from the first packet on; a handshake and the first
 //! bytes of HTTP/2 have a deadline; one that stops answering pings ends; requests on one connection are limited. What
@@ -23,6 +23,13 @@ use crate::tls::ServerTls;
 use connection::Connection;
 use slots::Slots;
 
+/// Connections at a time.
+const CONNECTIONS: usize = 1024;
+/// Of those, connections of one address.
+const CONNECTIONS_EACH: usize = 64;
+/// Requests at a time on one connection.
+const REQUESTS_EACH: u32 = 128;
+
 /// Limits of a port.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -41,9 +48,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
-            connections_per_address: 64,
-            requests_per_connection: 128,
+            connections: CONNECTIONS,
+            connections_per_address: CONNECTIONS_EACH,
+            requests_per_connection: REQUESTS_EACH,
             handshake: Duration::from_secs(5),
             silence: Duration::from_secs(20),
         }

@@ -1,10 +1,10 @@
 //! The relay: one Observer for many nodes, as a [`Source`] that asks others.
 //!
 //! Which nodes there are comes from outside ([`Peers`], kept current by [`follow_peers`] or a list); the relay asks each,
-//! with TLS ([`NodeTls`]), and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers rubbish costs the others at
-//! most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`, `NODE_GONE`, `NODE_ERROR`. Neighbours:
-//! [`question`] asks a node, [`passed`] are flows on their way, [`merge`] orders, [`clock`] tells wrong clocks, [`node`] has
-//! channels, [`resume`] goes on after a failure, [`discover`] learns which there are,
+//! with TLS ([`NodeTls`]), and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers
+//! rubbish costs the others at most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`, `NODE_GONE`,
+//! `NODE_ERROR`. Neighbours: [`question`] asks a node, [`passed`] are flows on their way, [`merge`] orders, [`clock`]
+//! tells wrong clocks, [`node`] has channels, [`resume`] goes on after a failure, [`discover`] learns which there are,
 //! [`counted`] has its metrics, [`crate::service`] serves the result.
 
 pub(crate) mod clock;
@@ -119,6 +119,12 @@ impl Relay {
     }
 }
 
+/// Streams that a relay serves at a time: each takes one of the requests that a node lets be open on the connection that
+/// all of them share.
+const STREAMS: usize = 120;
+/// Of those, streams of one address.
+const STREAMS_EACH: usize = 60;
+
 #[tonic::async_trait]
 impl Source for Relay {
     async fn flows(&self, query: FlowQuery) -> Result<Answers<EncodedAnswer>, Status> {
@@ -126,9 +132,8 @@ impl Source for Relay {
         Ok(fan::answers(self.fan_in(), query.request))
     }
 
-    /// Each takes one of the requests that a node lets be open on the connection that all of them share.
     fn stream_limits(&self) -> StreamLimits {
-        StreamLimits { all: 120, per_client: 60 }
+        StreamLimits { all: STREAMS, per_client: STREAMS_EACH }
     }
 
     async fn agent_events(&self, selection: Selection) -> Result<Answers<GetAgentEventsResponse>, Status> {

@@ -39,6 +39,11 @@ pub struct StreamLimits {
     pub per_client: usize,
 }
 
+/// Streams that a node serves at a time.
+const STREAMS: usize = 512;
+/// Of those, streams of one address.
+const STREAMS_EACH: usize = 160;
+
 /// Answers for the Observer service.
 #[tonic::async_trait]
 pub trait Source: Send + Sync + 'static {
@@ -54,7 +59,7 @@ pub trait Source: Send + Sync + 'static {
     async fn namespaces(&self) -> Result<Vec<Namespace>, Status>;
     /// How much it can serve. A stream costs a node some KiB and its share of the processor.
     fn stream_limits(&self) -> StreamLimits {
-        StreamLimits { all: 512, per_client: 160 }
+        StreamLimits { all: STREAMS, per_client: STREAMS_EACH }
     }
     /// Fill, rate and age.
     async fn status(&self) -> Result<ServerStatusResponse, Status>;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{ArrayOfMaps, Map, MapData, MapError};
 use sinew_bpf::abi::{PolicyEntry, PolicyKey, StateWord};
-use sinew_engine::{PolicyTable, TableKey};
+use sinew_engine::{PolicyTable, TABLE_CAPACITY, TableKey};
 
 use super::DatapathError;
 use super::abi::Abi;
@@ -18,10 +18,13 @@ use super::grace::grace;
 use super::pins::typed;
 use super::words::{WORDS, Words};
 
+/// Tables of a node that differ.
+const MOST_TABLES: u32 = 8191;
 /// Slots of the outer array; 0 is the drop slot, which never has a table.
-pub(super) const SLOTS: u32 = 8192;
-/// Entries that one table may have.
+pub(super) const SLOTS: u32 = MOST_TABLES + 1;
+/// Entries that one table has room for: what the engine writes, and a third more while classes are cut.
 pub(super) const TABLE_ENTRIES: u32 = 65_536;
+const _: () = assert!(TABLE_ENTRIES as usize == TABLE_CAPACITY + TABLE_CAPACITY / 3);
 /// Tries are made in steps of this many.
 const AHEAD: usize = 8;
 /// `BPF_F_NO_PREALLOC`, without which the kernel makes no trie.
@@ -116,7 +119,7 @@ impl Tables {
             self.grow()?;
         }
         let Some((slot, mut trie)) = self.idle.pop() else {
-            return Err(DatapathError::NoSlot { capacity: SLOTS });
+            return Err(DatapathError::NoSlot { capacity: MOST_TABLES });
         };
         for (key, entry) in &table.entries {
             if let Err(error) = trie.insert(&trie_key(key), Abi(*entry), 0) {

@@ -124,7 +124,7 @@ fn time_outs() -> String {
 
 /// Sizes, each read from the file where it is enforced; most are private to a package that this one may not import.
 fn sizes() -> String {
-    const SIZES: [(&str, &str, &str, &str); 22] = [
+    const SIZES: [(&str, &str, &str, &str); 33] = [
         ("a file of objects, bytes", "api/src/yaml.rs", "MAX_BYTES", "the file is refused"),
         ("documents in a file", "api/src/yaml.rs", "MAX_DOCUMENTS", "the surplus is refused"),
         ("values of a YAML document", "api/src/yaml.rs", "MAX_NODES", "the document is refused"),
@@ -140,14 +140,20 @@ fn sizes() -> String {
         (
             "policy tables of a node",
             "agent/src/datapath/tables.rs",
-            "SLOTS",
+            "MOST_TABLES",
             "endpoints with the same table share one",
         ),
         (
             "entries of a policy table",
-            "agent/src/datapath/tables.rs",
-            "TABLE_ENTRIES",
-            "the policy's allows don't count, and its status says so",
+            "engine/src/config.rs",
+            "TABLE_CAPACITY",
+            "the newest policy selecting the pod is refused; its last version that fitted stays",
+        ),
+        (
+            "address classes that the CIDRs of all policies make",
+            "engine/src/config.rs",
+            "CLASS_CAPACITY",
+            "the newest policy with CIDRs is refused; its last version that fitted stays",
         ),
         (
             "rule cookies that are remembered",
@@ -189,6 +195,46 @@ fn sizes() -> String {
             "MOST",
             "what is beyond is left out, and counted",
         ),
+        (
+            "connections to the port of flows",
+            "observer/src/listen.rs",
+            "CONNECTIONS",
+            "the connection is closed",
+        ),
+        (
+            "of these from one address (one /64 of IPv6)",
+            "observer/src/listen.rs",
+            "CONNECTIONS_EACH",
+            "the connection is closed",
+        ),
+        (
+            "requests at a time on one of these",
+            "observer/src/listen.rs",
+            "REQUESTS_EACH",
+            "the client is told to wait",
+        ),
+        (
+            "streams of flows and events of a node",
+            "observer/src/source.rs",
+            "STREAMS",
+            "`RESOURCE_EXHAUSTED`",
+        ),
+        ("of these to one address", "observer/src/source.rs", "STREAMS_EACH", "`RESOURCE_EXHAUSTED`"),
+        ("streams of a relay", "observer/src/relay.rs", "STREAMS", "`RESOURCE_EXHAUSTED`"),
+        ("of these to one address", "observer/src/relay.rs", "STREAMS_EACH", "`RESOURCE_EXHAUSTED`"),
+        (
+            "connections to the metrics port",
+            "observer/src/metrics/http.rs",
+            "CONNECTIONS",
+            "the connection is closed",
+        ),
+        (
+            "of these from one address",
+            "observer/src/metrics/http.rs",
+            "CONNECTIONS_EACH",
+            "the connection is closed",
+        ),
+        ("seconds of one of these", "observer/src/metrics/http.rs", "PATIENCE", "the connection is closed"),
         ("CNI commands at a time", "agent/src/cni/server.rs", "CONNECTIONS", "the others wait"),
         ("bytes of a CNI request", "agent/src/cni/server.rs", "MAX_REQUEST_BYTES", "the request is refused"),
         (
@@ -206,12 +252,13 @@ fn sizes() -> String {
     table
 }
 
-/// The value of an integer constant as its file has it: a number, or one shifted.
+/// The value of a constant as its file has it: a number, one shifted, or a time in seconds.
 fn constant(path: &str, name: &str) -> u64 {
     let source = fs::read_to_string(file(path)).unwrap();
     let declared = source.split(&format!("const {name}: ")).nth(1);
     let declared = declared.unwrap_or_else(|| panic!("{path} has no {name}"));
-    let value = declared.split(';').next().unwrap().split(" = ").nth(1).unwrap().replace('_', "");
+    let value = declared.split(';').next().unwrap().split(" = ").nth(1).unwrap();
+    let value = value.trim_start_matches("Duration::from_secs(").trim_end_matches(')').replace('_', "");
     let number =
         |text: &str| text.trim().parse::<u64>().unwrap_or_else(|_| panic!("{path}: {name} = {value}"));
     match value.split_once("<<") {
