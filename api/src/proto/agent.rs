@@ -184,7 +184,7 @@ pub struct FlowStatus {
     #[prost(message, repeated, tag = "5")]
     pub losses: ::prost::alloc::vec::Vec<Loss>,
     /// Drops since the agent started that the kernel counted and did not report, because there were more than
-    /// --monitor-drop-limit.
+    /// --monitor-drop-limit. They are among the losses of PERF_EVENT_RING_BUFFER.
     #[prost(uint64, tag = "6")]
     pub suppressed: u64,
     /// Why there are no flows; empty where there are.
@@ -574,7 +574,8 @@ pub struct Rule {
     /// Identities and classes that it matches on this node.
     #[prost(uint32, tag = "2")]
     pub matched_peers: u32,
-    /// Packets that it decided.
+    /// Packets that it decided: of a connection the first, and after a change the first again. What passes because its
+    /// connection was allowed is counted with the connection.
     #[prost(uint64, tag = "3")]
     pub packets: u64,
     /// Bytes of those packets, from the IP header on.

@@ -5,12 +5,21 @@ pub struct Flow {
     /// When the kernel wrote the record.
     #[prost(message, optional, tag = "1")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Unique for this flow.
+    #[prost(string, tag = "34")]
+    pub uuid: ::prost::alloc::string::String,
+    /// Program that made the flow.
+    #[prost(message, optional, tag = "41")]
+    pub emitter: ::core::option::Option<Emitter>,
     /// What became of the packet.
     #[prost(enumeration = "Verdict", tag = "2")]
     pub verdict: i32,
     /// The number of drop_reason_desc, filled for clients that read it.
     #[prost(uint32, tag = "3")]
     pub drop_reason: u32,
+    /// Authentication that the deciding rule asks for.
+    #[prost(enumeration = "AuthType", tag = "35")]
+    pub auth_type: i32,
     /// MAC addresses, where the hook has them.
     #[prost(message, optional, tag = "4")]
     pub ethernet: ::core::option::Option<Ethernet>,
@@ -20,6 +29,9 @@ pub struct Flow {
     /// Ports, flags, ICMP types.
     #[prost(message, optional, tag = "6")]
     pub l4: ::core::option::Option<Layer4>,
+    /// Outer headers of an encapsulated packet.
+    #[prost(message, optional, tag = "39")]
+    pub tunnel: ::core::option::Option<Tunnel>,
     /// Who sent the packet (not who opened the connection: see is_reply).
     #[prost(message, optional, tag = "8")]
     pub source: ::core::option::Option<Endpoint>,
@@ -32,6 +44,9 @@ pub struct Flow {
     /// `cluster/node`; the cluster is `default` unless named.
     #[prost(string, tag = "11")]
     pub node_name: ::prost::alloc::string::String,
+    /// Labels of the node, as `key=value`, sorted.
+    #[prost(string, repeated, tag = "37")]
+    pub node_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// DNS names that were resolved to the source address.
     #[prost(string, repeated, tag = "13")]
     pub source_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -63,6 +78,15 @@ pub struct Flow {
     /// Where the packet was seen; trace records only.
     #[prost(enumeration = "TraceObservationPoint", tag = "24")]
     pub trace_observation_point: i32,
+    /// State of the connection at the trace point.
+    #[prost(enumeration = "TraceReason", tag = "36")]
+    pub trace_reason: i32,
+    /// Place in the datapath's source that reported a drop.
+    #[prost(message, optional, tag = "38")]
+    pub file: ::core::option::Option<FileInfo>,
+    /// Trace id carried in IP options.
+    #[prost(message, optional, tag = "40")]
+    pub ip_trace_id: ::core::option::Option<IpTraceId>,
     /// Why it was dropped; DROPPED only. Our finer reason stands in extensions.
     #[prost(enumeration = "DropReason", tag = "25")]
     pub drop_reason_desc: i32,
@@ -90,30 +114,13 @@ pub struct Flow {
     /// Cgroup of the process, where known.
     #[prost(uint64, tag = "33")]
     pub cgroup_id: u64,
-    /// Unique for this flow.
-    #[prost(string, tag = "34")]
-    pub uuid: ::prost::alloc::string::String,
-    /// Authentication that the deciding rule asks for.
-    #[prost(enumeration = "AuthType", tag = "35")]
-    pub auth_type: i32,
-    /// State of the connection at the trace point.
-    #[prost(enumeration = "TraceReason", tag = "36")]
-    pub trace_reason: i32,
-    /// Labels of the node, as `key=value`, sorted.
-    #[prost(string, repeated, tag = "37")]
-    pub node_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Place in the datapath's source that reported a drop.
-    #[prost(message, optional, tag = "38")]
-    pub file: ::core::option::Option<FileInfo>,
-    /// Outer headers of an encapsulated packet.
-    #[prost(message, optional, tag = "39")]
-    pub tunnel: ::core::option::Option<Tunnel>,
-    /// Trace id carried in IP options.
-    #[prost(message, optional, tag = "40")]
-    pub ip_trace_id: ::core::option::Option<IpTraceId>,
-    /// Program that made the flow.
-    #[prost(message, optional, tag = "41")]
-    pub emitter: ::core::option::Option<Emitter>,
+    /// The part of a compact line that says what the packet is; the stock client prints it.
+    #[prost(string, tag = "100000")]
+    pub summary: ::prost::alloc::string::String,
+    /// A google.protobuf.Struct with what Hubble's schema has no field for. No type of our own: a client that does
+    /// not know a type in an Any can't print the flow as JSON.
+    #[prost(message, optional, tag = "150000")]
+    pub extensions: ::core::option::Option<::prost_types::Any>,
     /// Policies that allowed it out of the source.
     #[prost(message, repeated, tag = "21001")]
     pub egress_allowed_by: ::prost::alloc::vec::Vec<Policy>,
@@ -132,13 +139,6 @@ pub struct Flow {
     /// Counts of an aggregated flow.
     #[prost(message, optional, tag = "21007")]
     pub aggregate: ::core::option::Option<Aggregate>,
-    /// The part of a compact line that says what the packet is; the stock client prints it.
-    #[prost(string, tag = "100000")]
-    pub summary: ::prost::alloc::string::String,
-    /// A google.protobuf.Struct with what Hubble's schema has no field for. No type of our own: a client that does
-    /// not know a type in an Any can't print the flow as JSON.
-    #[prost(message, optional, tag = "150000")]
-    pub extensions: ::core::option::Option<::prost_types::Any>,
 }
 /// Program that made a flow.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -230,6 +230,9 @@ pub struct Endpoint {
     /// Identity number.
     #[prost(uint32, tag = "2")]
     pub identity: u32,
+    /// Cluster of the pod.
+    #[prost(string, tag = "7")]
+    pub cluster_name: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub namespace: ::prost::alloc::string::String,
     /// Labels of the identity as `source:key=value`, sorted.
@@ -240,9 +243,6 @@ pub struct Endpoint {
     /// Controllers that own the pod.
     #[prost(message, repeated, tag = "6")]
     pub workloads: ::prost::alloc::vec::Vec<Workload>,
-    /// Cluster of the pod.
-    #[prost(string, tag = "7")]
-    pub cluster_name: ::prost::alloc::string::String,
 }
 /// A controller of pods.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -268,6 +268,9 @@ pub struct Ip {
     /// Source; before translation, where source_xlated is set.
     #[prost(string, tag = "1")]
     pub source: ::prost::alloc::string::String,
+    /// Source after masquerading.
+    #[prost(string, tag = "5")]
+    pub source_xlated: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub destination: ::prost::alloc::string::String,
     #[prost(enumeration = "IpVersion", tag = "3")]
@@ -275,9 +278,6 @@ pub struct Ip {
     /// The packet is, or is about to be, encrypted between nodes.
     #[prost(bool, tag = "4")]
     pub encrypted: bool,
-    /// Source after masquerading.
-    #[prost(string, tag = "5")]
-    pub source_xlated: ::prost::alloc::string::String,
 }
 /// MAC addresses.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -458,39 +458,69 @@ pub struct CiliumEventType {
 /// A filter: every field that is set must match, and a field matches if one of its values does.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FlowFilter {
+    #[prost(string, repeated, tag = "29")]
+    pub uuid: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Addresses or CIDRs.
     #[prost(string, repeated, tag = "1")]
     pub source_ip: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Addresses or CIDRs after masquerading.
+    #[prost(string, repeated, tag = "34")]
+    pub source_ip_xlated: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// `namespace/prefix`, `namespace/` for a whole namespace, `/prefix` in any; without a slash the namespace is
     /// `default`.
     #[prost(string, repeated, tag = "2")]
     pub source_pod: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// DNS names, `*` for any part.
+    #[prost(string, repeated, tag = "7")]
+    pub source_fqdn: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Label selectors, such as `k8s:app=web,tier in (a, b)`.
+    #[prost(string, repeated, tag = "10")]
+    pub source_label: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `namespace/prefix`, as for pods.
+    #[prost(string, repeated, tag = "16")]
+    pub source_service: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Controllers, by name, kind or both.
+    #[prost(message, repeated, tag = "26")]
+    pub source_workload: ::prost::alloc::vec::Vec<Workload>,
+    #[prost(string, repeated, tag = "37")]
+    pub source_cluster_name: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Addresses or CIDRs.
     #[prost(string, repeated, tag = "3")]
     pub destination_ip: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// As source_pod.
     #[prost(string, repeated, tag = "4")]
     pub destination_pod: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(enumeration = "Verdict", repeated, tag = "5")]
-    pub verdict: ::prost::alloc::vec::Vec<i32>,
-    /// Kinds of record.
-    #[prost(message, repeated, tag = "6")]
-    pub event_type: ::prost::alloc::vec::Vec<EventTypeFilter>,
-    /// DNS names, `*` for any part.
-    #[prost(string, repeated, tag = "7")]
-    pub source_fqdn: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// DNS names, `*` for any part.
     #[prost(string, repeated, tag = "8")]
     pub destination_fqdn: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Codes, or a prefix such as `4+`.
-    #[prost(string, repeated, tag = "9")]
-    pub http_status_code: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Label selectors, such as `k8s:app=web,tier in (a, b)`.
-    #[prost(string, repeated, tag = "10")]
-    pub source_label: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// As source_label.
     #[prost(string, repeated, tag = "11")]
     pub destination_label: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `namespace/prefix`, as for pods.
+    #[prost(string, repeated, tag = "17")]
+    pub destination_service: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Controllers, by name, kind or both.
+    #[prost(message, repeated, tag = "27")]
+    pub destination_workload: ::prost::alloc::vec::Vec<Workload>,
+    #[prost(string, repeated, tag = "38")]
+    pub destination_cluster_name: ::prost::alloc::vec::Vec<
+        ::prost::alloc::string::String,
+    >,
+    #[prost(enumeration = "TrafficDirection", repeated, tag = "30")]
+    pub traffic_direction: ::prost::alloc::vec::Vec<i32>,
+    #[prost(enumeration = "Verdict", repeated, tag = "5")]
+    pub verdict: ::prost::alloc::vec::Vec<i32>,
+    #[prost(enumeration = "DropReason", repeated, tag = "33")]
+    pub drop_reason_desc: ::prost::alloc::vec::Vec<i32>,
+    /// Interfaces, by index, name or both.
+    #[prost(message, repeated, tag = "35")]
+    pub interface: ::prost::alloc::vec::Vec<NetworkInterface>,
+    /// Kinds of record.
+    #[prost(message, repeated, tag = "6")]
+    pub event_type: ::prost::alloc::vec::Vec<EventTypeFilter>,
+    /// Codes, or a prefix such as `4+`.
+    #[prost(string, repeated, tag = "9")]
+    pub http_status_code: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Names of L4 or L7 protocols, such as `tcp` or `http`.
     #[prost(string, repeated, tag = "12")]
     pub protocol: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -503,12 +533,6 @@ pub struct FlowFilter {
     /// Values of is_reply.
     #[prost(bool, repeated, tag = "15")]
     pub reply: ::prost::alloc::vec::Vec<bool>,
-    /// `namespace/prefix`, as for pods.
-    #[prost(string, repeated, tag = "16")]
-    pub source_service: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// `namespace/prefix`, as for pods.
-    #[prost(string, repeated, tag = "17")]
-    pub destination_service: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Regular expressions.
     #[prost(string, repeated, tag = "18")]
     pub dns_query: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -522,50 +546,26 @@ pub struct FlowFilter {
     /// Regular expressions.
     #[prost(string, repeated, tag = "22")]
     pub http_path: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Flags that must be set; others may be.
-    #[prost(message, repeated, tag = "23")]
-    pub tcp_flags: ::prost::alloc::vec::Vec<TcpFlags>,
-    /// `cluster/node`, `cluster/` or `node`, `*` for any part.
-    #[prost(string, repeated, tag = "24")]
-    pub node_name: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(enumeration = "IpVersion", repeated, tag = "25")]
-    pub ip_version: ::prost::alloc::vec::Vec<i32>,
-    /// Controllers, by name, kind or both.
-    #[prost(message, repeated, tag = "26")]
-    pub source_workload: ::prost::alloc::vec::Vec<Workload>,
-    /// Controllers, by name, kind or both.
-    #[prost(message, repeated, tag = "27")]
-    pub destination_workload: ::prost::alloc::vec::Vec<Workload>,
-    /// Ids of distributed traces.
-    #[prost(string, repeated, tag = "28")]
-    pub trace_id: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(string, repeated, tag = "29")]
-    pub uuid: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(enumeration = "TrafficDirection", repeated, tag = "30")]
-    pub traffic_direction: ::prost::alloc::vec::Vec<i32>,
     /// Regular expressions.
     #[prost(string, repeated, tag = "31")]
     pub http_url: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Headers with this key and value.
     #[prost(message, repeated, tag = "32")]
     pub http_header: ::prost::alloc::vec::Vec<HttpHeader>,
-    #[prost(enumeration = "DropReason", repeated, tag = "33")]
-    pub drop_reason_desc: ::prost::alloc::vec::Vec<i32>,
-    /// Addresses or CIDRs after masquerading.
-    #[prost(string, repeated, tag = "34")]
-    pub source_ip_xlated: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Interfaces, by index, name or both.
-    #[prost(message, repeated, tag = "35")]
-    pub interface: ::prost::alloc::vec::Vec<NetworkInterface>,
+    /// Flags that must be set; others may be.
+    #[prost(message, repeated, tag = "23")]
+    pub tcp_flags: ::prost::alloc::vec::Vec<TcpFlags>,
+    /// `cluster/node`, `cluster/` or `node`, `*` for any part.
+    #[prost(string, repeated, tag = "24")]
+    pub node_name: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Label selectors.
     #[prost(string, repeated, tag = "36")]
     pub node_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(string, repeated, tag = "37")]
-    pub source_cluster_name: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(string, repeated, tag = "38")]
-    pub destination_cluster_name: ::prost::alloc::vec::Vec<
-        ::prost::alloc::string::String,
-    >,
+    #[prost(enumeration = "IpVersion", repeated, tag = "25")]
+    pub ip_version: ::prost::alloc::vec::Vec<i32>,
+    /// Ids of distributed traces.
+    #[prost(string, repeated, tag = "28")]
+    pub trace_id: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Ids in IP options.
     #[prost(uint64, repeated, tag = "39")]
     pub ip_trace_id: ::prost::alloc::vec::Vec<u64>,

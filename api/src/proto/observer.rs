@@ -38,6 +38,9 @@ pub struct GetFlowsRequest {
     /// How many; the last ones unless `first` is set. 0 means as the other fields say.
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    /// `number` counts from the oldest flow.
+    #[prost(bool, tag = "9")]
+    pub first: bool,
     /// Go on with new flows.
     #[prost(bool, tag = "3")]
     pub follow: bool,
@@ -53,9 +56,6 @@ pub struct GetFlowsRequest {
     /// Not after.
     #[prost(message, optional, tag = "8")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
-    /// `number` counts from the oldest flow.
-    #[prost(bool, tag = "9")]
-    pub first: bool,
     /// Fields of Flow to send; empty for all.
     #[prost(message, optional, tag = "10")]
     pub field_mask: ::core::option::Option<::prost_types::FieldMask>,
@@ -104,14 +104,14 @@ pub mod get_flows_response {
 pub struct GetAgentEventsRequest {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    #[prost(bool, tag = "9")]
+    pub first: bool,
     #[prost(bool, tag = "2")]
     pub follow: bool,
     #[prost(message, optional, tag = "7")]
     pub since: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(message, optional, tag = "8")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(bool, tag = "9")]
-    pub first: bool,
 }
 /// One event.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -128,14 +128,14 @@ pub struct GetAgentEventsResponse {
 pub struct GetDebugEventsRequest {
     #[prost(uint64, tag = "1")]
     pub number: u64,
+    #[prost(bool, tag = "9")]
+    pub first: bool,
     #[prost(bool, tag = "2")]
     pub follow: bool,
     #[prost(message, optional, tag = "7")]
     pub since: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(message, optional, tag = "8")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
-    #[prost(bool, tag = "9")]
-    pub first: bool,
 }
 /// One message.
 #[derive(Clone, PartialEq, ::prost::Message)]
