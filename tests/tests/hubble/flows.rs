@@ -258,7 +258,7 @@ fn others() -> Vec<(&'static str, Flow)> {
         }),
         l4: tcp(40003, 443, TcpFlags { fin: true, ack: true, ..TcpFlags::default() }),
         node_name: "prod/node-b".into(),
-        node_labels: vec!["zone=west".into()],
+        node_labels: vec!["rack=12".into(), "zone=west".into()],
         event_type: event(TRACE, 3),
         trace_observation_point: TraceObservationPoint::ToStack.into(),
         is_reply: Some(false),

@@ -112,7 +112,14 @@ fn names_of_addresses() {
 
 #[test]
 fn label_selectors() {
-    let app = &["k8s:app=web", "k8s:tier=front", "reserved:host"];
+    let app = &[
+        "k8s:app=web",
+        "k8s:tier=front",
+        "reserved:host",
+        "k8s:version=12",
+        "k8s:empty",
+        "k8s:example.com/team=a-1",
+    ];
     for (selector, hit) in [
         ("app=web", true),
         ("k8s:app==web", true),
@@ -136,6 +143,30 @@ fn label_selectors() {
         ("  app = web  ", true),
         ("tier in (front),app", true),
         ("", true),
+        ("version>11", true),
+        ("version > 12", false),
+        ("k8s:version<13,app", true),
+        ("version<12", false),
+        ("any:version>2", true),
+        ("cilium:version>2", false),
+        ("version>9223372036854775807", false),
+        ("role>0", false),
+        ("role<0", false),
+        ("app>0", false),
+        ("app<0", false),
+        ("empty<1", false),
+        ("empty=", true),
+        ("empty!=", false),
+        ("app in (db,,web)", true),
+        ("empty in ()", true),
+        ("empty in (a,)", true),
+        ("app in(web)", true),
+        ("app\nin\t(web)", true),
+        ("example.com/team=a-1", true),
+        ("k8s:example.com/team", true),
+        ("example.org/team", false),
+        ("in", false),
+        ("app in (in, web)", true),
     ] {
         for field in ["source_label", "destination_label", "node_labels"] {
             let mut filter = FlowFilter::default();

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Bytes of a label's value.
+const LONGEST: usize = 63;
+
 /// The field, its filter, and a part of the sentence.
 #[test]
 fn values_without_a_meaning_are_named_with_their_place() {
@@ -40,6 +43,38 @@ fn values_without_a_meaning_are_named_with_their_place() {
         ("node_labels[0]: \"a,\": a label after the comma", filter(|f| f.node_labels = one("a,"))),
         ("source_label[0]: \"k8s:\": \"k8s:\" has no key", filter(|f| f.source_label = one("k8s:"))),
         ("source_label[0]: \"a ~ b\": \"~\" is no operator", filter(|f| f.source_label = one("a ~ b"))),
+        ("source_label[0]: \"a>b\": < and > take a whole number", filter(|f| f.source_label = one("a>b"))),
+        ("source_label[0]: \"a<\": < and > take a whole number", filter(|f| f.source_label = one("a<"))),
+        ("source_label[0]: \"a > -1\": \"-1\" is no value", filter(|f| f.source_label = one("a > -1"))),
+        ("source_label[0]: \"a>=1\": < and > take", filter(|f| f.source_label = one("a>=1"))),
+        (
+            "source_label[0]: \"a>9223372036854775808\": < and > take",
+            filter(|f| f.source_label = one("a>9223372036854775808")),
+        ),
+        (
+            "destination_label[0]: \"a=%%%\": \"%%%\" is no value of a label",
+            filter(|f| f.destination_label = one("a=%%%")),
+        ),
+        ("node_labels[0]: \"a=cl*\": \"cl*\" is no value", filter(|f| f.node_labels = one("a=cl*"))),
+        ("source_label[0]: \"a in (b,c!)\":", filter(|f| f.source_label = one("a in (b,c!)"))),
+        ("source_label[0]: \"a=b=c\": a comma is missing", filter(|f| f.source_label = one("a=b=c"))),
+        ("source_label[0]: \"a=.b\": \".b\" is no value", filter(|f| f.source_label = one("a=.b"))),
+        ("source_label[0]: \"a!\": an operator", filter(|f| f.source_label = one("a!"))),
+        ("source_label[0]: \"!a=b\": a comma is missing", filter(|f| f.source_label = one("!a=b"))),
+        ("source_label[0]: \"!!a\": a label is missing", filter(|f| f.source_label = one("!!a"))),
+        ("source_label[0]: \"a*\": \"a*\" is no key", filter(|f| f.source_label = one("a*"))),
+        ("source_label[0]: \"k8s:a:b\": \"k8s:a:b\" is no key", filter(|f| f.source_label = one("k8s:a:b"))),
+        ("source_label[0]: \":a\": \":a\" is no key", filter(|f| f.source_label = one(":a"))),
+        (
+            "source_label[0]: \"Ex.com/a\": \"Ex.com/a\" is no key",
+            filter(|f| f.source_label = one("Ex.com/a")),
+        ),
+        ("source_label[0]: \"a/b/c\": \"a/b/c\" is no key", filter(|f| f.source_label = one("a/b/c"))),
+        ("source_label[0]: \"a/\": \"a/\" is no key", filter(|f| f.source_label = one("a/"))),
+        (
+            "source_label[0]: \"a=xxxx",
+            filter(|f| f.source_label = one(&format!("a={}", "x".repeat(LONGEST + 1)))),
+        ),
         ("source_cluster_name[0]: must not be empty", filter(|f| f.source_cluster_name = one(""))),
         ("destination_cluster_name[0]: must not be empty", filter(|f| f.destination_cluster_name = one(""))),
         ("source_port[0]: \"http\" is no port", filter(|f| f.source_port = one("http"))),
