@@ -55,6 +55,7 @@ const SHOWN_SOMETIMES: [&str; 5] =
 
 /// The request for flows.
 pub(super) fn flows(args: &FlowArgs, now: SystemTime) -> Result<GetFlowsRequest, Failure> {
+    columns_have_an_end(&args.selectors, args.format.output)?;
     let from_file = args.other.input_file.is_some();
     let Selected { number, first, since, until } = select(&args.selectors, from_file, now)?;
     let mut given = args.filters.given.clone();
@@ -93,14 +94,27 @@ pub(super) fn for_census(args: &FlowArgs, now: SystemTime) -> Result<GetFlowsReq
 
 /// The request for events of the agent.
 pub(super) fn agent_events(args: &EventArgs, now: SystemTime) -> Result<GetAgentEventsRequest, Failure> {
+    columns_have_an_end(&args.selectors, args.format.output)?;
     let Selected { number, first, since, until } = select(&args.selectors, false, now)?;
     Ok(GetAgentEventsRequest { number, first, follow: args.selectors.follow, since, until })
 }
 
 /// The request for debug messages.
 pub(super) fn debug_events(args: &EventArgs, now: SystemTime) -> Result<GetDebugEventsRequest, Failure> {
+    columns_have_an_end(&args.selectors, args.format.output)?;
     let Selected { number, first, since, until } = select(&args.selectors, false, now)?;
     Ok(GetDebugEventsRequest { number, first, follow: args.selectors.follow, since, until })
+}
+
+/// Columns are as wide as their widest cell, which is known at the end, and an answer that goes on has none.
+fn columns_have_an_end(selectors: &SelectorArgs, form: OutputForm) -> Result<(), Failure> {
+    if selectors.follow && form == OutputForm::Table {
+        return Err(Failure::usage(
+            "-o table can't be combined with --follow: columns are written when all rows are there; \
+             use -o compact, dict or json, or sinew observe top for a live table",
+        ));
+    }
+    Ok(())
 }
 
 struct Selected {

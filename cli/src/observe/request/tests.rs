@@ -54,6 +54,8 @@ fn what_can_not_be_together_is_a_usage_error() {
         ("--first 1 --all", "--first and --all can't be combined"),
         ("--first 1 --follow", "--first and --follow can't be combined"),
         ("--last 1 --all", "--last and --all can't be combined"),
+        ("--follow -o table", "-o table can't be combined with --follow"),
+        ("-f -o tab --all", "-o table can't be combined with --follow"),
         ("--since soon", "--since \"soon\" is no time"),
         ("--until 2019-99-99", "--until \"2019-99-99\" is no time"),
         ("--field-mask time", "--field-mask goes with JSON output only"),
@@ -127,4 +129,22 @@ fn what_is_counted_is_everything_unless_said_otherwise() {
     assert_eq!(for_census(&args("--last 5"), now()).expect("a request").number, 5);
     let since = for_census(&args("--since 1m"), now()).expect("a request");
     assert!(since.number == 0 && since.since.is_some());
+}
+
+#[test]
+fn events_in_columns_are_not_followed_either() {
+    let args = |line: &str| {
+        let command = EventArgs::augment_args(clap::Command::new("agent-events"));
+        let matches =
+            command.try_get_matches_from(std::iter::once("agent-events").chain(line.split_whitespace()));
+        EventArgs::from_arg_matches(&matches.unwrap_or_else(|error| panic!("{error}"))).expect("arguments")
+    };
+    for refused in [
+        agent_events(&args("-f -o table"), now()).expect_err("events of the agent"),
+        debug_events(&args("-f -o table"), now()).expect_err("debug messages"),
+    ] {
+        assert!(refused.message.contains("sinew observe top"), "{refused}");
+    }
+    assert!(agent_events(&args("-f -o dict"), now()).is_ok());
+    assert!(debug_events(&args("-o table"), now()).is_ok());
 }
