@@ -1,6 +1,10 @@
 //! What a filter means, written down the long way: no compilation, no shared helper, no regular expression.
 
-use sinew_api::proto::flow::{Endpoint, Flow, FlowFilter, Layer7, TcpFlags, Verdict, layer4, layer7};
+use sinew_api::proto::flow::{
+    Endpoint, Flow, FlowFilter, Http, Layer7, Service, TcpFlags, Verdict, Workload, layer4, layer7,
+};
+
+use super::random::EXPRESSIONS;
 
 pub(super) fn passes(allow: &[FlowFilter], deny: &[FlowFilter], flow: &Flow) -> bool {
     let mut allowed = allow.is_empty();
@@ -33,6 +37,21 @@ fn matches(filter: &FlowFilter, flow: &Flow) -> bool {
         Some(layer4::Protocol::Sctp(it)) => (Some(it.source_port), Some(it.destination_port), None),
         _ => (None, None, None),
     };
+    let nothing = Service::default();
+    let (source_service, destination_service) = (
+        flow.source_service.as_ref().unwrap_or(&nothing),
+        flow.destination_service.as_ref().unwrap_or(&nothing),
+    );
+    let http = match flow.l7.as_ref().and_then(|l7| l7.record.as_ref()) {
+        Some(layer7::Record::Http(http)) => Some(http),
+        _ => None,
+    };
+    let query = match flow.l7.as_ref().and_then(|l7| l7.record.as_ref()) {
+        Some(layer7::Record::Dns(dns)) => Some(dns.query.as_str()),
+        _ => None,
+    };
+    let trace = flow.trace_context.as_ref().and_then(|it| it.parent.as_ref()).map(|it| it.trace_id.as_str());
+    let expressions = filter.experimental.clone().unwrap_or_default().cel_expression;
     let dropped = flow.verdict == i32::from(Verdict::Dropped);
     any(&filter.uuid, |it| *it == flow.uuid)
         && any(&filter.source_ip, |it| in_prefix(&ip.source, it))
@@ -71,9 +90,25 @@ fn matches(filter: &FlowFilter, flow: &Flow) -> bool {
                 (it.index == 0 || it.index == seen.index) && (it.name.is_empty() || it.name == seen.name)
             })
         })
-        && any(&filter.http_method, |it| {
-            http_method(flow.l7.as_ref()).is_some_and(|method| method == it.to_uppercase())
+        && any(&filter.http_method, |it| http.is_some_and(|http| http.method == it.to_uppercase()))
+        && any(&filter.http_status_code, |it| http.is_some_and(|http| has_status(it, http.code)))
+        && any(&filter.http_path, |it| http.and_then(path_of).is_some_and(|path| found(it, &path)))
+        && any(&filter.http_url, |it| http.is_some_and(|http| !http.url.is_empty() && found(it, &http.url)))
+        && any(&filter.http_header, |it| {
+            http.is_some_and(|http| {
+                http.headers.iter().any(|seen| seen.key == it.key && seen.value == it.value)
+            })
         })
+        && any(&filter.source_service, |it| named(it, &source_service.namespace, &source_service.name))
+        && any(&filter.destination_service, |it| {
+            named(it, &destination_service.namespace, &destination_service.name)
+        })
+        && any(&filter.source_workload, |it| owned(it, &source.workloads))
+        && any(&filter.destination_workload, |it| owned(it, &destination.workloads))
+        && any(&filter.dns_query, |it| query.is_some_and(|query| found(it, query)))
+        && any(&filter.trace_id, |it| trace == Some(it.as_str()))
+        && any(&filter.ip_trace_id, |it| *it == flow.ip_trace_id.map_or(0, |seen| seen.trace_id))
+        && any(&expressions, |it| expression(it, flow))
 }
 
 /// Bit by bit.
@@ -119,7 +154,7 @@ fn glob(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The random selectors are `key`, `!key`, `key=value`, `key!=value`, `key in (a,b)`, joined by commas outside brackets.
+/// The random selectors are `key`, `!key`, `key=value`, `key!=value`, `key>1`, `key<1`, `key in (a,b)`, joined by commas outside brackets.
 fn labelled(selector: &str, labels: &[String]) -> bool {
     let mut depth = 0;
     let mut parts = vec![String::new()];
@@ -158,6 +193,13 @@ fn holds(part: &str, labels: &[String]) -> bool {
     }
     if let Some((key, value)) = part.split_once('=') {
         return values(key).contains(&value.to_owned());
+    }
+    for (sign, above) in [('>', true), ('<', false)] {
+        if let Some((key, bound)) = part.split_once(sign) {
+            let bound: i64 = bound.parse().expect("a random bound");
+            let numbers: Vec<i64> = values(key).iter().filter_map(|value| value.parse().ok()).collect();
+            return numbers.iter().any(|number| if above { *number > bound } else { *number < bound });
+        }
     }
     if let Some((key, list)) = part.split_once(" in (") {
         return list.trim_end_matches(')').split(',').any(|value| values(key).contains(&value.to_owned()));
@@ -200,9 +242,63 @@ fn on_node(wanted: &str, name: &str) -> bool {
         && (wanted_node.is_empty() || glob(wanted_node, node))
 }
 
-fn http_method(l7: Option<&Layer7>) -> Option<String> {
-    match l7?.record.as_ref()? {
-        layer7::Record::Http(http) if !http.method.is_empty() => Some(http.method.clone()),
-        _ => None,
+/// The random patterns are texts, anchored at an end or not.
+fn found(pattern: &str, text: &str) -> bool {
+    match (pattern.strip_prefix('^'), pattern.strip_suffix('$')) {
+        (Some(whole), Some(_)) => text == whole.trim_end_matches('$'),
+        (Some(start), None) => text.starts_with(start),
+        (None, Some(end)) => text.ends_with(end),
+        (None, None) => text.contains(pattern),
+    }
+}
+
+/// `404`, or the beginning of a code such as `4+`.
+fn has_status(wanted: &str, code: u32) -> bool {
+    let digits: Vec<u32> = vec![code / 100, code / 10 % 10, code % 10];
+    let wanted: Vec<u32> = wanted.trim_end_matches('+').chars().filter_map(|it| it.to_digit(10)).collect();
+    code > 0 && digits[..wanted.len()] == wanted
+}
+
+/// Letter by letter: behind the host of a whole URL, up to a question mark.
+fn path_of(http: &Http) -> Option<String> {
+    let url = http.url.strip_prefix("http://");
+    if url.is_none() && !http.url.starts_with('/') {
+        return None;
+    }
+    let mut path = String::new();
+    for letter in url.unwrap_or(&http.url).chars() {
+        if letter == '?' {
+            break;
+        }
+        if letter == '/' || !path.is_empty() {
+            path.push(letter);
+        }
+    }
+    Some(path)
+}
+
+fn owned(wanted: &Workload, owners: &[Workload]) -> bool {
+    owners.iter().any(|owner| {
+        ["", owner.name.as_str()].contains(&wanted.name.as_str())
+            && ["", owner.kind.as_str()].contains(&wanted.kind.as_str())
+    })
+}
+
+fn expression(text: &str, flow: &Flow) -> bool {
+    let index = EXPRESSIONS.iter().position(|known| *known == text).expect("a random expression");
+    let source = flow.source.clone().unwrap_or_default();
+    match index {
+        0 => flow.verdict == 2,
+        1 => match flow.l4.as_ref().and_then(|l4| l4.protocol.as_ref()) {
+            Some(layer4::Protocol::Tcp(tcp)) => tcp.destination_port < 80,
+            _ => false,
+        },
+        2 => [1, 2].contains(&source.identity),
+        3 => {
+            let labels = flow.destination.clone().unwrap_or_default().labels;
+            labels.iter().any(|label| label.ends_with("=web"))
+        }
+        4 => flow.is_reply != Some(false),
+        _ => !source.workloads.iter().any(|owner| owner.kind == "Job"),
     }
 }

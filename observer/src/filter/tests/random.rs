@@ -4,17 +4,30 @@ use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
+use sinew_api::proto::flow::flow_filter::Experimental;
 use sinew_api::proto::flow::{
-    CiliumEventType, Endpoint, EventTypeFilter, Flow, FlowFilter, Http, IcmPv4, IcmPv6, Ip, Layer4, Layer7,
-    NetworkInterface, Sctp, Tcp, TcpFlags, Udp, layer4, layer7,
+    CiliumEventType, Dns, Endpoint, EventTypeFilter, Flow, FlowFilter, Http, HttpHeader, IcmPv4, IcmPv6, Ip,
+    IpTraceId, Layer4, Layer7, NetworkInterface, Sctp, Service, Tcp, TcpFlags, TraceContext, TraceParent,
+    Udp, Workload, layer4, layer7,
 };
 
 const ADDRESSES: [&str; 6] = ["10.0.0.1", "10.0.0.2", "10.1.0.1", "fd00::1", "fd00::2", "fd01::1"];
 const WANTED_ADDRESSES: [&str; 8] =
     ["10.0.0.1", "10.0.0.0/24", "10.0.0.0/15", "0.0.0.0/0", "fd00::1", "fd00::/64", "fd00::/8", "::/0"];
-const LABELS: [&str; 6] =
-    ["k8s:app=web", "k8s:app=db", "k8s:tier=front", "reserved:world", "any:app=web", "app=web"];
-const SELECTORS: [&str; 10] = [
+const LABELS: [&str; 8] = [
+    "k8s:app=web",
+    "k8s:app=db",
+    "k8s:tier=front",
+    "reserved:world",
+    "any:app=web",
+    "app=web",
+    "k8s:age=9",
+    "age=10",
+];
+const SELECTORS: [&str; 13] = [
+    "age>9",
+    "k8s:age<10",
+    "app<3",
     "app",
     "!app",
     "app=web",
@@ -28,6 +41,19 @@ const SELECTORS: [&str; 10] = [
 ];
 const NAMES: [&str; 4] = ["a.example.com", "b.example.com", "example.com", "x.org"];
 const PATTERNS: [&str; 5] = ["*.example.com", "*", "example.com", "a.*", "*.org"];
+/// Regular expressions of a kind that the naive evaluator knows: a text, with an anchor or without.
+const REGEXES: [&str; 6] = ["^/shop", "shop", "a=1$", "^/$", "example", "^a"];
+const URLS: [&str; 6] =
+    ["", "/shop/1?a=1", "http://shop.example.com/", "http://example.com", "/?/shop", "shop"];
+/// Expressions, each of which the naive evaluator has by heart.
+pub(super) const EXPRESSIONS: [&str; 6] = [
+    "_flow.verdict == Verdict.DROPPED",
+    "has(_flow.l4.TCP) && _flow.l4.TCP.destination_port < 80",
+    "_flow.source.identity in [1, 2]",
+    "_flow.destination.labels.exists(l, l.endsWith('=web'))",
+    "_flow.is_reply == null || _flow.is_reply",
+    "_flow.source.workloads.all(w, w.kind != 'Job')",
+];
 
 fn text(from: &'static [&'static str]) -> impl Strategy<Value = String> {
     select(from).prop_map(str::to_owned)
@@ -71,16 +97,33 @@ fn l4() -> impl Strategy<Value = Layer4> {
 
 fn endpoint() -> impl Strategy<Value = Endpoint> {
     let names = (text(&["", "default", "shop"]), text(&["", "web-1", "web-2", "db"]));
-    (0_u32..3, names, vec(text(&LABELS), 0..3), text(&["", "east", "west"])).prop_map(
-        |(identity, (namespace, pod_name), labels, cluster_name)| Endpoint {
+    let owners = vec(workload(), 0..3);
+    (0_u32..3, names, vec(text(&LABELS), 0..3), text(&["", "east", "west"]), owners).prop_map(
+        |(identity, (namespace, pod_name), labels, cluster_name, workloads)| Endpoint {
             identity,
             namespace,
             pod_name,
             labels,
             cluster_name,
+            workloads,
             ..Endpoint::default()
         },
     )
+}
+
+/// An owner, or a wish for one: an empty part of a wish is any.
+fn workload() -> impl Strategy<Value = Workload> {
+    (text(&["", "web", "db"]), text(&["", "Deployment", "Job"]))
+        .prop_map(|(name, kind)| Workload { name, kind })
+}
+
+fn service() -> impl Strategy<Value = Service> {
+    (text(&["", "web", "web-2"]), text(&["", "default", "shop"]))
+        .prop_map(|(name, namespace)| Service { name, namespace })
+}
+
+fn header() -> impl Strategy<Value = HttpHeader> {
+    (text(&["X-A", "x-a"]), text(&["1", "2"])).prop_map(|(key, value)| HttpHeader { key, value })
 }
 
 fn ip() -> impl Strategy<Value = Ip> {
@@ -96,10 +139,14 @@ fn ip() -> impl Strategy<Value = Ip> {
 }
 
 fn l7() -> impl Strategy<Value = Layer7> {
-    text(&["", "GET", "PUT"]).prop_map(|method| Layer7 {
-        record: Some(layer7::Record::Http(Http { method, ..Http::default() })),
-        ..Layer7::default()
-    })
+    let codes = select(&[0_u32, 99, 200, 404, 503][..]);
+    let http = (text(&["", "GET", "PUT"]), codes, text(&URLS), vec(header(), 0..2)).prop_map(
+        |(method, code, url, headers)| {
+            layer7::Record::Http(Http { method, code, url, headers, ..Http::default() })
+        },
+    );
+    let dns = text(&NAMES).prop_map(|query| layer7::Record::Dns(Dns { query, ..Dns::default() }));
+    prop_oneof![http, dns].prop_map(|record| Layer7 { record: Some(record), ..Layer7::default() })
 }
 
 pub(super) fn flow() -> impl Strategy<Value = Flow> {
@@ -110,12 +157,16 @@ pub(super) fn flow() -> impl Strategy<Value = Flow> {
     let interface =
         of((0_u32..3, text(&["", "eth0"])).prop_map(|(index, name)| NetworkInterface { index, name }));
     let place = (text(&["", "n1", "default/n1", "east/n2"]), event, interface, text(&["a", "b", "c"]));
-    (numbers, ends, names, place).prop_map(
+    let parent = of(text(&["t1", "t2"]).prop_map(|trace_id| TraceParent { trace_id }));
+    let traces = (of(parent.prop_map(|parent| TraceContext { parent })), of(0_u64..3));
+    (numbers, ends, names, place, (of(service()), of(service())), traces).prop_map(
         |(
             (verdict, drop_reason_desc, traffic_direction, is_reply),
             (source, destination, ip, l4, l7),
             (source_names, destination_names, node_labels),
             (node_name, event_type, interface, uuid),
+            (source_service, destination_service),
+            (trace_context, trace_id),
         )| Flow {
             verdict,
             drop_reason_desc,
@@ -133,6 +184,10 @@ pub(super) fn flow() -> impl Strategy<Value = Flow> {
             event_type,
             interface,
             uuid,
+            source_service,
+            destination_service,
+            trace_context,
+            ip_trace_id: trace_id.map(|trace_id| IpTraceId { trace_id, ip_option_type: 0 }),
             ..Flow::default()
         },
     )
@@ -160,13 +215,28 @@ pub(super) fn filter() -> impl Strategy<Value = FlowFilter> {
         (few(text(&["tcp", "udp", "icmp", "icmpv6", "sctp", "http", "dns"])), few(interface)),
         (few(text(&["n1", "*", "default/*", "east/", "*/n*"])), few(text(&["a", "b"]))),
     );
-    (ends, numbers, prop::bool::weighted(0.1)).prop_map(|(ends, numbers, with_method)| {
+    let http = (
+        few(text(&["get", "PUT"])),
+        few(text(&["200", "4+", "50+"])),
+        few(text(&REGEXES)),
+        few(text(&REGEXES)),
+        few(header()),
+    );
+    let owners = (
+        (few(text(&["web", "shop/", "/web", "shop/web-2"])), few(text(&["/", "default/web"]))),
+        (few(workload()), few(workload())),
+    );
+    let rest = (few(text(&REGEXES)), few(text(&["t1", "t3"])), few(0_u64..3), few(text(&EXPRESSIONS)));
+    (ends, numbers, http, owners, rest).prop_map(|(ends, numbers, http, owners, rest)| {
         let ((source_ip, destination_ip, source_ip_xlated), (source_pod, destination_pod), names, labels, l4, clusters) =
             ends;
         let ((verdict, drop_reason_desc, traffic_direction, ip_version), flags, (protocol, interface), place) = numbers;
         let (reply, encrypted, event_type, tcp_flags) = flags;
-        // With an event type that is not L7, a method is refused.
-        let http_method = if with_method && event_type.is_empty() { vec!["get".to_owned()] } else { Vec::new() };
+        // With an event type that is not L7, fields of HTTP are refused.
+        let (http_method, http_status_code, http_path, http_url, http_header) =
+            if event_type.is_empty() { http } else { Default::default() };
+        let ((source_service, destination_service), (source_workload, destination_workload)) = owners;
+        let (dns_query, trace_id, ip_trace_id, cel_expression) = rest;
         FlowFilter {
             source_ip,
             destination_ip,
@@ -197,7 +267,19 @@ pub(super) fn filter() -> impl Strategy<Value = FlowFilter> {
             node_name: place.0,
             uuid: place.1,
             http_method,
-            ..FlowFilter::default()
+            http_status_code,
+            http_path,
+            http_url,
+            http_header,
+            source_service,
+            destination_service,
+            source_workload,
+            destination_workload,
+            dns_query,
+            trace_id,
+            ip_trace_id,
+            // Every field of the schema, so that a new one is missed here.
+            experimental: (!cel_expression.is_empty()).then_some(Experimental { cel_expression }),
         }
     })
 }
