@@ -73,6 +73,8 @@ enum Type {
     List(Box<Type>),
     Enum(String),
     Package,
+    /// What is a bool or a number where it is set, and null where not.
+    Nullable,
     Anything,
 }
 
@@ -97,7 +99,7 @@ pub(super) fn check(expression: &mut IdedExpr, budget: &Budget) -> Result<HashMa
     let mut checker =
         Checker { budget, variables: Vec::new(), patterns: HashMap::new(), nodes: 0, depth: 0, loops: 0 };
     match checker.visit(expression)? {
-        Type::Bool | Type::Anything => Ok(checker.patterns),
+        Type::Bool | Type::Nullable | Type::Anything => Ok(checker.patterns),
         other => Err(format!("gives {}, not a bool", name_of(&other))),
     }
 }
@@ -223,7 +225,7 @@ impl Checker<'_> {
                 None => Err(format!("enum {name} has no value {field:?}")),
             },
             Type::Anything => Ok(Type::Anything),
-            Type::Bool | Type::Number | Type::Text | Type::Other | Type::List(_) => {
+            Type::Bool | Type::Number | Type::Text | Type::Other | Type::List(_) | Type::Nullable => {
                 Err(format!("{} has no field {field:?}", name_of(operand)))
             }
         }
@@ -284,7 +286,9 @@ fn compared(function: &str, arguments: &[Type]) -> Result<(), String> {
 }
 
 fn may_be_equal(left: &Type, right: &Type) -> bool {
-    let is_loose = |it: &Type| matches!(it, Type::Anything | Type::Other | Type::Enum(_) | Type::Package);
+    let is_loose = |it: &Type| {
+        matches!(it, Type::Anything | Type::Nullable | Type::Other | Type::Enum(_) | Type::Package)
+    };
     match (left, right) {
         (left, right) if is_loose(left) || is_loose(right) => true,
         (Type::Message(left), Type::Message(right)) => left == right,
@@ -301,7 +305,7 @@ fn common(left: Type, right: Type) -> Type {
 
 fn field_type(field: &FieldDescriptor) -> Result<Type, String> {
     let single = match field.kind() {
-        _ if is_wrapper(field) => Type::Anything,
+        _ if is_wrapper(field) => Type::Nullable,
         Kind::Message(message) if message.full_name().starts_with("google.protobuf.") => {
             return Err(format!(
                 "{:?} is a {}, which this server can't compare",
@@ -328,6 +332,7 @@ fn name_of(kind: &Type) -> String {
         Type::List(_) => "a list".to_owned(),
         Type::Enum(name) => format!("the enum {name}"),
         Type::Package => "the package flow".to_owned(),
+        Type::Nullable => "a value or null".to_owned(),
         Type::Anything => "a value".to_owned(),
     }
 }

@@ -74,6 +74,7 @@ fn what_is_not_set_has_its_default_and_has_says_so() {
     let is_null = CelExpression::parse("_flow.is_reply == null", &Budget::default()).expect("an expression");
     assert!(is_null.holds(&unknown), "unknown is not false");
     assert!(!is_null.holds(&FlowView::new(&flow())));
+    assert!(holds("!_flow.is_reply && has(_flow.is_reply)"));
 }
 
 #[test]
@@ -89,6 +90,9 @@ fn what_has_no_meaning_is_refused_by_name() {
         ("_flow.source.pod == 'x'", "flow.Endpoint has no field \"pod\""),
         ("_flow.source.labels.exists(l, l.name == 'x')", "a text has no field \"name\""),
         ("_flow.ingress_denied_by.exists(p, p.nam == 'x')", "flow.Policy has no field \"nam\""),
+        ("_flow.is_reply.value", "a value or null has no field \"value\""),
+        ("has(_flow.is_reply.value)", "a value or null has no field \"value\""),
+        ("_flow.is_reply.value == true", "a value or null has no field \"value\""),
         ("flow.verdict == 1", "package flow has no enum \"verdict\""),
         ("_flow.verdict == Verdict.LOST", "enum Verdict has no value \"LOST\""),
         ("verdict == 1", "there is no \"verdict\"; the flow is _flow"),
