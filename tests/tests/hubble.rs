@@ -271,8 +271,11 @@ fn every_form_of_output_is_the_stock_clients() -> Result<()> {
     }
     let all = ["observe", "--last", "50", "-o", "jsonpb"];
     let (theirs, ours) = (success(&node.hubble(&all)?)?, success(&node.sinew(&all)?)?);
-    let (theirs, ours) = (json_lines(&theirs)?, json_lines(&ours)?);
-    ensure!(theirs.len() == 16 && theirs == ours, "hubble: {theirs:#?}\nsinew: {ours:#?}");
+    ensure!(json_lines(&theirs)?.len() == 16, "hubble: {theirs}");
+    for (theirs, ours) in theirs.lines().zip(ours.lines()) {
+        ensure!(theirs == ours, "hubble: {theirs}\nsinew:  {ours}");
+    }
+    ensure!(theirs == ours, "hubble:\n{theirs}\nsinew:\n{ours}");
     Ok(())
 }
 
