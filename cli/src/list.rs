@@ -2,8 +2,6 @@
 //!
 //! Neighbour: `observe.rs`, whose servers these are.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use sinew_api::proto::observer::{GetNamespacesRequest, GetNodesRequest, Namespace, Node};
@@ -11,8 +9,7 @@ use sinew_api::proto::relay::NodeState;
 
 use crate::observe;
 use crate::output;
-use crate::output::Paint;
-use crate::output::table::{Cell, Table};
+use crate::output::table::spaced;
 use crate::server::{self, ServerArgs};
 
 /// `sinew list`.
@@ -74,36 +71,45 @@ pub(crate) async fn run(command: &ListCommand) -> Result<()> {
     }
 }
 
+/// What a server does not know of a node.
+const UNKNOWN: &str = "N/A";
+
 fn node_table(nodes: &[Node], wide: bool) -> String {
     let mut header = vec!["NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS"];
     if wide {
         header.extend(["VERSION", "ADDRESS", "TLS"]);
     }
-    let mut table = Table::new(&header);
+    let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for node in nodes {
-        let mut cells = vec![
-            Cell::from(&node.name),
-            Cell::from(state(node.state())),
-            Cell::from(crate::when::brief(Duration::from_nanos(node.uptime_ns))),
-            Cell::from(per_second(node.seen_flows, node.uptime_ns)),
-            Cell::from(fill(node.num_flows, node.max_flows)),
+        // Half a second and more counts as one.
+        let seconds = node.uptime_ns.saturating_add(500_000_000) / 1_000_000_000;
+        let mut row = vec![
+            node.name.clone(),
+            state(node.state()).to_owned(),
+            age(seconds),
+            per_second(node.seen_flows, seconds),
+            fill(node.num_flows, node.max_flows),
         ];
         if wide {
-            let tls = node.tls.as_ref().map_or("N/A", |tls| if tls.enabled { "Enabled" } else { "Disabled" });
-            cells.extend([Cell::from(&node.version), Cell::from(&node.address), Cell::from(tls)]);
+            let version = if node.version.is_empty() { UNKNOWN } else { &node.version };
+            let tls =
+                node.tls.as_ref().map_or(UNKNOWN, |tls| if tls.enabled { "Enabled" } else { "Disabled" });
+            row.extend([version.to_owned(), node.address.clone(), tls.to_owned()]);
         }
-        table.row(cells);
+        rows.push(row);
     }
-    table.render(Paint::Plain, "None.")
+    spaced(&rows)
 }
 
 fn namespace_table(namespaces: &[Namespace], wide: bool) -> String {
-    let mut table = Table::new(if wide { &["NAMESPACE", "CLUSTER"] } else { &["NAMESPACE"] });
+    let header =
+        if wide { vec!["NAMESPACE".to_owned(), "CLUSTER".to_owned()] } else { vec!["NAMESPACE".to_owned()] };
+    let mut rows = vec![header];
     for it in namespaces {
-        let cluster = wide.then(|| Cell::from(&it.cluster));
-        table.row([Cell::from(&it.namespace)].into_iter().chain(cluster));
+        let cluster = (wide && !it.cluster.is_empty()).then(|| it.cluster.clone());
+        rows.push([it.namespace.clone()].into_iter().chain(cluster).collect());
     }
-    table.render(Paint::Plain, "None.")
+    spaced(&rows)
 }
 
 fn state(state: NodeState) -> &'static str {
@@ -116,20 +122,26 @@ fn state(state: NodeState) -> &'static str {
     }
 }
 
-fn per_second(flows: u64, uptime_ns: u64) -> String {
-    let seconds = u128::from(uptime_ns / 1_000_000_000);
-    // Two digits behind the point, without floating point.
-    match (u128::from(flows) * 100).checked_div(seconds) {
-        Some(hundredths) => format!("{}.{:02}", hundredths / 100, hundredths % 100),
-        None => "N/A".to_owned(),
+/// `3h0m7s`, with every unit below the largest, as Hubble's client writes a length of time.
+fn age(seconds: u64) -> String {
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    match (hours, minutes) {
+        (0, 0) if seconds == 0 => UNKNOWN.to_owned(),
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{}s", seconds % 60),
+        _ => format!("{hours}h{minutes}m{}s", seconds % 60),
     }
 }
 
+fn per_second(flows: u64, seconds: u64) -> String {
+    if seconds == 0 { UNKNOWN.to_owned() } else { format!("{:.2}", flows as f64 / seconds as f64) }
+}
+
 fn fill(held: u64, capacity: u64) -> String {
-    match (u128::from(held) * 10_000).checked_div(u128::from(capacity)) {
-        Some(share) => format!("{held}/{capacity} ({:3}.{:02}%)", share / 100, share % 100),
-        None => "N/A".to_owned(),
+    if capacity == 0 {
+        return UNKNOWN.to_owned();
     }
+    format!("{held}/{capacity} ({:6.2}%)", held as f64 / capacity as f64 * 100.0)
 }
 
 /// A list of messages as one JSON array, keys as in the schema.
@@ -156,20 +168,28 @@ mod tests {
             address: "10.0.0.1:4244".into(),
             state: NodeState::NodeConnected.into(),
             tls: Some(Tls { enabled: true, server_name: String::new() }),
-            uptime_ns: 100_000_000_000,
-            num_flows: 15,
+            uptime_ns: 99_600_000_000,
+            num_flows: 22,
             max_flows: 4095,
-            seen_flows: 1234,
+            seen_flows: 1235,
         };
-        let unknown = Node { name: "default/b".into(), ..Node::default() };
-        let lines: Vec<String> = node_table(&[node, unknown], true).lines().map(str::to_owned).collect();
-        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
-        assert_eq!(words(&lines[0]), "NAME STATUS AGE FLOWS/S CURRENT/MAX-FLOWS VERSION ADDRESS TLS");
-        assert_eq!(
-            words(&lines[1]),
-            "default/a Connected 1m40s 12.34 15/4095 ( 0.36%) 0.1.0 10.0.0.1:4244 Enabled"
-        );
-        assert_eq!(words(&lines[2]), "default/b Unknown 0s N/A N/A - - N/A");
+        let unknown = Node { name: "default/b".into(), address: "unix:/b".into(), ..Node::default() };
+        // Written by Hubble's client for such nodes.
+        let expected = "\
+NAME        STATUS      AGE     FLOWS/S   CURRENT/MAX-FLOWS   VERSION   ADDRESS         TLS
+default/a   Connected   1m40s   12.35     22/4095 (  0.54%)   0.1.0     10.0.0.1:4244   Enabled
+default/b   Unknown     N/A     N/A       N/A                 N/A       unix:/b         N/A
+";
+        assert_eq!(node_table(&[node, unknown], true), expected);
+    }
+
+    #[test]
+    fn ages_have_every_unit() {
+        for (seconds, text) in
+            [(0, "N/A"), (59, "59s"), (60, "1m0s"), (10_807, "3h0m7s"), (360_000, "100h0m0s")]
+        {
+            assert_eq!(age(seconds), text);
+        }
     }
 
     #[test]

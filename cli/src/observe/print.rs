@@ -23,6 +23,7 @@ use super::flags::{Colour, FlowFormatArgs, FormatArgs, OutputForm, TimeForm};
 use super::moment;
 use crate::failure::Failure;
 use crate::output;
+use crate::output::table::spaced;
 use line::{Hue, Style};
 
 /// Between two blocks of dict output.
@@ -159,28 +160,7 @@ impl Printer {
 
     /// Writes what waits: columns are as wide as their widest cell, so they come last.
     pub(super) fn finish(self) -> Result<()> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
-                + 3
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for row in &self.rows {
-            for (index, cell) in row.iter().enumerate() {
-                text.push_str(cell);
-                if index + 1 < row.len() {
-                    text.extend(std::iter::repeat_n(' ', widths[index] - cell.chars().count()));
-                }
-            }
-            text.push('\n');
-        }
-        output::write(&text)
+        output::write(&spaced(&self.rows))
     }
 
     fn flow_text(&mut self, flow: &Flow) -> Result<()> {

@@ -22,6 +22,25 @@ impl<T: ToString> From<T> for Cell {
     }
 }
 
+/// Rows as Hubble's client writes them: three spaces behind the widest cell of a column, nothing behind the last one of a row.
+pub(crate) fn spaced(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let letters = |cell: &String| cell.chars().count();
+    let widest = |column| rows.iter().filter_map(|row| row.get(column)).map(letters).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(|column| widest(column) + 3).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (index, cell) in row.iter().enumerate() {
+            text.push_str(cell);
+            if index + 1 < row.len() {
+                text.extend(std::iter::repeat_n(' ', widths[index] - letters(cell)));
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
 /// Rows under a header.
 pub(crate) struct Table {
     header: Vec<&'static str>,
