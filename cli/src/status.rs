@@ -164,10 +164,6 @@ fn facts(status: &GetStatusResponse, now: SystemTime) -> Vec<(&'static str, Stri
         } else {
             facts.push(("flows", flows.off.clone()));
         }
-        if flows.suppressed > 0 {
-            let text = format!("{} drops, counted and not shown (--monitor-drop-limit)", flows.suppressed);
-            facts.push(("suppressed", text));
-        }
     }
     facts.push(("kernel", status.kernel_drops.as_ref().map(kernel_drops).unwrap_or_default()));
     let filling = status.maps.iter().filter(|map| map::tone(map.pressure) != Tone::Plain);
@@ -203,6 +199,13 @@ fn kernel_drops(drops: &KernelDrops) -> String {
 fn losses(flows: &FlowStatus) -> String {
     let shown = flows.losses.iter().filter(|loss| loss.events > 0).map(|loss| {
         let place = match loss.source() {
+            LostEventSource::PerfEventRingBuffer if flows.suppressed > 0 => {
+                let drops = flows.suppressed;
+                return format!(
+                    "{} between kernel and agent ({drops} of them drops beyond --monitor-drop-limit)",
+                    loss.events
+                );
+            }
             LostEventSource::PerfEventRingBuffer => "between kernel and agent",
             LostEventSource::ObserverEventsQueue => "inside the agent",
             LostEventSource::HubbleRingBuffer => "to clients that read too slowly",

@@ -119,7 +119,8 @@ pub struct JournalStatus {
     /// Events lost since the start, by cause; causes without a loss are left out. What a client that lagged did not
     /// get is among them.
     pub losses: Vec<(LostEventSource, u64)>,
-    /// Drops since the start that the kernel counted and did not report.
+    /// Drops since the start that the kernel counted and did not report. They are among the losses between kernel and
+    /// agent.
     pub suppressed: u64,
 }
 
@@ -167,13 +168,13 @@ impl<S: Sighting> Journal<S> {
         self.flows.write([Record::Lost(lost, now.into())]);
     }
 
-    /// Writes word of drops that the kernel counted and did not report, because there were too many. To clients they are
-    /// missing between kernel and agent, for which Hubble has one number; here they have a count of their own.
+    /// Writes word of drops that the kernel counted and did not report, because there were too many. Whoever looks at flows
+    /// misses them between kernel and agent, so they are lost there, for which Hubble has one number; how many of the
+    /// lost they are is counted besides.
     pub fn record_suppressed(&self, drops: u64, now: SystemTime) {
         self.suppressed.fetch_add(drops, Ordering::Relaxed);
         let source = LostEventSource::PerfEventRingBuffer.into();
-        let lost = LostEvent { source, num_events_lost: drops, ..LostEvent::default() };
-        self.flows.write([Record::Lost(lost, now.into())]);
+        self.record_lost(LostEvent { source, num_events_lost: drops, ..LostEvent::default() }, now);
     }
 
     /// Writes an event of the agent.

@@ -94,7 +94,7 @@ fn what_is_broken_comes_first() {
         ..Default::default()
     });
     status.maps.push(Map { name: "CT_TCP".into(), pressure: 0.97, ..Default::default() });
-    let losses = vec![Loss { source: LostEventSource::PerfEventRingBuffer.into(), events: 7 }];
+    let losses = vec![Loss { source: LostEventSource::PerfEventRingBuffer.into(), events: 38 }];
     status.flows = Some(FlowStatus { losses, suppressed: 31, ..status.flows.unwrap_or_default() });
     let shown = shown(&status);
     let mut lines = shown.lines();
@@ -106,13 +106,16 @@ fn what_is_broken_comes_first() {
     for line in [
         "  revision    12 enforced, 13 wanted",
         "  other node  b SILENT for 1m40s, 192.168.1.2",
-        "  lost        7 between kernel and agent",
-        "  suppressed  31 drops, counted and not shown (--monitor-drop-limit)",
+        "  lost        38 between kernel and agent (31 of them drops beyond --monitor-drop-limit)",
         "  filling up  CT_TCP 97% (sinew map list)",
     ] {
         assert!(shown.lines().any(|have| have == line), "{line:?} is missing in\n{shown}");
     }
     assert_eq!(not_ready(&status), "not working: policies");
+
+    let losses = vec![Loss { source: LostEventSource::PerfEventRingBuffer.into(), events: 7 }];
+    let flows = FlowStatus { losses, suppressed: 0, ..status.flows.unwrap_or_default() };
+    assert_eq!(super::losses(&flows), "7 between kernel and agent");
 }
 
 #[test]

@@ -13,8 +13,8 @@ pub const METRICS: &[&Description] = &[&LOST, &SEEN, &HELD, &ROOM, &BYTES, &BYTE
 const LOST: Description = Description::counter(
     "hubble_lost_events_total",
     &["source"],
-    "Events lost: between kernel and agent (perf_event_ring_buffer), inside the agent (observer_events_queue), or for a \
-     client that did not keep up (hubble_ring_buffer).",
+    "Events lost: between kernel and agent (perf_event_ring_buffer; drops beyond --monitor-drop-limit are among them), \
+     inside the agent (observer_events_queue), or for a client that did not keep up (hubble_ring_buffer).",
 );
 const SEEN: Description =
     Description::counter("sinew_flows_total", &[], "Flows made of the kernel's records.");
@@ -70,9 +70,10 @@ mod tests {
             ..LostEvent::default()
         };
         journal.record_lost(lost, now);
+        journal.record_suppressed(31, now);
         let text = text(families(&journal, now), Format::Prometheus);
         for line in [
-            "hubble_lost_events_total{source=\"perf_event_ring_buffer\"} 7",
+            "hubble_lost_events_total{source=\"perf_event_ring_buffer\"} 38",
             "hubble_lost_events_total{source=\"observer_events_queue\"} 0",
             "hubble_lost_events_total{source=\"hubble_ring_buffer\"} 0",
             "sinew_flows_total 2",

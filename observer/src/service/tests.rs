@@ -174,6 +174,20 @@ async fn losses_are_counted_by_cause() {
     );
 }
 
+/// A drop that the kernel kept to itself is lost to every viewer in the same way: to a client, in the sum and in the metric.
+#[tokio::test]
+async fn suppressed_drops_are_lost_between_kernel_and_agent_once() {
+    let journal = journal(100);
+    let source = LostEventSource::PerfEventRingBuffer.into();
+    journal.record_lost(LostEvent { source, num_events_lost: 3, ..LostEvent::default() }, now());
+    journal.record_suppressed(31, now());
+    let numbers = journal.numbers(now());
+    assert_eq!(numbers.losses, [(LostEventSource::PerfEventRingBuffer, 34)]);
+    assert_eq!(numbers.suppressed, 31, "of these");
+    let words = told(&journal, GetFlowsRequest::default()).await.expect("words");
+    assert_eq!(words, ["lost PERF_EVENT_RING_BUFFER 3", "lost PERF_EVENT_RING_BUFFER 31"]);
+}
+
 #[tokio::test]
 async fn agent_events_have_a_ring_of_their_own() {
     let journal = journal(1);
