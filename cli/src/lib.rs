@@ -136,7 +136,21 @@ impl AgentArgs {
 
 /// Runs one command line and says how it went.
 pub fn run(command_line: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let parsed = Cli::command_tree().try_get_matches_from(command_line);
+    let words: Vec<OsString> = command_line.into_iter().collect();
+    let mut parsed = Cli::command_tree().try_get_matches_from(&words);
+    if let Ok(matches) = &parsed
+        && let Some(file) = server::config::named(matches)
+    {
+        // What the file says is known only when it has been found on the command line.
+        let tree = server::config::with_defaults(Cli::command_tree(), &file, |name| std::env::var(name).ok());
+        parsed = match tree {
+            Ok(tree) => tree.try_get_matches_from(&words),
+            Err(failure) => {
+                output::tell(&failure);
+                return ExitCode::from(failure.code as u8);
+            }
+        };
+    }
     let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(usage) => {
@@ -195,7 +209,11 @@ fn execute(command: Command) -> Result<()> {
 impl Cli {
     /// The command line, with the exit codes under the help of every command.
     fn command_tree() -> clap::Command {
-        with_exit_codes(<Self as CommandFactory>::command())
+        let tree = with_exit_codes(<Self as CommandFactory>::command());
+        // Commands that Hubble's client has too.
+        ["observe", "list", "watch"]
+            .into_iter()
+            .fold(tree, |tree, name| tree.mut_subcommand(name, server::like_hubbles))
     }
 }
 
@@ -211,6 +229,38 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command_tree().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_hubbles_client_take_a_value_behind_an_equals_sign() {
+        let flag = |words: &[&str], name: &str| {
+            let line = ["sinew", "observe"].into_iter().chain(words.iter().copied());
+            let matches =
+                Cli::command_tree().try_get_matches_from(line).unwrap_or_else(|error| panic!("{error}"));
+            let (_, matches) = matches.subcommand().expect("observe");
+            *matches.get_one::<bool>(name).expect("a flag has a value")
+        };
+        for (words, name, expected) in [
+            (&[][..], "follow", false),
+            (&["-f"], "follow", true),
+            (&["--follow=false"], "follow", false),
+            (&["--follow", "--follow=false"], "follow", false),
+            (&["-f=true"], "follow", true),
+            (&["--all=true"], "all", true),
+            (&["-f", "--all=f"], "all", false),
+            (&["--numeric=1"], "numeric", true),
+            (&["-sfD"], "follow", true),
+            (&["-sfD"], "debug", true),
+            (&["--tls=false"], "tls", false),
+            (&["--ip-translation=false"], "ip_translation", false),
+            (&["--last", "1", "--last", "2", "-f"], "follow", true),
+        ] {
+            assert_eq!(flag(words, name), expected, "{words:?}");
+        }
+        for refused in [&["--follow", "false"][..], &["--all=maybe"], &["-f", "true"]] {
+            let line = ["sinew", "observe"].into_iter().chain(refused.iter().copied());
+            assert!(Cli::command_tree().try_get_matches_from(line).is_err(), "{refused:?}");
+        }
     }
 
     #[test]

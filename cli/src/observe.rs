@@ -24,6 +24,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
 use sinew_api::proto::flow::IpVersion;
+use sinew_api::proto::observer::GetFlowsRequest;
 use sinew_api::proto::observer::observer_client::ObserverClient;
 
 use crate::failure::Failure;
@@ -82,7 +83,11 @@ async fn flows(args: &FlowArgs) -> Result<()> {
                        -o json carries the rules that decided in extensions";
         return Err(Failure::usage(message).into());
     }
+    if args.server.debug {
+        args.server.tell(format_args!("GetFlows {}", flows_asked(&request)?));
+    }
     let mut printer = Printer::new(&args.format, &args.flow_format, args.other.silent_errors)?;
+    printer.debug = args.server.debug;
     let (mut explain, answers) = match &args.other.input_file {
         Some(path) => {
             let answers = futures_util::stream::iter(input::read(path, &request)?);
@@ -112,6 +117,7 @@ async fn flows(args: &FlowArgs) -> Result<()> {
 
 async fn agent_events(args: &EventArgs) -> Result<()> {
     let request = request::agent_events(args, SystemTime::now())?;
+    told(&args.server, "GetAgentEvents", "observer.GetAgentEventsRequest", &request)?;
     let mut printer = Printer::for_events(&args.format)?;
     let (mut client, _) = connect(&args.server).await?;
     let mut stream = client.get_agent_events(request).await.map_err(|status| refused(&status))?.into_inner();
@@ -123,6 +129,7 @@ async fn agent_events(args: &EventArgs) -> Result<()> {
 
 async fn debug_events(args: &EventArgs) -> Result<()> {
     let request = request::debug_events(args, SystemTime::now())?;
+    told(&args.server, "GetDebugEvents", "observer.GetDebugEventsRequest", &request)?;
     let mut printer = Printer::for_events(&args.format)?;
     let (mut client, _) = connect(&args.server).await?;
     let mut stream = client.get_debug_events(request).await.map_err(|status| refused(&status))?.into_inner();
@@ -130,6 +137,22 @@ async fn debug_events(args: &EventArgs) -> Result<()> {
         printer.debug_event(&response.map_err(|status| refused(&status))?)?;
     }
     printer.finish()
+}
+
+/// A request for flows in words. A mask stands behind it: its JSON has camel case, which `IP` and `Summary` do not survive.
+fn flows_asked(request: &GetFlowsRequest) -> Result<String> {
+    let mut request = request.clone();
+    let mask = request.field_mask.take().map(|mask| format!(" fields {}", mask.paths.join(",")));
+    let text = json("observer.GetFlowsRequest", &request)?;
+    Ok(text.trim_end().to_owned() + &mask.unwrap_or_default())
+}
+
+/// Tells a request, where --debug asks for it.
+fn told<M: prost::Message>(args: &ServerArgs, call: &str, name: &str, request: &M) -> Result<()> {
+    if args.debug {
+        args.tell(format_args!("{call} {}", json(name, request)?.trim_end()));
+    }
+    Ok(())
 }
 
 /// A client of the server that the command line means, and its address.
@@ -158,4 +181,19 @@ pub(crate) fn json<M: prost::Message>(full_name: &str, message: &M) -> Result<St
         .get_message_by_name(full_name)
         .with_context(|| format!("the built-in schema has no message {full_name}"))?;
     print::json::line(descriptor, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::FieldMask;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_told_with_its_mask() {
+        let field_mask = Some(FieldMask { paths: vec!["IP".into(), "source.pod_name".into()] });
+        let request = GetFlowsRequest { number: 20, follow: true, field_mask, ..GetFlowsRequest::default() };
+        let expected = r#"{"number":"20","follow":true} fields IP,source.pod_name"#;
+        assert_eq!(flows_asked(&request).expect("words"), expected);
+    }
 }

@@ -4,6 +4,7 @@
 //! then localhost:4245, where a relay is forwarded to. A failure tells all that was tried. TLS is for ports; a socket of
 //! this machine has its file's mode. Neighbours: `flags.rs` has the command line, `sinew_observer::dial` connects.
 
+pub(crate) mod config;
 mod flags;
 
 use std::env;
@@ -20,10 +21,10 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-pub(crate) use flags::ServerArgs;
+pub(crate) use flags::{ServerArgs, like_hubbles};
 
-use crate::agent;
 use crate::failure::Failure;
+use crate::{agent, output};
 
 /// Where a relay answers.
 const RELAY: &str = "localhost:4245";
@@ -60,6 +61,9 @@ pub(crate) async fn connect(args: &ServerArgs) -> Result<(Server, Address), Fail
             failure.next("forward the relay's port by other means, and name it: --server localhost:4245")
         );
     }
+    if let Some(file) = &args.config {
+        args.tell(format_args!("the configuration file is {}", file.display()));
+    }
     let candidates = candidates(args, |name| env::var(name).ok())?;
     let credentials = Credentials::of(args)?;
     let mut tried = Vec::new();
@@ -70,12 +74,27 @@ pub(crate) async fn connect(args: &ServerArgs) -> Result<(Server, Address), Fail
             continue;
         }
         match way.connect(Patience { connect: args.timeout, ping: None }).await {
-            Ok(channel) => return Ok((InterceptedService::new(channel, credentials), address.clone())),
-            Err(problem) => tried.push(format!("{address} ({why}): {problem}")),
+            Ok(channel) => {
+                args.tell(format_args!("connected to {address} ({why})"));
+                return Ok((InterceptedService::new(channel, credentials), address.clone()));
+            }
+            Err(problem) => {
+                args.tell(format_args!("no connection to {address} ({why}): {problem}"));
+                tried.push(format!("{address} ({why}): {problem}"));
+            }
         }
     }
     let failure = Failure::unreachable(format!("no server answers; tried {}", tried.join("; ")));
     Err(failure.next("name one: --server ADDRESS, $SINEW_SERVER or $HUBBLE_SERVER"))
+}
+
+impl ServerArgs {
+    /// Tells what happens, where --debug asks for it.
+    pub(crate) fn tell(&self, what: fmt::Arguments<'_>) {
+        if self.debug {
+            output::tell(format_args!("debug: {what}"));
+        }
+    }
 }
 
 /// A server's refusal: what is wrong with a filter is the command line's fault, the rest as for every command.

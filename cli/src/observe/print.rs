@@ -38,6 +38,8 @@ pub(super) struct Printer {
     node_names: bool,
     style: Style,
     silent: bool,
+    /// Nodes that come and go are told, not only those in trouble.
+    pub(super) debug: bool,
     written: u64,
     rows: Vec<Vec<String>>,
 }
@@ -74,6 +76,7 @@ impl Printer {
             node_names: format.print_node_name,
             style: Style { colours: false, names: true, policies: false },
             silent: false,
+            debug: false,
             written: 0,
             rows: Vec::new(),
         })
@@ -240,10 +243,10 @@ impl Printer {
         }
     }
 
-    /// A relay's trouble with nodes goes to stderr; that all is well is not told.
+    /// A relay's trouble with nodes goes to stderr; that all is well is told to who debugs.
     fn node_status(&mut self, answer: &GetFlowsResponse, status: &NodeStatusEvent) -> Result<()> {
-        if self.silent || !matches!(status.state_change(), NodeState::NodeError | NodeState::NodeUnavailable)
-        {
+        let trouble = matches!(status.state_change(), NodeState::NodeError | NodeState::NodeUnavailable);
+        if self.silent || !(trouble || self.debug) {
             return Ok(());
         }
         let mut text = if self.is_json() {
@@ -260,7 +263,9 @@ impl Printer {
             let time = moment::text(answer.time.as_ref(), self.time_form);
             let (count, nodes) = (status.node_names.len(), joined(&status.node_names));
             let told = match status.state_change() {
+                NodeState::NodeConnected => format!("Receiving flows from {count} nodes: {nodes}"),
                 NodeState::NodeUnavailable => format!("{count} nodes are unavailable: {nodes}"),
+                NodeState::NodeGone => format!("{count} nodes removed from cluster: {nodes}"),
                 _ => format!("Error {:?} on {count} nodes: {nodes}", status.message),
             };
             visible(&format!("{time} [{}]: {told}", answer.node_name))

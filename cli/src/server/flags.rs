@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, Command};
 
 /// Whom to ask.
 #[derive(Args, Clone, Debug, Default)]
@@ -54,8 +55,34 @@ pub(crate) struct ServerArgs {
         requires = "basic_auth_username"
     )]
     pub(crate) basic_auth_password: Option<String>,
+    /// Read flags that are not given from this file (YAML, the keys of Hubble's)
+    #[arg(long, env = "HUBBLE_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Tell on stderr who is asked and for what
+    #[arg(short = 'D', long, env = "HUBBLE_DEBUG")]
+    pub(crate) debug: bool,
     #[command(flatten)]
     pub(crate) forward: ForwardArgs,
+}
+
+/// Flags as Hubble's client reads them: without a value it is true, `--flag=false` takes that back, and of several the last
+/// one counts.
+pub(crate) fn like_hubbles(command: Command) -> Command {
+    let command = command.args_override_self(true).mut_args(|arg| {
+        if !matches!(arg.get_action(), ArgAction::SetTrue) {
+            return arg;
+        }
+        arg.action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+            .hide_default_value(true)
+            .hide_possible_values(true)
+            .value_name("BOOL")
+            .value_parser(BoolishValueParser::new())
+    });
+    command.mut_subcommands(like_hubbles)
 }
 
 /// What needs Kubernetes. It is known, so that whoever comes from Hubble reads why it is refused.
