@@ -155,7 +155,8 @@ fn select(args: &SelectorArgs, from_file: bool, now: SystemTime) -> Result<Selec
 
 fn mask(args: &FlowArgs) -> Result<Option<FieldMask>, Failure> {
     let is_json = matches!(args.format.output, OutputForm::Json | OutputForm::Jsonpb);
-    if !args.other.field_mask.is_empty() {
+    // An empty value asks for nothing in particular, as in Hubble.
+    if args.other.field_mask.iter().any(|path| !path.is_empty()) {
         if !is_json {
             return Err(Failure::usage("--field-mask goes with JSON output only: -o json"));
         }

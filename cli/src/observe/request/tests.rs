@@ -117,6 +117,8 @@ fn only_shown_fields_are_asked_for_unless_it_is_json() {
     assert_eq!(request("--use-default-field-masks=false").field_mask, None);
     let own = request("-o jsonpb --field-mask time,source.pod_name").field_mask.expect("a mask");
     assert_eq!(own.paths, ["time", "source.pod_name"]);
+    assert_eq!(request("-o json --field-mask=").field_mask, None);
+    assert_eq!(request("--field-mask=").field_mask, request("").field_mask);
 }
 
 #[test]
