@@ -102,7 +102,7 @@ fn facts(policy: &Policy) -> Vec<(&'static str, String)> {
 
 fn rules(rules: &[Rule], now: SystemTime, paint: Paint) -> String {
     let mut table =
-        Table::new(&["RULE", "LINE", "VERDICT", "PEERS", "PACKETS", "BYTES", "LAST HIT", "MATCHES"]);
+        Table::new(&["RULE", "LINE", "VERDICT", "PEERS", "JUDGED", "BYTES", "LAST HIT", "MATCHES"]);
     for rule in rules {
         let place = rule.rule.clone().unwrap_or_default();
         let verdict =
@@ -310,8 +310,8 @@ snp/default/web  web.yaml:1
   selects       default/web on this node
   enforced on   2 of 2 live nodes
 
-RULE             LINE  VERDICT  PEERS  PACKETS  BYTES  LAST HIT  MATCHES
-spec.ingress[0]  9     allow    1      12       900    5s ago    from {app=client} to 8080/TCP
+RULE             LINE  VERDICT  PEERS  JUDGED  BYTES  LAST HIT  MATCHES
+spec.ingress[0]  9     allow    1      12      900    5s ago    from {app=client} to 8080/TCP
 ";
         assert_eq!(one(&GetPolicyResponse { policy: Some(web()) }, now, Paint::Plain), expected);
     }
