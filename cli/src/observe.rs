@@ -175,6 +175,11 @@ fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Whether a terminal knows no escapes, by its name. One without a name gets none either.
+fn is_dumb(term: Option<&std::ffi::OsStr>) -> bool {
+    term.is_none_or(|term| term.is_empty() || term == "dumb")
+}
+
 /// A message as proto3 JSON with the names of the schema, one line.
 pub(crate) fn json<M: prost::Message>(full_name: &str, message: &M) -> Result<String> {
     let descriptor = print::json::POOL
@@ -195,5 +200,11 @@ mod tests {
         let request = GetFlowsRequest { number: 20, follow: true, field_mask, ..GetFlowsRequest::default() };
         let expected = r#"{"number":"20","follow":true} fields IP,source.pod_name"#;
         assert_eq!(flows_asked(&request).expect("words"), expected);
+    }
+
+    #[test]
+    fn a_terminal_without_escapes_gets_none() {
+        let of = |term: &str| is_dumb(Some(term.as_ref()));
+        assert!(is_dumb(None) && of("dumb") && of("") && !of("xterm-256color") && !of("linux"));
     }
 }

@@ -9,6 +9,7 @@ pub(super) mod json;
 mod line;
 pub(super) mod words;
 
+use std::ffi::OsString;
 use std::io::Write;
 
 use anyhow::{Context, Result};
@@ -55,7 +56,7 @@ impl Printer {
         let colours = match flow_format.color {
             Colour::Always => true,
             Colour::Never => false,
-            Colour::Auto => super::stdout_is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            Colour::Auto => super::stdout_is_terminal() && takes_colours(|name| std::env::var_os(name)),
         };
         Ok(Self {
             style: Style {
@@ -253,12 +254,7 @@ impl Printer {
             super::json("observer.GetFlowsResponse", answer)?
         } else if self.form == OutputForm::Dict {
             let time = moment::text(answer.time.as_ref(), self.time_form);
-            // Between blocks of flows, should both go to one place.
-            if self.written > 0 {
-                output::write(&format!("{SEPARATOR}\n"))?;
-            }
-            self.written += 1;
-            status_block(&time, status)
+            self.status_block(&time, status)
         } else {
             let time = moment::text(answer.time.as_ref(), self.time_form);
             let (count, nodes) = (status.node_names.len(), joined(&status.node_names));
@@ -274,6 +270,18 @@ impl Printer {
             text.push('\n');
         }
         std::io::stderr().write_all(text.as_bytes()).context("write to stderr")
+    }
+
+    /// A node's state as a block, with what is between two blocks: it must not stand in the flows, which may go elsewhere.
+    fn status_block(&mut self, time: &str, status: &NodeStatusEvent) -> String {
+        let between = if self.written > 0 { format!("{SEPARATOR}\n") } else { String::new() };
+        self.written = self.written.max(1);
+        let message =
+            if status.message.is_empty() { "N/A".to_owned() } else { format!("{:?}", status.message) };
+        let nodes = joined(&status.node_names);
+        let state = status.state_change().as_str_name();
+        let fields = [("TIMESTAMP", time), ("STATE", state), ("NODES", &nodes), ("MESSAGE", &message)];
+        between + &fields.map(|(name, value)| format!("{name:>11}: {}\n", visible(value))).concat()
     }
 
     fn is_json(&self) -> bool {
@@ -321,15 +329,6 @@ impl Printer {
     }
 }
 
-/// A node's state as a block.
-fn status_block(time: &str, status: &NodeStatusEvent) -> String {
-    let message = if status.message.is_empty() { "N/A".to_owned() } else { format!("{:?}", status.message) };
-    let nodes = joined(&status.node_names);
-    let state = status.state_change().as_str_name();
-    let fields = [("TIMESTAMP", time), ("STATE", state), ("NODES", &nodes), ("MESSAGE", &message)];
-    fields.map(|(name, value)| format!("{name:>11}: {}\n", visible(value))).concat()
-}
-
 /// The filters of a request as the YAML that `hubble --config` takes.
 pub(super) fn raw_filters(request: &GetFlowsRequest) -> Result<()> {
     let mut text = String::new();
@@ -359,6 +358,11 @@ fn joined(names: &[String]) -> String {
         0 => text,
         more => format!("{text} (and {more} more)"),
     }
+}
+
+/// Whether a terminal takes colours, by its environment.
+fn takes_colours(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    variable("NO_COLOR").is_none() && !super::is_dumb(variable("TERM").as_deref())
 }
 
 /// Text whose control characters can be seen.

@@ -114,5 +114,13 @@ fn a_node_that_fails_is_told_unless_errors_are_silent() -> Result<()> {
         let silent = run(&relay, &["observe", "--port", "22", "--silent-errors"])?;
         ensure!(text(&silent.stderr).is_empty() && success(&silent)?.lines().count() == 2, "{silent:?}");
     }
+    // What is between two blocks belongs to the second: the word of a node's trouble takes none of the flows' stream.
+    let dict = ["observe", "--port", "22", "-o", "dict"];
+    let streams =
+        |output: std::process::Output| (text(&output.stdout), text(&output.stderr).contains("STATE:"));
+    let (theirs, ours) = (streams(relay.hubble(&dict)?), streams(relay.sinew(&dict)?));
+    ensure!(theirs.1 && ours.1, "hubble: {theirs:?}\nsinew: {ours:?}");
+    let lines = |text: &str| text.lines().filter(|line| *line == "------------").count();
+    ensure!(lines(&ours.0) <= 2 && !ours.0.ends_with("------------\n"), "{}", ours.0);
     Ok(())
 }

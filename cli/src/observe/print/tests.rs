@@ -60,7 +60,21 @@ fn a_nodes_state_is_a_block_among_blocks() {
       NODES: default/a, default/b
     MESSAGE: \"no answer in 3 s\"
 ";
-    assert_eq!(status_block("now", &status), expected);
+    let mut printer = Printer::for_events(&FormatArgs::default()).expect("a printer");
+    assert_eq!(printer.status_block("now", &status), expected);
     let silent = NodeStatusEvent { message: String::new(), ..status };
-    assert!(status_block("now", &silent).ends_with("MESSAGE: N/A\n"));
+    let second = printer.status_block("now", &silent);
+    assert!(second.starts_with("------------\n") && second.ends_with("MESSAGE: N/A\n"), "{second}");
+}
+
+#[test]
+fn colours_go_where_a_terminal_takes_them() {
+    let with = |variables: &[(&str, &str)]| {
+        takes_colours(|name| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
+        })
+    };
+    assert!(with(&[("TERM", "xterm-256color")]));
+    assert!(!with(&[("TERM", "dumb")]) && !with(&[]));
+    assert!(!with(&[("TERM", "xterm"), ("NO_COLOR", "1")]));
 }
