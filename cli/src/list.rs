@@ -2,7 +2,7 @@
 //!
 //! Neighbour: `observe.rs`, whose servers these are.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use sinew_api::proto::observer::{GetNamespacesRequest, GetNodesRequest, Namespace, Node};
 use sinew_api::proto::relay::NodeState;
@@ -54,7 +54,7 @@ pub(crate) async fn run(command: &ListCommand) -> Result<()> {
             let mut nodes = answer.into_inner().nodes;
             nodes.sort_by(|left, right| left.name.cmp(&right.name));
             match args.output {
-                ListForm::Json => json("observer.Node", &nodes),
+                ListForm::Json => output::write(&observe::json_list("observer.Node", &nodes)?),
                 form => output::write(&node_table(&nodes, form == ListForm::Wide)),
             }
         }
@@ -64,7 +64,7 @@ pub(crate) async fn run(command: &ListCommand) -> Result<()> {
             let answer = client.get_namespaces(request).await.map_err(|status| server::refused(&status))?;
             let namespaces = answer.into_inner().namespaces;
             match args.output {
-                ListForm::Json => json("observer.Namespace", &namespaces),
+                ListForm::Json => output::write(&observe::json_list("observer.Namespace", &namespaces)?),
                 form => output::write(&namespace_table(&namespaces, form == ListForm::Wide)),
             }
         }
@@ -142,16 +142,6 @@ fn fill(held: u64, capacity: u64) -> String {
         return UNKNOWN.to_owned();
     }
     format!("{held}/{capacity} ({:6.2}%)", held as f64 / capacity as f64 * 100.0)
-}
-
-/// A list of messages as one JSON array, keys as in the schema.
-fn json<M: prost::Message>(name: &str, messages: &[M]) -> Result<()> {
-    let parse = |message: &M| -> Result<serde_json::Value> {
-        serde_json::from_str(&observe::json(name, message)?).context("read back JSON")
-    };
-    let values = messages.iter().map(parse).collect::<Result<Vec<_>>>()?;
-    let text = serde_json::to_string_pretty(&values).context("write JSON")?;
-    output::write(&format!("{text}\n"))
 }
 
 #[cfg(test)]

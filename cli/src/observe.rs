@@ -23,6 +23,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use futures_util::StreamExt;
+use prost_reflect::MessageDescriptor;
 use sinew_api::proto::flow::IpVersion;
 use sinew_api::proto::observer::GetFlowsRequest;
 use sinew_api::proto::observer::observer_client::ObserverClient;
@@ -182,10 +183,17 @@ fn is_dumb(term: Option<&std::ffi::OsStr>) -> bool {
 
 /// A message as proto3 JSON with the names of the schema, one line.
 pub(crate) fn json<M: prost::Message>(full_name: &str, message: &M) -> Result<String> {
-    let descriptor = print::json::POOL
-        .get_message_by_name(full_name)
-        .with_context(|| format!("the built-in schema has no message {full_name}"))?;
-    print::json::line(descriptor, message)
+    print::json::line(descriptor(full_name)?, message)
+}
+
+/// A list of messages, over many lines.
+pub(crate) fn json_list<M: prost::Message>(full_name: &str, messages: &[M]) -> Result<String> {
+    print::json::list(descriptor(full_name)?, messages)
+}
+
+fn descriptor(full_name: &str) -> Result<MessageDescriptor> {
+    let found = print::json::POOL.get_message_by_name(full_name);
+    found.with_context(|| format!("the built-in schema has no message {full_name}"))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use prost_types::Timestamp;
 use serde_json::Value;
 use sinew_api::proto::flow::agent_event::Notification;
 use sinew_api::proto::flow::{
-    AgentEvent, AgentEventType, LostEvent, LostEventSource, PolicyUpdateNotification,
+    AgentEvent, AgentEventType, Flow, LostEvent, LostEventSource, PolicyUpdateNotification,
 };
 use sinew_observer::peer::{PeerAddress, Peers};
 use sinew_observer::relay::{NodeTls, Relay, RelaySettings};
@@ -339,6 +339,10 @@ fn edges_top_lists_and_explanations() -> Result<()> {
     ensure!(nodes.contains("15/4095 (  0.37%)"), "{nodes}");
     same_list(&node, &["list", "nodes"])?;
     same_list(&node, &["list", "namespaces", "-o", "wide"])?;
+    // Without a namespace of the last hour the stock client writes null.
+    node.journal.record_flows([Flow { time: Some(SystemTime::now().into()), ..flows::all().swap_remove(0) }]);
+    let namespaces = same_list(&node, &["list", "namespaces", "-o", "json"])?;
+    ensure!(namespaces.contains("\"cluster\": \"default\""), "{namespaces}");
 
     let explained = success(&node.sinew(&["observe", "--explain", "verdict-denied"])?)?;
     ensure!(explained.contains("ingress default deny by netpol/shop/db-in (shop/db.yaml:1)"), "{explained}");

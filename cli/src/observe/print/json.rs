@@ -21,17 +21,28 @@ pub(in crate::observe) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| 
 
 /// One message as one line.
 pub(in crate::observe) fn line<M: Message>(descriptor: MessageDescriptor, message: &M) -> Result<String> {
-    let mut dynamic = DynamicMessage::new(descriptor.clone());
-    dynamic.transcode_from(message).context("read back an answer")?;
-    let options = SerializeOptions::new().use_proto_field_name(true);
-    let value = dynamic.serialize_with_options(serde_json::value::Serializer, &options);
-    let value = value.context("write an answer as JSON")?;
+    let value = value(&descriptor, message)?;
     let mut bytes = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, AsInGo);
     let ordered = Declared { value: &value, message: Some(&descriptor) };
     ordered.serialize(&mut serializer).context("write an answer as JSON")?;
     bytes.push(b'\n');
     String::from_utf8(bytes).context("JSON is UTF-8")
+}
+
+/// A list of messages over many lines.
+pub(in crate::observe) fn list<M: Message>(descriptor: MessageDescriptor, messages: &[M]) -> Result<String> {
+    let values = messages.iter().map(|message| value(&descriptor, message)).collect::<Result<Vec<_>>>()?;
+    let ordered = Declared { value: &Value::Array(values), message: Some(&descriptor) };
+    Ok(serde_json::to_string_pretty(&ordered).context("write a list as JSON")? + "\n")
+}
+
+fn value<M: Message>(descriptor: &MessageDescriptor, message: &M) -> Result<Value> {
+    let mut dynamic = DynamicMessage::new(descriptor.clone());
+    dynamic.transcode_from(message).context("read back an answer")?;
+    let options = SerializeOptions::new().use_proto_field_name(true);
+    let value = dynamic.serialize_with_options(serde_json::value::Serializer, &options);
+    value.context("write an answer as JSON")
 }
 
 /// A value whose keys are written in the order of their declaration. The crate that makes it orders them by number.
