@@ -22,7 +22,8 @@ impl<T: ToString> From<T> for Cell {
     }
 }
 
-/// Rows as Hubble's client writes them: three spaces behind the widest cell of a column, nothing behind the last one of a row.
+/// Rows as Hubble's client writes them: three spaces behind the widest cell of a column, nothing behind the last one of a
+/// row.
 pub(crate) fn spaced(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let letters = |cell: &String| cell.chars().count();

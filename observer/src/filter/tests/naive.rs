@@ -154,7 +154,8 @@ fn glob(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The random selectors are `key`, `!key`, `key=value`, `key!=value`, `key>1`, `key<1`, `key in (a,b)`, joined by commas outside brackets.
+/// The random selectors are `key`, `!key`, `key=value`, `key!=value`, `key>1`, `key<1`, `key in (a,b)`, joined by commas
+/// outside brackets.
 fn labelled(selector: &str, labels: &[String]) -> bool {
     let mut depth = 0;
     let mut parts = vec![String::new()];
