@@ -289,3 +289,134 @@ fn what_a_client_misses_of_the_agents_ring_is_counted_to_the_flow() -> Result<()
     ensure!(follower.told(0)?.lost == told.lost && status(node)?.1 == lost, "lost after the loss");
     Ok(())
 }
+
+/// Traces leave a quarter of each ring to drops: a burst of what is allowed hides nothing of what is refused.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn drops_are_not_crowded_out_by_traces() -> Result<()> {
+    const REFUSED: u16 = 54;
+    // A quarter of a ring of 4096 bytes has room for eight records, whichever CPU they come by.
+    const DROPS: u64 = 5;
+    let lab = Lab::build(Topology::Wire(1))
+        .only(Family::V4)
+        .agent_argument("--monitor-aggregation=none")
+        .agent_argument("--event-ring-bytes=4096")
+        .agent_argument("--hubble-metrics-server=127.0.0.1:9965")
+        .start()?;
+    let node = lab.node("a");
+    let [client, server] = quiet_pods(node)?;
+    server.serve(&[], &[UDP])?;
+    let refused = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: refused, namespace: default}
+spec:
+  endpointSelector: {}
+  egress:
+  - toEntities: [all]
+  egressDeny:
+  - toEntities: [all]
+    toPorts: [{ports: [{port: '54', protocol: UDP}]}]
+";
+    lab.apply("refused", refused)?;
+    lab.wait_enforced()?;
+    let folder = tempfile::tempdir().context("a folder")?;
+    let follower = Follower::new(node, folder.path())?;
+    wait_until("a client that follows", SOON, || {
+        client.udp(server.address(Family::V4), UDP)?;
+        Ok(follower.told(0)?.flows > 0)
+    })?;
+    let (made, lost) = records(node)?;
+    ensure!(lost == 0, "{lost} records were lost while the agent read");
+
+    node.signal_agent(Signal::SIGSTOP)?;
+    wait_stopped(node.agent_pid().context("the agent runs")?)?;
+    let packets = exchange(&client, &server, 61_002, 300)?;
+    for _ in 0..DROPS {
+        let attempt =
+            client.dial(Transport::Udp, server.address(Family::V4), REFUSED, &["--timeout", "50"])?;
+        ensure!(attempt.dropped(), "{attempt:?}");
+    }
+    node.signal_agent(Signal::SIGCONT)?;
+
+    wait_until("word of the loss", SOON, || {
+        let (_, lost) = records(node)?;
+        Ok(lost > 0 && follower.told(0)?.lost(KERNEL) == lost)
+    })?;
+    let (now_made, lost) = records(node)?;
+    ensure!(now_made - made == packets + DROPS, "{packets} packets and {DROPS} drops: {}", now_made - made);
+    let told = follower.told(REFUSED)?;
+    ensure!(told.of_port == DROPS, "of {DROPS} drops {} came through: {told:?}", told.of_port);
+    let traces = follower.told(61_002)?.of_port;
+    ensure!(traces + lost == packets, "of {packets} traces {traces} came through and {lost} are lost");
+    Ok(())
+}
+
+/// A flood of refused packets is told up to the limit, and the rest as lost: to a client, by the metrics and on the screen the
+/// same number, of which none is in two counts.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn what_the_limit_of_drops_suppresses_is_lost_to_every_viewer_once() -> Result<()> {
+    const SPRAYED: u64 = 3_000;
+    let lab = Lab::build(Topology::Wire(1))
+        .only(Family::V4)
+        .agent_argument("--monitor-drop-limit=20")
+        .agent_argument("--hubble-metrics-server=127.0.0.1:9965")
+        .start()?;
+    let node = lab.node("a");
+    let [client, server] = quiet_pods(node)?;
+    let closed = "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: closed, namespace: default}
+spec:
+  endpointSelector: {}
+  ingress:
+  - fromEntities: [remote-node]
+";
+    lab.apply("closed", closed)?;
+    lab.wait_enforced()?;
+    let folder = tempfile::tempdir().context("a folder")?;
+    let follower = Follower::new(node, folder.path())?;
+    let to = server.address(Family::V4);
+    wait_until("a client that follows", SOON, || {
+        client.dial(Transport::Udp, to, UDP, &["--timeout", "50"])?;
+        Ok(follower.told(0)?.flows > 0)
+    })?;
+    let mut before = follower.told(0)?;
+    wait_until("nothing more to tell", SOON, || {
+        thread::sleep(Duration::from_secs(1));
+        let earlier = mem::replace(&mut before, follower.told(0)?);
+        Ok(earlier == before)
+    })?;
+    ensure!(before.lost.is_empty(), "lost before the flood: {before:?}");
+    let exact =
+        "sinew_drop_packets_total{reason=\"policy denied by default\",hubble_reason=\"POLICY_DENIED\"}";
+    let dropped_before = counter(node, exact)?;
+
+    client.spray(to, SPRAYED)?;
+    wait_until("every drop as a flow or as lost", SOON, || {
+        let told = follower.told(0)?;
+        Ok(told.outcomes - before.outcomes + told.lost(KERNEL) == SPRAYED)
+    })
+    .with_context(|| format!("{before:?} before, now {:?}", follower.told(0)))?;
+    let told = follower.told(0)?;
+    let lost = told.lost(KERNEL);
+    ensure!(lost > SPRAYED / 2 && told.lost.len() == 1, "nothing was tried: {told:?}");
+    ensure!(records(node)?.1 == 0, "a ring was full, which is another loss");
+    for series in [
+        "sinew_event_records_suppressed_total",
+        "hubble_lost_events_total{source=\"perf_event_ring_buffer\"}",
+    ] {
+        let counted = counter(node, series)?;
+        ensure!(counted == lost, "{series} is {counted}, the client was told of {lost}");
+    }
+    let dropped = counter(node, exact)? - dropped_before;
+    ensure!(dropped == SPRAYED, "{dropped} of {SPRAYED} drops are counted");
+    ensure!(status(node)?.1 == BTreeMap::from([(KERNEL.to_owned(), lost)]), "{:?}", status(node)?);
+    let screen = node.sinew(&["status"])?;
+    let screen = String::from_utf8_lossy(&screen.stdout).into_owned();
+    let line = format!("{lost} between kernel and agent ({lost} of them drops beyond --monitor-drop-limit)");
+    ensure!(screen.contains(&line), "{screen}");
+    Ok(())
+}
