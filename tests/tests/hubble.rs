@@ -338,7 +338,6 @@ fn edges_top_lists_and_explanations() -> Result<()> {
     let nodes = same_list(&node, &["list", "nodes", "-o", "wide"])?;
     ensure!(nodes.contains("15/4095 (  0.37%)"), "{nodes}");
     same_list(&node, &["list", "nodes"])?;
-    same_list(&node, &["list", "namespaces", "-o", "wide"])?;
     // Without a namespace of the last hour the stock client writes null.
     node.journal.record_flows([Flow { time: Some(SystemTime::now().into()), ..flows::all().swap_remove(0) }]);
     let namespaces = same_list(&node, &["list", "namespaces", "-o", "json"])?;
@@ -350,7 +349,7 @@ fn edges_top_lists_and_explanations() -> Result<()> {
     Ok(())
 }
 
-/// What both clients list, byte for byte. Between their two questions a second may pass, which ages tell.
+/// What both clients list. Between their two questions a second may pass, which ages tell.
 fn same_list(served: &Served, arguments: &[&str]) -> Result<String> {
     let mut seen = (String::new(), String::new());
     for _ in 0..10 {
