@@ -1,11 +1,17 @@
 //! Policies on real packets: each case is a policy, who gets through, and for everybody else the drop
 //! reason and the policy that flows name. Both families, same node and across nodes.
 
+#[path = "lab_policy/forged.rs"]
+mod forged;
+#[path = "lab_policy/leaving.rs"]
+mod leaving;
+#[path = "lab_policy/ports.rs"]
+mod ports;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use sinew_tests::lab::store::PodObject;
 use sinew_tests::lab::{Family, Lab, Place, Pod, ROUTINGS, Topology};
 use sinew_tests::probe::Transport::{self, Icmp, Tcp, Udp};
 
@@ -332,55 +338,6 @@ fn cve_2025_64715_an_empty_list_of_peers_is_nobody() -> Result<()> {
     lab.nodes().try_for_each(|node| node.restart_agent())?;
     lab.wait_enforced().expect_err("the edit is refused");
     refused("after a restart")
-}
-
-/// CVE-2023-39347: whoever may label a pod forged the labels of its namespace.
-#[test]
-#[ignore = "cargo xtask test lab"]
-fn cve_2023_39347_a_pod_cannot_forge_its_namespaces_labels() -> Result<()> {
-    let lab = Lab::build(Topology::Wire(2)).start()?;
-    let (a, b) = (lab.node("a"), lab.node("b"));
-    lab.store().write(
-        "namespaces",
-        "apiVersion: v1\nkind: Namespace\nmetadata: {name: sales, labels: {team: sales}}\n",
-    )?;
-    let server = b.pod("server", &[("app", "server")])?;
-    server.serve(&[TCP], &[UDP])?;
-    let clerk = a.pod_of(&PodObject {
-        namespace: "sales".to_owned(),
-        name: "clerk".to_owned(),
-        uid: "clerk".to_owned(),
-        labels: [("app".to_owned(), "client".to_owned())].into(),
-        node: a.name().to_owned(),
-        ports: Vec::new(),
-    })?;
-    let forged = [("io.cilium.k8s.namespace.labels.team", "sales"), ("io.kubernetes.pod.namespace", "sales")];
-    let near = b.pod("near", &forged)?;
-    let far = a.pod("far", &forged)?;
-    lab.apply(
-        "p",
-        "
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: p, namespace: default}
-spec:
-  podSelector: {matchLabels: {app: server}}
-  ingress:
-  - from: [{namespaceSelector: {matchLabels: {team: sales}}}]
-",
-    )?;
-    for family in Family::BOTH {
-        assert!(clerk.tcp(server.address(family), TCP)?.answered(), "{family:?}");
-        for (name, pod) in [("near", &near), ("far", &far)] {
-            let since = SystemTime::now();
-            let attempt = pod.tcp(server.address(family), TCP)?;
-            assert!(attempt.dropped(), "{name} {family:?}: {attempt:?}");
-            let flow = lab.dropped(since, name, "server", "TCP")?;
-            assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{name}: {}", flow.raw());
-            assert_eq!(flow.denied_by(), ["p"], "{name}: {}", flow.raw());
-        }
-    }
-    Ok(())
 }
 
 /// A `NotIn` selects pods of other namespaces, and neither the world nor nodes, which have no namespace to be in.

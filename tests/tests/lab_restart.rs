@@ -66,9 +66,11 @@ fn a_policy_that_changes_without_an_agent_holds_when_it_is_back() -> Result<()> 
     Ok(())
 }
 
+/// CVE-2023-27595: an agent that started took the programs away for a moment. Whoever is refused knocks all the while, and
+/// none of fifteen starts lets one packet of it through.
 #[test]
 #[ignore = "cargo xtask test lab"]
-fn an_agent_killed_again_and_again_disturbs_nothing() -> Result<()> {
+fn cve_2023_27595_no_start_of_an_agent_leaves_a_gap() -> Result<()> {
     let ground = Ground::new(sinew_tests::lab::Routing::Native)?;
     let traffic = ground.traffic()?;
     // At every moment of its start: before the programs are looked at, while links are updated, after the first list.

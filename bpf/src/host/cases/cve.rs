@@ -44,7 +44,7 @@ cases! {
             .packet(Sent::from_pod(&WEB, mapped), DropReason::MappedAddress, &[("drop 1007", 1), ("dropped", 1)])
     }
 
-    /// CVE-2023-27595, CVE-2024-42488: policy comes before the first packet. An endpoint without a table drops, whoever
+    /// CVE-2024-42488: policy comes before the first packet. An endpoint without a table drops, whoever
     /// sends; when its table is there the same packets are judged by it.
     fn cve_2024_42488_policy_before_the_first_packet(f) {
         let word = World::open().maps.words[&API.id];
