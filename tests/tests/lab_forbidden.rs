@@ -4,6 +4,8 @@
 
 #[path = "lab_forbidden/pod.rs"]
 mod pod;
+#[path = "lab_forbidden/tunnel.rs"]
+mod tunnel;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::SystemTime;
@@ -11,8 +13,8 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use pod::{Ground, OTHER_MAC};
 use serde_json::Value;
-use sinew_tests::lab::Family;
 use sinew_tests::lab::flows::Flow;
+use sinew_tests::lab::{Family, ROUTINGS};
 use sinew_tests::probe::frame::{self, ether_type};
 use sinew_tests::probe::raw::{self, Tuple, flag, protocol};
 
@@ -63,29 +65,35 @@ fn still_talks(ground: &Ground) -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_pod_spoofs_neither_mac_nor_address() -> Result<()> {
-    let ground = Ground::new()?;
-    for family in Family::BOTH {
-        let own = ground.datagram(ground.tuple(family));
-        let mut stolen = ground.tuple(family);
-        stolen.from.set_ip(match family {
-            Family::V4 => Ipv4Addr::new(10, 240, 0, 99).into(),
-            Family::V6 => "fd00:240::9999".parse()?,
-        });
-        must_drop(
-            &ground,
-            "a packet from another MAC",
-            &ground.frame_from(OTHER_MAC, family, &own),
-            Hubble("INVALID_SOURCE_MAC"),
-        )?;
-        let stolen = ground.datagram(stolen);
-        must_drop(
-            &ground,
-            "a packet from another address",
-            &ground.frame(family, &stolen),
-            Hubble("INVALID_SOURCE_IP"),
-        )?;
+    for routing in ROUTINGS {
+        let ground = Ground::over(routing)?;
+        Family::BOTH.into_iter().try_for_each(|family| spoofs_nothing(&ground, family))?;
+        still_talks(&ground)?;
     }
-    still_talks(&ground)
+    Ok(())
+}
+
+fn spoofs_nothing(ground: &Ground, family: Family) -> Result<()> {
+    let own = ground.datagram(ground.tuple(family));
+    let mut stolen = ground.tuple(family);
+    stolen.from.set_ip(match family {
+        Family::V4 => Ipv4Addr::new(10, 240, 0, 99).into(),
+        Family::V6 => "fd00:240::9999".parse()?,
+    });
+    must_drop(
+        ground,
+        "a packet from another MAC",
+        &ground.frame_from(OTHER_MAC, family, &own),
+        Hubble("INVALID_SOURCE_MAC"),
+    )?;
+    let stolen = ground.datagram(stolen);
+    must_drop(
+        ground,
+        "a packet from another address",
+        &ground.frame(family, &stolen),
+        Hubble("INVALID_SOURCE_IP"),
+    )?;
+    Ok(())
 }
 
 /// What fills in a checksum behind the programs would write over an address or a port that they have judged.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use sinew_tests::lab::{Family, Lab, Pod, Topology};
+use sinew_tests::lab::{Family, Lab, Pod, Routing, Topology};
 use sinew_tests::probe::frame::{self, Mac, ether_type};
 use sinew_tests::probe::raw::{self, Tuple, protocol};
 
@@ -22,7 +22,11 @@ pub(crate) struct Ground {
 
 impl Ground {
     pub(crate) fn new() -> Result<Self> {
-        let lab = Lab::build(Topology::Wire(2)).start()?;
+        Self::over(Routing::Native)
+    }
+
+    pub(crate) fn over(routing: Routing) -> Result<Self> {
+        let lab = Lab::build(Topology::Wire(2)).routing(routing).start()?;
         let client = lab.node("a").pod("client", &[])?;
         let server = lab.node("b").pod("server", &[])?;
         server.serve(&[], &[UDP])?;
