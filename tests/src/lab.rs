@@ -43,6 +43,7 @@ pub mod words;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::id as process_id;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -85,12 +86,24 @@ pub struct Plan {
     pub topology: Topology,
     /// How packets get from node to node.
     pub routing: Routing,
-    /// Families that pods have.
+    /// Families that pods and machines have.
     pub families: Vec<Family>,
     /// More words for every agent.
     pub agent_arguments: Vec<String>,
     /// Whether a node has eight IPv4 addresses for pods instead of 256.
     pub small_pools: bool,
+}
+
+impl Plan {
+    /// A machine's IPv4 address, if machines have any.
+    fn v4(&self, of: topology::Addresses) -> Option<Ipv4Addr> {
+        self.families.contains(&Family::V4).then_some(of.v4)
+    }
+
+    /// A machine's IPv6 address, if machines have any.
+    fn v6(&self, of: topology::Addresses) -> Option<Ipv6Addr> {
+        self.families.contains(&Family::V6).then_some(of.v6)
+    }
 }
 
 /// How packets get from node to node.
@@ -267,7 +280,7 @@ impl Lab {
         let netns = Netns::named(&id, "outside");
         let hosts = BTreeMap::from([(
             "outside".to_owned(),
-            Arc::new(Place::new("outside", netns, outside.v4, outside.v6)),
+            Arc::new(Place::new("outside", netns, plan.v4(outside), plan.v6(outside))),
         )]);
         let between = vec![Netns::named(&id, plan.topology.between())];
         Self { id, plan, nodes, hosts, between, store, removes_itself: Mutex::new(true), tells }
@@ -331,7 +344,7 @@ impl Builder {
         self
     }
 
-    /// Pods have this family only.
+    /// Pods and machines have this family only: a cluster of one family.
     #[must_use]
     pub fn only(mut self, family: Family) -> Self {
         self.plan.families = vec![family];

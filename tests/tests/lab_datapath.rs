@@ -1,6 +1,11 @@
 //! Every path a packet of a pod can take, with TCP, UDP, fragments, echo, and 64 KiB bursts whose every byte is verified
 //!, over both families, both routings, one wire and a router.
 
+#[path = "lab_datapath/families.rs"]
+mod families;
+#[path = "lab_datapath/hops.rs"]
+mod hops;
+
 use std::net::IpAddr;
 use std::time::SystemTime;
 

@@ -61,7 +61,7 @@ impl Node {
             notes: own.join("notes"),
         };
         Self {
-            place: Place::new(&name, Netns::named(lab, &name), addresses.v4, addresses.v6),
+            place: Place::new(&name, Netns::named(lab, &name), plan.v4(addresses), plan.v6(addresses)),
             number,
             lab: lab.to_owned(),
             plan: plan.clone(),
@@ -139,8 +139,8 @@ impl Node {
                     pool = pool.replace("/24", "/29");
                 }
                 command.args(["--pod-cidr", &pool, "--cluster-cidr", cluster]);
+                command.args(["--node-ip", &self.address(family).to_string()]);
             }
-            command.args(["--node-ip", &self.address(family).to_string()]);
         }
         let routing = match self.plan.routing {
             Routing::Native => "native",

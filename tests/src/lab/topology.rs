@@ -112,25 +112,29 @@ impl Topology {
         let peer = between.path();
         let peer = peer.file_name().expect("a namespace has a name").to_string_lossy();
         let port = format!("to-{name}");
+        let families = &lab.plan().families;
+        let addresses = |at: Addresses, device: &str| -> String {
+            let add = |family: &Family| match family {
+                Family::V4 => format!("addr add {}/24 dev {device}\n", at.v4),
+                Family::V6 => format!("addr add {}/64 dev {device} nodad\n", at.v6),
+            };
+            families.iter().map(add).collect()
+        };
         machine.ip(&format!(
             "link add {UNDERLAY} mtu {MTU} type veth peer name {port} mtu {MTU} netns {peer}\n\
-             addr add {}/24 dev {UNDERLAY}\n\
-             addr add {}/64 dev {UNDERLAY} nodad\n\
-             link set {UNDERLAY} up",
-            at.v4, at.v6
+             {}link set {UNDERLAY} up",
+            addresses(at, UNDERLAY)
         ))?;
         match self {
             Self::Wire(_) => between.ip(&format!("link set dev {port} master br0 up")),
             Self::Routed(_) => {
                 let gateway = gateway(at);
-                between.ip(&format!(
-                    "addr add {}/24 dev {port}\naddr add {}/64 dev {port} nodad\nlink set dev {port} up",
-                    gateway.v4, gateway.v6
-                ))?;
-                machine.ip(&format!(
-                    "route add default via {}\nroute add default via {}",
-                    gateway.v4, gateway.v6
-                ))
+                between.ip(&format!("{}link set dev {port} up", addresses(gateway, &port)))?;
+                let add = |family: &Family| match family {
+                    Family::V4 => format!("route add default via {}\n", gateway.v4),
+                    Family::V6 => format!("route add default via {}\n", gateway.v6),
+                };
+                machine.ip(&families.iter().map(add).collect::<String>())
             }
         }
     }
