@@ -1,13 +1,18 @@
 //! What the commands say is what the kernel does (promise 4): explanations agree with packets,
 //! exit codes and misses are as documented; and policy comes before the first packet (promise 1).
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use sinew_tests::lab::cni::Call;
+use sinew_tests::lab::diagnosis;
+use sinew_tests::lab::place::Watch;
 use sinew_tests::lab::pod::arguments;
-use sinew_tests::lab::process::pause;
+use sinew_tests::lab::process::{Running, pause, wait_until};
 use sinew_tests::lab::store::PodObject;
 use sinew_tests::lab::{Family, Lab, Topology};
 use sinew_tests::probe::Transport;
@@ -156,5 +161,127 @@ fn policy_comes_before_the_first_packet() -> Result<()> {
         b.cni(&call)?.into_result()?;
         lab.store().remove_pod("default", &name)?;
     }
+    Ok(())
+}
+
+/// `sinew monitor` tells what the kernel records as it happens, and `-t` and `--endpoint` leave out the rest.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn the_monitor_tells_what_the_kernel_records() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(2)).start()?;
+    let a = lab.node("a");
+    let client = a.pod("client", &[("app", "client")])?;
+    let stranger = a.pod("stranger", &[("app", "stranger")])?;
+    let server = a.pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[UDP])?;
+    lab.apply("policies", POLICIES)?;
+    let log = |name: &str| a.directories().notes.join(name);
+    let listen = |words: &[&str], name: &str| -> Result<Running> {
+        let words = [&["monitor", "-o", "json"], words].concat();
+        Running::start(&mut a.sinew_command(&words)?, &log(name))
+    };
+    let _drops = listen(&["-t", "drop"], "drops")?;
+    let _of_client = listen(&["--endpoint", "client"], "of-client")?;
+    // There is no word for "I listen": somebody who is refused knocks until it is heard.
+    let knocks = stranger.watch(
+        "redial",
+        Transport::Tcp,
+        server.address(Family::V6),
+        TCP,
+        Duration::from_millis(50),
+        &["--timeout", "50"],
+    )?;
+    let drop = first(&log("drops"))?;
+    assert_eq!(drop["type"], "MONITOR_DROP", "{drop}");
+    assert_eq!(drop["dropReason"], "POLICY_DENIED", "{drop}");
+    assert_eq!(drop["ip"]["destination"], server.address(Family::V6).to_string().as_str(), "{drop}");
+    assert_eq!(drop["l4"]["TCP"]["destinationPort"].as_u64(), Some(TCP.into()), "{drop}");
+    assert!(!drop["record"].as_str().unwrap_or_default().is_empty(), "the record's bytes: {drop}");
+    // The other one hears nothing of the stranger, whose knocks go on, and everything of the client.
+    pause(Duration::from_millis(300))?;
+    assert!(client.tcp(server.address(Family::V4), TCP)?.answered());
+    let event = first(&log("of-client"))?;
+    let own = client.address(Family::V4).to_string();
+    assert!([&event["ip"]["source"], &event["ip"]["destination"]].contains(&&own.as_str().into()), "{event}");
+    drop_watch(knocks)?;
+    let number = a.endpoint_id(&client)?;
+    assert_eq!(event["endpointId"].as_u64(), Some(number.into()), "{event}");
+    Ok(())
+}
+
+/// The first event that a monitor has printed; waits for it.
+fn first(log: &Path) -> Result<Value> {
+    let mut event = Value::Null;
+    wait_until("an event", Duration::from_secs(10), || {
+        let text = fs::read_to_string(log)?;
+        let Some((line, _)) = text.split_once('\n') else { return Ok(false) };
+        event = serde_json::from_str(line).with_context(|| format!("no event: {line}"))?;
+        Ok(true)
+    })?;
+    Ok(event)
+}
+
+fn drop_watch(watch: Watch) -> Result<()> {
+    let watched = watch.finish()?;
+    anyhow::ensure!(watched.answered == 0, "{watched:?}");
+    Ok(())
+}
+
+/// `identity list --by-key`: which label key multiplies identities.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn identities_are_counted_by_key() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(2)).start()?;
+    let (a, b) = (lab.node("a"), lab.node("b"));
+    for (number, node) in [(0, a), (1, b), (2, a)] {
+        let build = number.to_string();
+        node.pod(&format!("web-{number}"), &[("app", "web"), ("build", &build)])?;
+    }
+    // The same labels as the first one's, on the other node: no identity of its own.
+    b.pod("twin", &[("app", "web"), ("build", "0")])?;
+    let keys = || -> Result<Value> {
+        let output = a.sinew(&["identity", "list", "--by-key", "-o", "json"])?;
+        Ok(serde_json::from_slice::<Value>(&output.stdout)?["keys"].clone())
+    };
+    let of = |keys: &Value, wanted: &str| -> Option<(u64, u64)> {
+        let key = keys
+            .as_array()?
+            .iter()
+            .find(|key| key["key"].as_str().is_some_and(|key| key.ends_with(wanted)))?;
+        Some((key["values"].as_u64()?, key["identities"].as_u64()?))
+    };
+    wait_until("all identities", Duration::from_secs(10), || Ok(of(&keys()?, "build") == Some((3, 3))))
+        .with_context(|| format!("{:?}", keys()))?;
+    assert_eq!(of(&keys()?, "app"), Some((1, 3)), "{:?}", keys());
+    // The worst comes first.
+    let table = String::from_utf8(a.sinew(&["identity", "list", "--by-key"])?.stdout)?;
+    let at = |word: &str| table.lines().position(|line| line.contains(word));
+    assert!(at("build") < at("app"), "{table}");
+    Ok(())
+}
+
+/// What a failing test prints of its policies: for each pod what is in force, for each policy what its rules have decided.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_diagnosis_tells_the_policy_tables() -> Result<()> {
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let a = lab.node("a");
+    let client = a.pod("client", &[("app", "client")])?;
+    let server = a.pod("server", &[("app", "server")])?;
+    server.serve(&[TCP], &[UDP])?;
+    lab.apply("policies", POLICIES)?;
+    assert!(client.tcp(server.address(Family::V4), TCP)?.answered());
+    let tables = diagnosis::tables(a);
+    for part in [
+        "sinew endpoint get default/server",
+        "sinew endpoint get default/client",
+        "sinew policy get snp/default/server-accepts",
+        "sinew policy get netpol/default/other-sends",
+        "spec.ingress[0]",
+        "LAST HIT",
+    ] {
+        assert!(tables.contains(part), "{part} is not in {tables}");
+    }
+    assert!(tables.lines().count() < 400, "{tables}");
     Ok(())
 }

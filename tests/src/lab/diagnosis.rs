@@ -4,10 +4,15 @@
 
 use std::env;
 
+use serde_json::Value;
+
 use super::{Lab, Node, process};
 
 /// Lines of each part.
 const LINES: usize = 25;
+
+/// Pods, and policies, that are told in full; of more a failing test with a hundred pods would only scroll away.
+const MOST: usize = 8;
 
 /// What is asked of each agent, and why a reader wants it.
 const QUESTIONS: [(&str, &[&str]); 5] = [
@@ -26,6 +31,7 @@ pub fn print(lab: &Lab) {
         for (what, words) in QUESTIONS {
             eprintln!("{what} (sinew {}):\n{}", words.join(" "), ask(node, words));
         }
+        eprintln!("{}", tables(node));
         eprintln!("agent's log:\n{}", process::tail(&node.agent_log(), LINES));
         eprintln!("enter node {}: {}", node.name(), node.netns().enter_line());
         for pod in node.pods() {
@@ -35,6 +41,31 @@ pub fn print(lab: &Lab) {
     if env::var_os("SINEW_LAB_KEEP").is_none() {
         eprintln!("(the lab is being removed; with SINEW_LAB_KEEP=1 a failing one stays)");
     }
+}
+
+/// What policy does to each pod of the node, and what each rule matches and has decided here.
+#[must_use]
+pub fn tables(node: &Node) -> String {
+    let mut text = String::new();
+    let pods: Vec<String> = node.pods().iter().map(|pod| pod.full_name()).collect();
+    for (noun, names) in [("endpoint", pods), ("policy", policies(node))] {
+        for name in names.iter().take(MOST) {
+            text += &format!("sinew {noun} get {name}:\n{}\n", ask(node, &[noun, "get", name]));
+        }
+        if names.len() > MOST {
+            text += &format!("({} more: sinew {noun} list)\n", names.len() - MOST);
+        }
+    }
+    text
+}
+
+/// Names of the policies that the node's agent knows; none if it does not answer.
+fn policies(node: &Node) -> Vec<String> {
+    let output = node.sinew(&["policy", "list", "-o", "json"]).ok();
+    let list =
+        output.and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok()).unwrap_or_default();
+    let policies = list["policies"].as_array().map_or(&[][..], Vec::as_slice);
+    policies.iter().filter_map(|policy| policy["name"].as_str().map(str::to_owned)).collect()
 }
 
 /// The answer, or why there is none: a diagnosis goes on whatever fails.
