@@ -82,27 +82,34 @@ fn a_change_that_still_allows_disturbs_no_connection() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_tombstone_ends_with_a_syn_that_is_allowed() -> Result<()> {
-    let ground = Ground::apart(Routing::Native)?;
-    let to = ground.server.address(Family::V4);
-    let more = ["--source-port", "45001", "--timeout", "500"];
-    let held = ground.client.watch("hold", Transport::Tcp, to, TCP, EVERY, &more)?;
-    pause(Duration::from_millis(200))?;
-    ground.relabel_client(&[("app", "stranger")])?;
-    pause(SEVERAL)?;
-    assert!(!held.finish()?.failed.is_empty());
-    assert!(ground.states("b")?.contains(&"denied".to_owned()), "{:?}", ground.entries("b")?);
-    // The same ports again: refused by name while the policy refuses, and a connection of its own when it allows.
-    let tuple = ground.tuple(Family::V4, 45001, TCP);
-    let syn = raw::tcp(tuple, flag::SYN, 77, 0, b"");
-    let since = SystemTime::now();
-    ground.client.send_raw(to, &syn)?;
-    assert_eq!(ground.lab.dropped(since, "client", "server", "TCP")?.drop_reason(), "POLICY_DENIED");
-    ground.relabel_client(&[("app", "client")])?;
-    ground.client.send_raw(to, &syn)?;
-    pause(SEVERAL)?;
-    // Opening, or closing already: the client's kernel answers what it knows nothing of with a RST.
-    let states = ground.states("b")?;
-    assert!(!states.is_empty() && !states.contains(&"denied".to_owned()), "{states:?}");
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        for (family, port) in [(Family::V4, 45001), (Family::V6, 45002)] {
+            let what = format!("{routing:?} {family:?}");
+            let to = ground.server.address(family);
+            let more = ["--source-port", &port.to_string(), "--timeout", "500"];
+            let held = ground.client.watch("hold", Transport::Tcp, to, TCP, EVERY, &more)?;
+            pause(Duration::from_millis(200))?;
+            ground.relabel_client(&[("app", "stranger")])?;
+            pause(SEVERAL)?;
+            assert!(!held.finish()?.failed.is_empty(), "{what}");
+            let states = || ground.states_of("b", port);
+            assert_eq!(states()?, ["denied"], "{what}: {:?}", ground.entries("b")?);
+            // The same ports again: refused by name while the policy refuses, and a connection of its own when it allows.
+            let tuple = ground.tuple(family, port, TCP);
+            let syn = raw::tcp(tuple, flag::SYN, 77, 0, b"");
+            let since = SystemTime::now();
+            ground.client.send_raw(to, &syn)?;
+            let flow = ground.lab.dropped(since, "client", "server", "TCP")?;
+            assert_eq!((flow.drop_reason(), flow.is_v6()), ("POLICY_DENIED", to.is_ipv6()), "{}", flow.raw());
+            ground.relabel_client(&[("app", "client")])?;
+            ground.client.send_raw(to, &syn)?;
+            pause(SEVERAL)?;
+            // Opening, or closing already: the client's kernel answers what it knows nothing of with a RST.
+            let states = states()?;
+            assert!(states.len() == 1 && states != ["denied"], "{what}: {states:?}");
+        }
+    }
     Ok(())
 }
 
@@ -236,19 +243,24 @@ fn an_evicted_connection_is_picked_up_and_never_in_the_wrong_direction() -> Resu
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_rst_and_a_refused_syn_leave_no_entry() -> Result<()> {
-    let ground = Ground::apart(Routing::Native)?;
-    for family in Family::BOTH {
-        let tuple = ground.tuple(family, 45020, TCP);
-        ground.client.send_raw(tuple.to.ip(), &raw::tcp(tuple, flag::RST, 1, 0, b""))?;
-        let refused = ground.tuple(family, 45021, TCP + 1);
-        let since = SystemTime::now();
-        ground.client.send_raw(refused.to.ip(), &raw::tcp(refused, flag::SYN, 1, 0, b""))?;
-        let flow = ground.lab.dropped(since, "client", "server", "TCP")?;
-        assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{}", flow.raw());
-        assert!(flow.by_default(), "{}", flow.raw());
-        let entries = ground.entries("b")?;
-        assert!(entries.is_empty(), "{family:?}: {entries:?}");
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        Family::BOTH.into_iter().try_for_each(|family| neither_leaves_an_entry(&ground, family))?;
     }
+    Ok(())
+}
+
+fn neither_leaves_an_entry(ground: &Ground, family: Family) -> Result<()> {
+    let tuple = ground.tuple(family, 45020, TCP);
+    ground.client.send_raw(tuple.to.ip(), &raw::tcp(tuple, flag::RST, 1, 0, b""))?;
+    let refused = ground.tuple(family, 45021, TCP + 1);
+    let since = SystemTime::now();
+    ground.client.send_raw(refused.to.ip(), &raw::tcp(refused, flag::SYN, 1, 0, b""))?;
+    let flow = ground.lab.dropped(since, "client", "server", "TCP")?;
+    assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{}", flow.raw());
+    assert!(flow.by_default(), "{}", flow.raw());
+    let entries = ground.entries("b")?;
+    assert!(entries.is_empty(), "{family:?}: {entries:?}");
     Ok(())
 }
 
@@ -256,20 +268,22 @@ fn a_rst_and_a_refused_syn_leave_no_entry() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_syn_with_data_is_judged_like_any_other() -> Result<()> {
-    let ground = Ground::apart(Routing::Native)?;
-    let since = SystemTime::now();
-    let refused = ground.tuple(Family::V4, 45030, TCP + 1);
-    ground
-        .client
-        .send_raw(refused.to.ip(), &raw::tcp(refused, flag::SYN, 1, 0, b"GET / HTTP/1.0\r\n\r\n"))?;
-    assert_eq!(ground.lab.dropped(since, "client", "server", "TCP")?.drop_reason(), "POLICY_DENIED");
-    assert!(ground.entries("b")?.is_empty());
-    let allowed = ground.tuple(Family::V4, 45031, TCP);
-    ground
-        .client
-        .send_raw(allowed.to.ip(), &raw::tcp(allowed, flag::SYN, 1, 0, b"GET / HTTP/1.0\r\n\r\n"))?;
-    pause(Duration::from_millis(200))?;
-    assert_eq!(ground.entries("b")?.len(), 1);
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        for (number, family) in (1..).zip(Family::BOTH) {
+            let since = SystemTime::now();
+            let refused = ground.tuple(family, 45030, TCP + 1);
+            let syn = |tuple| raw::tcp(tuple, flag::SYN, 1, 0, b"GET / HTTP/1.0\r\n\r\n");
+            ground.client.send_raw(refused.to.ip(), &syn(refused))?;
+            let flow = ground.lab.dropped(since, "client", "server", "TCP")?;
+            assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{routing:?} {family:?}: {}", flow.raw());
+            assert_eq!(ground.entries("b")?.len(), number - 1, "{routing:?} {family:?}");
+            let allowed = ground.tuple(family, 45031, TCP);
+            ground.client.send_raw(allowed.to.ip(), &syn(allowed))?;
+            pause(Duration::from_millis(200))?;
+            assert_eq!(ground.entries("b")?.len(), number, "{routing:?} {family:?}");
+        }
+    }
     Ok(())
 }
 
@@ -277,16 +291,20 @@ fn a_syn_with_data_is_judged_like_any_other() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_syn_ack_out_of_nothing_opens_nothing() -> Result<()> {
-    let ground = Ground::apart(Routing::Native)?;
-    // From the client: then the server would be the initiator, and towards the client everything is allowed, but not
-    // from port 80 of a stranger's connection: the client accepts nothing.
-    ground.client_accepts_nothing()?;
-    let since = SystemTime::now();
-    let tuple = ground.tuple(Family::V4, 45040, TCP + 1).turned();
-    ground.server.send_raw(tuple.to.ip(), &raw::tcp(tuple, flag::SYN | flag::ACK, 1, 2, b""))?;
-    let flow = ground.lab.dropped(since, "server", "client", "TCP")?;
-    assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{}", flow.raw());
-    assert!(ground.entries("a")?.is_empty());
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        // From the client: then the server would be the initiator, and towards the client everything is allowed, but not
+        // from port 80 of a stranger's connection: the client accepts nothing.
+        ground.client_accepts_nothing()?;
+        for family in Family::BOTH {
+            let since = SystemTime::now();
+            let tuple = ground.tuple(family, 45040, TCP + 1).turned();
+            ground.server.send_raw(tuple.to.ip(), &raw::tcp(tuple, flag::SYN | flag::ACK, 1, 2, b""))?;
+            let flow = ground.lab.dropped(since, "server", "client", "TCP")?;
+            assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{routing:?} {family:?}: {}", flow.raw());
+            assert!(ground.entries("a")?.is_empty(), "{routing:?} {family:?}");
+        }
+    }
     Ok(())
 }
 
@@ -294,15 +312,23 @@ fn a_syn_ack_out_of_nothing_opens_nothing() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_udp_reply_passes_and_an_unasked_datagram_is_refused() -> Result<()> {
-    let ground = Ground::apart(Routing::Native)?;
-    ground.client_accepts_nothing()?;
-    ground.client.serve(&[], &[5353])?;
-    for family in Family::BOTH {
-        assert!(ground.client.udp(ground.server.address(family), UDP)?.answered());
-        let since = SystemTime::now();
-        assert_eq!(ground.server.udp(ground.client.address(family), 5353)?.outcome, Outcome::TimedOut);
-        let flow = ground.lab.dropped(since, "server", "client", "UDP")?;
-        assert_eq!(flow.denied_by(), ["client-accepts-nothing"], "{}", flow.raw());
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        ground.client_accepts_nothing()?;
+        ground.client.serve(&[], &[5353])?;
+        for family in Family::BOTH {
+            assert!(ground.client.udp(ground.server.address(family), UDP)?.answered(), "{routing:?}");
+            let since = SystemTime::now();
+            let attempt = ground.server.dial(
+                Transport::Udp,
+                ground.client.address(family),
+                5353,
+                &["--timeout", "300"],
+            )?;
+            assert_eq!(attempt.outcome, Outcome::TimedOut, "{routing:?} {family:?}");
+            let flow = ground.lab.dropped(since, "server", "client", "UDP")?;
+            assert_eq!(flow.denied_by(), ["client-accepts-nothing"], "{routing:?}: {}", flow.raw());
+        }
     }
     Ok(())
 }
@@ -311,28 +337,35 @@ fn a_udp_reply_passes_and_an_unasked_datagram_is_refused() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn an_icmp_error_passes_for_a_connection_and_for_nothing_else() -> Result<()> {
-    let ground = Ground::apart(Routing::Native)?;
-    ground.client_accepts_nothing()?;
-    ground.lab.withdraw("client-may")?;
-    for family in Family::BOTH {
-        let to = ground.server.address(family);
-        // Nobody listens on this port: the server's kernel answers with an error about the client's datagram.
-        assert_eq!(ground.client.udp(to, UDP + 1)?.outcome, Outcome::Refused, "{family:?}");
-        let since = SystemTime::now();
-        let never_sent = ground.tuple(family, 45050, 9999);
-        let quoted = raw::packet(
-            never_sent.from.ip(),
-            never_sent.to.ip(),
-            raw::protocol::UDP,
-            &raw::datagram(never_sent, b"never sent"),
-        );
-        let error = raw::port_unreachable(to, never_sent.from.ip(), &quoted);
-        ground.server.send_raw(never_sent.from.ip(), &error)?;
-        let fits = |flow: &sinew_tests::lab::flows::Flow| flow.own_reason().contains("ICMP error");
-        let nodes = [ground.lab.node("b"), ground.lab.node("a")];
-        let found = nodes.iter().any(|node| node.flow(since, "an unrelated ICMP error", fits).is_ok());
-        assert!(found, "{family:?}: no node dropped the error");
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        ground.client_accepts_nothing()?;
+        ground.lab.withdraw("client-may")?;
+        for family in Family::BOTH {
+            only_for_a_connection(&ground, family).with_context(|| format!("{routing:?}"))?;
+        }
     }
+    Ok(())
+}
+
+fn only_for_a_connection(ground: &Ground, family: Family) -> Result<()> {
+    let to = ground.server.address(family);
+    // Nobody listens on this port: the server's kernel answers with an error about the client's datagram.
+    assert_eq!(ground.client.udp(to, UDP + 1)?.outcome, Outcome::Refused, "{family:?}");
+    let since = SystemTime::now();
+    let never_sent = ground.tuple(family, 45050, 9999);
+    let quoted = raw::packet(
+        never_sent.from.ip(),
+        never_sent.to.ip(),
+        raw::protocol::UDP,
+        &raw::datagram(never_sent, b"never sent"),
+    );
+    let error = raw::port_unreachable(to, never_sent.from.ip(), &quoted);
+    ground.server.send_raw(never_sent.from.ip(), &error)?;
+    let fits = |flow: &sinew_tests::lab::flows::Flow| flow.own_reason().contains("ICMP error");
+    let nodes = [ground.lab.node("b"), ground.lab.node("a")];
+    let found = nodes.iter().any(|node| node.flow(since, "an unrelated ICMP error", fits).is_ok());
+    assert!(found, "{family:?}: no node dropped the error");
     Ok(())
 }
 
@@ -359,15 +392,21 @@ fn a_connection_has_one_entry_on_each_node_that_it_touches() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_deleted_endpoint_takes_its_connections_along() -> Result<()> {
-    for same_node in [true, false] {
-        let ground = if same_node { Ground::together()? } else { Ground::apart(Routing::Native)? };
-        let to = ground.server.address(Family::V4);
-        let held = ground.client.watch("hold", Transport::Tcp, to, TCP, EVERY, &["--timeout", "500"])?;
+    for (same_node, routing) in [(true, Routing::Native), (false, Routing::Native), (false, Routing::Vxlan)] {
+        let ground = if same_node { Ground::together()? } else { Ground::apart(routing)? };
+        let hold = |family| {
+            let to = ground.server.address(family);
+            ground.client.watch("hold", Transport::Tcp, to, TCP, EVERY, &["--timeout", "500"])
+        };
+        let held = [hold(Family::V4)?, hold(Family::V6)?];
         pause(Duration::from_millis(200))?;
         ground.lab.node(if same_node { "a" } else { "b" }).remove_pod("server")?;
-        let held = held.finish()?;
-        assert!(held.answered > 5 && !held.failed.is_empty(), "{held:?}");
-        assert!(!ground.client.tcp(to, TCP)?.answered());
+        for (family, held) in Family::BOTH.into_iter().zip(held) {
+            let what = format!("{routing:?} same node {same_node} {family:?}");
+            let held = held.finish()?;
+            assert!(held.answered > 5 && !held.failed.is_empty(), "{what}: {held:?}");
+            assert!(!ground.client.tcp(ground.server.address(family), TCP)?.answered(), "{what}");
+        }
     }
     Ok(())
 }
@@ -376,32 +415,36 @@ fn a_deleted_endpoint_takes_its_connections_along() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn fragments_follow_their_first() -> Result<()> {
-    use raw::Fragment;
-    let ground = Ground::apart(Routing::Native)?;
-    for family in Family::BOTH {
-        let tuple: Tuple = ground.tuple(family, 45060, UDP);
-        let whole = raw::datagram(tuple, &[7; 1000]);
-        let part = |id: u16, from: usize, to: usize| {
-            let place = Fragment { id, offset: u16::try_from(from).unwrap_or(0), more: to < whole.len() };
-            raw::fragment(tuple.from.ip(), tuple.to.ip(), raw::protocol::UDP, &whole[from..to], Some(place))
-        };
-        // Its second part first: dropped by name.
-        let since = SystemTime::now();
-        ground.client.send_raw(tuple.to.ip(), &part(100, 512, whole.len()))?;
-        ground.lab.node("a").flow(since, "a lone fragment", |flow| flow.drop_reason().contains("FRAG"))?;
-        // First, then third, then second: the server's echo comes to the client, which has no socket there and says so.
-        let before = ground.entries("b")?.len();
-        for (from, to) in [(0, 256), (768, whole.len()), (256, 768)] {
-            ground.client.send_raw(tuple.to.ip(), &part(101, from, to))?;
-        }
-        pause(Duration::from_millis(200))?;
-        let entries = ground.entries("b")?;
-        assert_eq!(entries.len(), before + 1, "{family:?}: {entries:?}");
-        // Three fragments came, and the echo of the whole went back.
-        let entry =
-            entries.iter().find(|entry| entry.raw()["sourcePort"] == 45060).context("an entry")?.raw();
-        assert_eq!(entry["forward"]["packets"], 3, "{family:?}: {entry}");
-        assert_eq!(entry["reply"]["packets"], 1, "{family:?}: {entry}");
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        Family::BOTH.into_iter().try_for_each(|family| each_follows_its_first(&ground, family))?;
     }
+    Ok(())
+}
+
+fn each_follows_its_first(ground: &Ground, family: Family) -> Result<()> {
+    use raw::Fragment;
+    let tuple: Tuple = ground.tuple(family, 45060, UDP);
+    let whole = raw::datagram(tuple, &[7; 1000]);
+    let part = |id: u16, from: usize, to: usize| {
+        let place = Fragment { id, offset: u16::try_from(from).unwrap_or(0), more: to < whole.len() };
+        raw::fragment(tuple.from.ip(), tuple.to.ip(), raw::protocol::UDP, &whole[from..to], Some(place))
+    };
+    // Its second part first: dropped by name.
+    let since = SystemTime::now();
+    ground.client.send_raw(tuple.to.ip(), &part(100, 512, whole.len()))?;
+    ground.lab.node("a").flow(since, "a lone fragment", |flow| flow.drop_reason().contains("FRAG"))?;
+    // First, then third, then second: the server's echo comes to the client, which has no socket there and says so.
+    let before = ground.entries("b")?.len();
+    for (from, to) in [(0, 256), (768, whole.len()), (256, 768)] {
+        ground.client.send_raw(tuple.to.ip(), &part(101, from, to))?;
+    }
+    pause(Duration::from_millis(200))?;
+    let entries = ground.entries("b")?;
+    assert_eq!(entries.len(), before + 1, "{family:?}: {entries:?}");
+    // Three fragments came, and the echo of the whole went back.
+    let entry = entries.iter().find(|entry| entry.raw()["sourcePort"] == 45060).context("an entry")?.raw();
+    assert_eq!(entry["forward"]["packets"], 3, "{family:?}: {entry}");
+    assert_eq!(entry["reply"]["packets"], 1, "{family:?}: {entry}");
     Ok(())
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use ground::{Ground, TCP, UDP};
 use sinew_tests::lab::connections::Connection;
 use sinew_tests::lab::process::{pause, wait_until};
-use sinew_tests::lab::{Family, Routing};
+use sinew_tests::lab::{Family, ROUTINGS, Routing};
 use sinew_tests::probe::Transport;
 use sinew_tests::probe::raw::{self, Tuple, flag, protocol};
 
@@ -59,30 +59,37 @@ fn wait_state(ground: &Ground, port: u16, state: &str) -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn an_idle_udp_connection_expires_and_its_late_answer_is_judged_anew() -> Result<()> {
-    const WHOLE: Duration = seconds(120);
-    let ground = Ground::apart(Routing::Native)?;
-    ground.client_accepts_nothing()?;
-    for (family, port) in [(Family::V4, 45100), (Family::V6, 45101)] {
-        let asked = ["--source-port", &port.to_string()];
-        assert!(ground.client.dial(Transport::Udp, ground.server.address(family), UDP, &asked)?.answered());
-        ensure_fresh(&ground, port, WHOLE)?;
-        let answer = answer_of(&ground, family, port);
-        // Nearly over: a late answer still passes, and renews it.
-        age(&ground, seconds(110))?;
-        assert!(left(&ground, "a", port)? <= seconds(10));
-        ground.server.send_raw(ground.client.address(family), &answer)?;
-        wait_until("a renewed connection", PATIENCE, || Ok(left(&ground, "a", port)? > seconds(100)))?;
-        ensure_fresh(&ground, port, WHOLE)?;
-        // Over: nothing is there, and the same answer is the server's own datagram, which the client does not accept.
-        age(&ground, seconds(121))?;
-        for node in ["a", "b"] {
-            assert!(entry(&ground, node, port)?.is_none(), "{family:?} node {node}");
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        ground.client_accepts_nothing()?;
+        for (family, port) in [(Family::V4, 45100), (Family::V6, 45101)] {
+            udp_expires(&ground, family, port).with_context(|| format!("{routing:?} {family:?}"))?;
         }
-        let since = SystemTime::now();
-        ground.server.send_raw(ground.client.address(family), &answer)?;
-        let flow = ground.lab.dropped(since, "server", "client", "UDP")?;
-        assert_eq!(flow.denied_by(), ["client-accepts-nothing"], "{}", flow.raw());
     }
+    Ok(())
+}
+
+fn udp_expires(ground: &Ground, family: Family, port: u16) -> Result<()> {
+    const WHOLE: Duration = seconds(120);
+    let asked = ["--source-port", &port.to_string()];
+    assert!(ground.client.dial(Transport::Udp, ground.server.address(family), UDP, &asked)?.answered());
+    ensure_fresh(ground, port, WHOLE)?;
+    let answer = answer_of(ground, family, port);
+    // Nearly over: a late answer still passes, and renews it.
+    age(ground, seconds(110))?;
+    assert!(left(ground, "a", port)? <= seconds(10));
+    ground.server.send_raw(ground.client.address(family), &answer)?;
+    wait_until("a renewed connection", PATIENCE, || Ok(left(ground, "a", port)? > seconds(100)))?;
+    ensure_fresh(ground, port, WHOLE)?;
+    // Over: nothing is there, and the same answer is the server's own datagram, which the client does not accept.
+    age(ground, seconds(121))?;
+    for node in ["a", "b"] {
+        assert!(entry(ground, node, port)?.is_none(), "{family:?} node {node}");
+    }
+    let since = SystemTime::now();
+    ground.server.send_raw(ground.client.address(family), &answer)?;
+    let flow = ground.lab.dropped(since, "server", "client", "UDP")?;
+    assert_eq!(flow.denied_by(), ["client-accepts-nothing"], "{}", flow.raw());
     Ok(())
 }
 
@@ -180,28 +187,38 @@ fn a_reset_shortens_a_connection_and_data_restores_it() -> Result<()> {
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_tombstone_lasts_as_long_as_its_connection_and_opens_nothing() -> Result<()> {
-    let ground = Ground::apart(Routing::Native)?;
-    let (to, port) = (ground.server.address(Family::V4), 45140);
+    for routing in ROUTINGS {
+        let ground = Ground::apart(routing)?;
+        for (family, port) in [(Family::V4, 45140), (Family::V6, 45141)] {
+            tombstone_lasts(&ground, family, port).with_context(|| format!("{routing:?} {family:?}"))?;
+            ground.relabel_client(&[("app", "client")])?;
+        }
+    }
+    Ok(())
+}
+
+fn tombstone_lasts(ground: &Ground, family: Family, port: u16) -> Result<()> {
+    let to = ground.server.address(family);
     let asked = ["--source-port", &port.to_string(), "--timeout", "500"];
     let held = ground.client.watch("hold", Transport::Tcp, to, TCP, Duration::from_millis(10), &asked)?;
     pause(Duration::from_millis(200))?;
     ground.relabel_client(&[("app", "stranger")])?;
     wait_until("a tombstone", PATIENCE, || {
-        Ok(entry(&ground, "b", port)?.is_some_and(|entry| entry.state() == "denied"))
+        Ok(entry(ground, "b", port)?.is_some_and(|entry| entry.state() == "denied"))
     })?;
     assert!(!held.finish()?.failed.is_empty());
-    assert!(left(&ground, "b", port)? <= seconds(8000));
+    assert!(left(ground, "b", port)? <= seconds(8000));
     // A sender that backs off is silent for two minutes.
     ground.lab.node("b").age_connections(seconds(130))?;
-    assert!(entry(&ground, "b", port)?.is_some_and(|entry| entry.state() == "denied"));
+    assert!(entry(ground, "b", port)?.is_some_and(|entry| entry.state() == "denied"));
     ground.lab.node("b").age_connections(seconds(7900))?;
-    assert!(entry(&ground, "b", port)?.is_none());
+    assert!(entry(ground, "b", port)?.is_none());
     // A packet of the dead connection: judged as new, refused as new, and nothing is remembered of it.
-    let tuple = ground.tuple(Family::V4, port, TCP);
+    let tuple = ground.tuple(family, port, TCP);
     let since = SystemTime::now();
     ground.client.send_raw(to, &raw::tcp(tuple, flag::ACK, 1, 1, b"late"))?;
     let flow = ground.lab.dropped(since, "client", "server", "TCP")?;
     assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{}", flow.raw());
-    assert!(entry(&ground, "b", port)?.is_none());
+    assert!(entry(ground, "b", port)?.is_none());
     Ok(())
 }

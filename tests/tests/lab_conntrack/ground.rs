@@ -81,9 +81,10 @@ impl Ground {
         self.lab.node(node).connections_between(&self.client, &self.server)
     }
 
-    /// Their states.
-    pub(crate) fn states(&self, node: &str) -> Result<Vec<String>> {
-        Ok(self.entries(node)?.iter().map(|connection| connection.state().to_owned()).collect())
+    /// States of the connections with this port of the client's.
+    pub(crate) fn states_of(&self, node: &str, port: u16) -> Result<Vec<String>> {
+        let of_port = self.entries(node)?.into_iter().filter(|entry| entry.raw()["sourcePort"] == port);
+        Ok(of_port.map(|entry| entry.state().to_owned()).collect())
     }
 
     pub(crate) fn forget_connections(&self) -> Result<()> {
