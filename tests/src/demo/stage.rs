@@ -231,7 +231,7 @@ impl Stage {
             if lines.len() > FLOW_LINES {
                 self.say(&format!("… and {} more", lines.len() - FLOW_LINES))?;
             }
-            self.command(&format!("sinew-{} observe --last 20 {}", node.name(), filters.join(" ")))?;
+            self.command(&format!("sinew-{} {}", node.name(), words.join(" ")))?;
         }
         Ok(())
     }
