@@ -26,6 +26,9 @@ mod steps;
 mod underlay;
 mod usage;
 
+#[cfg(test)]
+pub(crate) use report::statuses;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_api::object::{Pod, PolicyName, Problem, Workload};
-use sinew_api::policy::Policy;
+use sinew_api::policy::{Policy, Rule};
 use sinew_bpf::abi::IpcacheEntry;
 
 use crate::change::EndpointId;
 use crate::event::LocalEndpoint;
 use crate::numbers::{Cause, Class};
 use crate::policy::Enforcement;
+pub use crate::policy::load::Force;
 use crate::table::PolicyTable;
 
 /// All of it. Parts that didn't change since the last snapshot are the same values.
@@ -78,6 +79,8 @@ pub struct PolicyView {
     pub policy: Arc<Policy>,
     /// The version in force; of a refused object without a valid version, what policy.md 14 lets it contribute.
     pub running: Arc<Policy>,
+    /// How much of that is in force: not all where it doesn't fit.
+    pub force: Force,
     /// Where it stands.
     pub state: PolicyState,
     /// Why it is refused.
@@ -90,6 +93,21 @@ pub struct PolicyView {
     pub matched: BTreeMap<String, Option<usize>>,
     /// The revision at which the version in force came into force.
     pub revision: u64,
+}
+
+impl PolicyView {
+    /// The generation that is in force as a whole; none where only denies of one are.
+    #[must_use]
+    pub fn generation_in_force(&self) -> Option<u64> {
+        let whole = self.force == Force::Whole && self.running.problems.is_empty();
+        whole.then_some(self.running.generation)
+    }
+
+    /// Whether a rule of the version in force counts as it is written.
+    #[must_use]
+    pub fn counts(&self, rule: &Rule) -> bool {
+        self.force.counts(rule)
+    }
 }
 
 /// An identity.

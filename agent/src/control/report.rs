@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use sinew_api::identity::Identity;
 use sinew_api::object::{Endpoint, ObjectKind, ObjectName, Origin, PolicyName, Problem, Refused};
 use sinew_engine::EndpointId;
-use sinew_engine::snapshot::{EndpointView, PolicyState, PolicyView, Snapshot};
+use sinew_engine::snapshot::{EndpointView, Force, PolicyState, PolicyView, Snapshot};
 
 use crate::store::{ObjectState, ObjectStatus, StoreWrite};
 
@@ -126,7 +126,7 @@ fn object_name(pod_namespace: &str, pod_name: &str, container_id: &str, ifname: 
 }
 
 /// The statuses of all objects that this node has something to say of.
-pub(super) fn statuses(snapshot: &Snapshot, refused: &[Refused]) -> BTreeMap<ObjectName, ObjectStatus> {
+pub(crate) fn statuses(snapshot: &Snapshot, refused: &[Refused]) -> BTreeMap<ObjectName, ObjectStatus> {
     let mut statuses = BTreeMap::new();
     for (name, view) in snapshot.policies.iter() {
         let name = policy_name(name);
@@ -164,17 +164,20 @@ fn policy_status(name: ObjectName, view: &PolicyView) -> ObjectStatus {
         PolicyState::Refused => ObjectState::Refused,
         PolicyState::Pending => ObjectState::Pending,
     };
-    let (generation, running) = (view.policy.generation, view.running.generation);
-    let message = match view.state {
-        PolicyState::Refused if running != generation => format!("refused, running generation {running}"),
-        PolicyState::Refused => {
+    let running = view.generation_in_force();
+    let message = match (view.state, running) {
+        (PolicyState::Refused, Some(running)) => format!("refused, running generation {running}"),
+        (PolicyState::Refused, None) if view.force == Force::DenyAll => {
+            "refused; all that it would have judged is denied".to_owned()
+        }
+        (PolicyState::Refused, None) => {
             "refused; its default deny and its deny rules hold, its allows do not".to_owned()
         }
-        PolicyState::Enforced | PolicyState::Audited | PolicyState::Pending => String::new(),
+        (PolicyState::Enforced | PolicyState::Audited | PolicyState::Pending, _) => String::new(),
     };
     ObjectStatus {
-        generation,
-        running_generation: running,
+        generation: view.policy.generation,
+        running_generation: running.unwrap_or(0),
         message,
         problems: view.problems.clone(),
         warnings: view.warnings.clone(),

@@ -154,7 +154,7 @@ mod tests {
     use sinew_api::policy::Enforcement;
     use sinew_bpf::abi::IpcacheEntry;
     use sinew_engine::LocalEndpoint;
-    use sinew_engine::snapshot::{PolicyState, PolicyView};
+    use sinew_engine::snapshot::{Force, PolicyState, PolicyView};
 
     use super::*;
 
@@ -174,6 +174,7 @@ mod tests {
         let view = PolicyView {
             running: policy.clone(),
             policy,
+            force: Force::Whole,
             state: PolicyState::Enforced,
             problems: Vec::new(),
             warnings: Vec::new(),

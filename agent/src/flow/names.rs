@@ -285,9 +285,9 @@ impl Reason {
             ..DecidingRule::default()
         };
         if let Some(view) = view {
-            rule.refused = !view.running.problems.is_empty();
-            if path.is_none() && rule.refused {
-                rule.path = view.running.problems[0].path.clone();
+            rule.refused = view.generation_in_force().is_none();
+            if let Some(problem) = view.problems.first().filter(|_| path.is_none() && rule.refused) {
+                rule.path.clone_from(&problem.path);
             }
             rule.file.clone_from(&view.running.origin.file);
             rule.line = view.running.origin.line;

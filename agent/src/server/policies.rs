@@ -11,7 +11,7 @@ use sinew_api::proto::agent::{
 };
 use sinew_api::proto::flow::TrafficDirection;
 use sinew_engine::explain::rule_text;
-use sinew_engine::snapshot::{self, PolicyView};
+use sinew_engine::snapshot::{self, Force, PolicyView};
 use sinew_engine::{Cause, Direction};
 use tonic::Status;
 
@@ -28,39 +28,51 @@ impl AgentService {
     ) -> Result<ListPoliciesResponse, Status> {
         let hits = self.ask(Ask::RuleHits).await?.map_err(|error| Status::internal(error.to_string()))?;
         let view = self.view();
-        let hits = hits_by_rule(&view, &hits);
-        let enforcing = Enforcing::of(&view);
-        let selects = |policy: &PolicyView| {
-            request.endpoint.is_empty()
-                || policy
-                    .selected
-                    .iter()
-                    .filter_map(|id| view.snapshot.endpoints.get(id))
-                    .any(|endpoint| endpoint_name(endpoint) == request.endpoint)
-        };
-        let policies = view
-            .snapshot
-            .policies
-            .iter()
-            .filter(|(name, _)| request.namespace.is_empty() || name.namespace == request.namespace)
-            .filter(|(_, policy)| selects(policy))
-            .map(|(name, policy)| answer(&view, name, policy, hits.get(name), enforcing))
-            .collect();
-        let all = request.namespace.is_empty() && request.endpoint.is_empty();
-        let unreadable = view.unreadable.iter().filter(|_| all).map(problem).collect();
-        let refused = view.refused.iter().filter(|_| all).map(refused).collect();
-        Ok(ListPoliciesResponse { policies, unreadable, refused })
+        Ok(listed(&view, &hits, request))
     }
 
     /// One, by a name that is as long as it needs to be.
     pub(super) async fn policy(&self, name: &str) -> Result<GetPolicyResponse, Status> {
         let hits = self.ask(Ask::RuleHits).await?.map_err(|error| Status::internal(error.to_string()))?;
-        let view = self.view();
-        let (full, policy) = find(&view, name)?;
-        let hits = hits_by_rule(&view, &hits);
-        let answer = answer(&view, full, policy, hits.get(full), Enforcing::of(&view));
-        Ok(GetPolicyResponse { policy: Some(answer) })
+        one(&self.view(), &hits, name)
     }
+}
+
+/// The policies that a request means, with what the kernel counted of each rule.
+fn listed(
+    view: &View,
+    hits: &BTreeMap<u32, RuleHits>,
+    request: &ListPoliciesRequest,
+) -> ListPoliciesResponse {
+    let hits = hits_by_rule(view, hits);
+    let live = Live::nodes(view);
+    let selects = |policy: &PolicyView| {
+        request.endpoint.is_empty()
+            || policy
+                .selected
+                .iter()
+                .filter_map(|id| view.snapshot.endpoints.get(id))
+                .any(|endpoint| endpoint_name(endpoint) == request.endpoint)
+    };
+    let policies = view
+        .snapshot
+        .policies
+        .iter()
+        .filter(|(name, _)| request.namespace.is_empty() || name.namespace == request.namespace)
+        .filter(|(_, policy)| selects(policy))
+        .map(|(name, policy)| answer(view, name, policy, hits.get(name), live))
+        .collect();
+    let all = request.namespace.is_empty() && request.endpoint.is_empty();
+    let unreadable = view.unreadable.iter().filter(|_| all).map(problem).collect();
+    let refused = view.refused.iter().filter(|_| all).map(refused).collect();
+    ListPoliciesResponse { policies, unreadable, refused }
+}
+
+fn one(view: &View, hits: &BTreeMap<u32, RuleHits>, name: &str) -> Result<GetPolicyResponse, Status> {
+    let (full, policy) = find(view, name)?;
+    let hits = hits_by_rule(view, hits);
+    let answer = answer(view, full, policy, hits.get(full), Live::nodes(view));
+    Ok(GetPolicyResponse { policy: Some(answer) })
 }
 
 /// The policy that a name means, which is as long as it needs to be.
@@ -111,26 +123,36 @@ fn hits_by_rule<'a>(
 ) -> BTreeMap<&'a PolicyName, HitsByPath<'a>> {
     let mut by_rule: BTreeMap<&PolicyName, HitsByPath<'_>> = BTreeMap::new();
     for (cookie, hits) in hits {
-        if let Some(Cause::Rule { policy, path }) = view.snapshot.causes.get(cookie) {
-            by_rule.entry(policy).or_default().insert(path.as_str(), *hits);
-        }
+        let (policy, path) = match view.snapshot.causes.get(cookie) {
+            Some(Cause::Rule { policy, path }) => (policy, path.as_str()),
+            Some(Cause::Overflow { policy }) => (policy, ""),
+            _ => continue,
+        };
+        by_rule.entry(policy).or_default().insert(path, *hits);
     }
     by_rule
 }
 
-/// How many of the living nodes enforce what this one's store holds.
+/// The living nodes.
 #[derive(Clone, Copy)]
-struct Enforcing {
-    live: usize,
-    enforcing: usize,
+struct Live {
+    nodes: usize,
+    /// Those that have followed to what this one's store holds.
+    agreeing: usize,
 }
 
-impl Enforcing {
-    fn of(view: &View) -> Self {
+impl Live {
+    fn nodes(view: &View) -> Self {
         let now = SystemTime::now();
         let live: Vec<_> = view.nodes.values().filter(|node| is_alive(node, now)).collect();
-        let enforcing = live.iter().filter(|node| node.status.policy_digest == view.store_digest).count();
-        Self { live: live.len(), enforcing }
+        let agreeing = live.iter().filter(|node| node.status.policy_digest == view.store_digest).count();
+        Self { nodes: live.len(), agreeing }
+    }
+
+    /// How many enforce the version of a policy that the store holds. A node's digest says that it has followed, not
+    /// what it made of a version which can't be enforced; one that this node refuses is counted nowhere.
+    fn enforcing(self, policy: &PolicyView) -> usize {
+        if policy.state == snapshot::PolicyState::Refused { 0 } else { self.agreeing }
     }
 }
 
@@ -157,7 +179,7 @@ fn answer(
     name: &PolicyName,
     policy: &PolicyView,
     hits: Option<&HitsByPath<'_>>,
-    nodes: Enforcing,
+    live: Live,
 ) -> Answer {
     let running = &policy.running;
     let selected = policy.selected.iter().filter_map(|id| view.snapshot.endpoints.get(id));
@@ -169,19 +191,11 @@ fn answer(
         problems: policy.problems.iter().map(problem).collect(),
         warnings: policy.warnings.iter().map(problem).collect(),
         generation: policy.policy.generation,
-        running_generation: if running.problems.is_empty() { running.generation } else { 0 },
+        running_generation: policy.generation_in_force().unwrap_or(0),
         selected_endpoints: selected.map(endpoint_name).collect(),
-        rules: rules(running)
-            .map(|(direction, rule)| RuleAnswer {
-                rule: Some(rule_ref(name, rule, direction)),
-                matched_peers: policy.matched.get(&rule.path).copied().flatten().unwrap_or(0) as u32,
-                any_peer: policy.matched.get(&rule.path).is_some_and(Option::is_none),
-                text: rule_text(rule, engine_direction(direction)),
-                ..hit(hits.and_then(|hits| hits.get(rule.path.as_str())))
-            })
-            .collect(),
-        nodes_enforcing: nodes.enforcing as u32,
-        nodes_live: nodes.live as u32,
+        rules: rules_in_force(name, policy, hits),
+        nodes_enforcing: live.enforcing(policy) as u32,
+        nodes_live: live.nodes as u32,
         file: policy.policy.origin.file.clone(),
         line: policy.policy.origin.line,
         uid: policy.policy.uid.clone(),
@@ -189,6 +203,32 @@ fn answer(
         default_deny_egress: running.specs.iter().any(|spec| spec.default_deny_egress),
         revision: policy.revision,
     }
+}
+
+/// The rules that count: of a policy that does not fit its deny rules, or, if these don't fit either, one that stands in no
+/// file and denies all that the policy would have judged.
+fn rules_in_force(name: &PolicyName, policy: &PolicyView, hits: Option<&HitsByPath<'_>>) -> Vec<RuleAnswer> {
+    let hits_at = |path: &str| hit(hits.and_then(|hits| hits.get(path)));
+    if policy.force == Force::DenyAll {
+        let rule = RuleRef {
+            policy: name.to_string(),
+            deny: true,
+            built_in: "does not fit".to_owned(),
+            ..RuleRef::default()
+        };
+        let text = "all that it would have judged".to_owned();
+        return vec![RuleAnswer { rule: Some(rule), any_peer: true, text, ..hits_at("") }];
+    }
+    rules(&policy.running)
+        .filter(|(_, rule)| policy.counts(rule))
+        .map(|(direction, rule)| RuleAnswer {
+            rule: Some(rule_ref(name, rule, direction)),
+            matched_peers: policy.matched.get(&rule.path).copied().flatten().unwrap_or(0) as u32,
+            any_peer: policy.matched.get(&rule.path).is_some_and(Option::is_none),
+            text: rule_text(rule, engine_direction(direction)),
+            ..hits_at(&rule.path)
+        })
+        .collect()
 }
 
 fn rules(policy: &Policy) -> impl Iterator<Item = (TrafficDirection, &Rule)> {
@@ -268,3 +308,6 @@ pub(super) fn rule_of_cookie(view: &View, cookie: u32, direction: TrafficDirecti
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,7 +122,7 @@ mod tests {
         CidrGroupKind, Node, NodeStatus, Object, ObjectKind, ObjectName, Origin, Problem, Refused, Routing,
         decode_text,
     };
-    use sinew_engine::snapshot::{PolicyState, PolicyView, Snapshot};
+    use sinew_engine::snapshot::{Force, PolicyState, PolicyView, Snapshot};
 
     use super::*;
 
@@ -138,6 +138,7 @@ mod tests {
         let policy = PolicyView {
             policy: Arc::clone(&policy),
             running: policy,
+            force: Force::Whole,
             state: PolicyState::Enforced,
             problems: Vec::new(),
             warnings: Vec::new(),

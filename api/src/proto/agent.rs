@@ -615,16 +615,16 @@ pub struct Policy {
     /// Generation of the object in the store.
     #[prost(uint64, tag = "7")]
     pub generation: u64,
-    /// Generation that is in force here, 0 for none.
+    /// Generation that is in force here as a whole, 0 for none.
     #[prost(uint64, tag = "8")]
     pub running_generation: u64,
     /// Endpoints of this node that it selects, by name.
     #[prost(string, repeated, tag = "9")]
     pub selected_endpoints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Its rules, in the order of the file.
+    /// Its rules that are in force here, in the order of the file.
     #[prost(message, repeated, tag = "10")]
     pub rules: ::prost::alloc::vec::Vec<Rule>,
-    /// Nodes that enforce this generation.
+    /// Nodes that enforce this generation; none of one that is refused here.
     #[prost(uint32, tag = "11")]
     pub nodes_enforcing: u32,
     /// Live nodes.

@@ -111,8 +111,9 @@ fn rules(rules: &[Rule], now: SystemTime, paint: Paint) -> String {
             age if age.is_empty() => "never".to_owned(),
             age => format!("{age} ago"),
         };
+        let path = if place.path.is_empty() { place.built_in } else { place.path };
         table.row([
-            place.path.into(),
+            path.into(),
             if place.line == 0 { "".into() } else { place.line.into() },
             verdict,
             if rule.any_peer { "any".into() } else { rule.matched_peers.into() },
@@ -146,7 +147,10 @@ fn problems(policy: &Policy, paint: Paint) -> String {
 /// What a refused policy of which no generation runs does all the same.
 fn what_counts(policy: &Policy) -> &'static str {
     let denies = |rule: &Rule| rule.rule.as_ref().is_some_and(|rule| rule.deny);
-    if policy.default_deny_ingress || policy.default_deny_egress || policy.rules.iter().any(denies) {
+    let stands_in_no_file = |rule: &Rule| rule.rule.as_ref().is_some_and(|rule| !rule.built_in.is_empty());
+    if policy.rules.iter().any(stands_in_no_file) {
+        "all that it would have judged is denied"
+    } else if policy.default_deny_ingress || policy.default_deny_egress || policy.rules.iter().any(denies) {
         "what it would close stays closed, it allows nothing"
     } else if policy.problems.iter().any(|problem| is_in_subject(&problem.path)) {
         "its selector can't be read, so nothing is closed by it"
@@ -340,8 +344,14 @@ spec.ingress[0]  9     allow    1      12      900    5s ago    from {app=client
         }
         let rule = RuleRef { deny: true, ..RuleRef::default() };
         let denies = Rule { rule: Some(rule), ..Rule::default() };
-        let told = told(Policy { default_deny_egress: false, rules: vec![denies], ..refused() });
-        assert_eq!(told, format!("{begin}what it would close stays closed, it allows nothing"));
+        let closed = Policy { default_deny_egress: false, rules: vec![denies], ..refused() };
+        assert_eq!(told(closed), format!("{begin}what it would close stays closed, it allows nothing"));
+        let rule = RuleRef { deny: true, built_in: "does not fit".into(), ..RuleRef::default() };
+        let everything = Policy { rules: vec![Rule { rule: Some(rule), ..Rule::default() }], ..refused() };
+        assert_eq!(told(everything.clone()), format!("{begin}all that it would have judged is denied"));
+        let shown =
+            one(&GetPolicyResponse { policy: Some(everything) }, SystemTime::UNIX_EPOCH, Paint::Plain);
+        assert!(shown.contains("\ndoes not fit        deny "), "{shown}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::numbers::{Cause, Direction, Numbers};
 
 /// How much of a policy is in force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Force {
+pub enum Force {
     /// All of it.
     #[default]
     Whole,
@@ -29,6 +29,17 @@ pub(crate) enum Force {
     NoAllows,
     /// Everything that it would have judged is denied: not even its deny rules fit.
     DenyAll,
+}
+
+impl Force {
+    /// Whether a rule counts as it is written.
+    pub(crate) fn counts(self, rule: &Rule) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::NoAllows => rule.action == RuleAction::Deny,
+            Self::DenyAll => false,
+        }
+    }
 }
 
 /// A policy in force.
@@ -135,13 +146,12 @@ impl Loading<'_> {
     }
 
     fn rules(&mut self, rules: &[Rule], prefixes: &mut BTreeSet<IpNet>) -> Vec<Arc<LoadedRule>> {
-        match self.force {
-            Force::Whole => rules.iter().map(|rule| Arc::new(self.rule(rule, prefixes))).collect(),
-            Force::NoAllows => rules
-                .iter()
-                .filter(|rule| rule.action == RuleAction::Deny)
-                .map(|rule| Arc::new(self.rule(rule, prefixes)))
-                .collect(),
+        let force = self.force;
+        match force {
+            Force::Whole | Force::NoAllows => {
+                let count = rules.iter().filter(|rule| force.counts(rule));
+                count.map(|rule| Arc::new(self.rule(rule, prefixes))).collect()
+            }
             Force::DenyAll if rules.is_empty() => Vec::new(),
             Force::DenyAll => vec![Arc::new(LoadedRule {
                 action: RuleAction::Deny,

@@ -122,6 +122,7 @@ impl Engine {
             let view = PolicyView {
                 policy: Arc::clone(policy),
                 running: Arc::clone(running),
+                force: stored.force,
                 state: self.policy_state(stored),
                 problems,
                 warnings,
@@ -160,17 +161,17 @@ impl Engine {
     }
 
     fn matched_by(&self, name: &PolicyName) -> BTreeMap<String, Option<usize>> {
-        let Some(loaded) = self.loaded.get(name) else { return BTreeMap::new() };
+        let (Some(loaded), Some(stored)) = (self.loaded.get(name), self.policies.get(name)) else {
+            return BTreeMap::new();
+        };
         let mut matched = BTreeMap::new();
         for (spec, loaded) in loaded.policy.specs.iter().zip(&loaded.specs) {
             for direction in Direction::BOTH {
-                let written = crate::policy::load::written_rules(spec, direction);
-                let rules = &loaded.rules[usize::from(direction.number())];
                 // Of a policy that is only partly in force not every written rule is loaded.
-                if written.len() != rules.len() {
-                    continue;
-                }
-                for (rule, loaded) in written.iter().zip(rules) {
+                let written = crate::policy::load::written_rules(spec, direction).iter();
+                let written = written.filter(|rule| stored.force.counts(rule));
+                let rules = &loaded.rules[usize::from(direction.number())];
+                for (rule, loaded) in written.zip(rules) {
                     let peers = match &loaded.peers {
                         LoadedPeers::Any => None,
                         LoadedPeers::OneOf(ids) => Some(match ids.as_slice() {

@@ -9,7 +9,7 @@ use sinew_api::object::{Origin, PolicyKind, PolicyName, Problem, Workload};
 use sinew_api::policy::{Enforcement, Peers, Policy, PolicySpec, Rule, RuleAction};
 use sinew_api::proto::flow::layer4::Protocol;
 use sinew_bpf::abi::{Address, IpcacheEntry};
-use sinew_engine::snapshot::{AddressView, IdentityView, PolicyState, PolicyView, Snapshot};
+use sinew_engine::snapshot::{AddressView, Force, IdentityView, PolicyState, PolicyView, Snapshot};
 use sinew_engine::{Cause, Direction, EndpointId};
 
 use super::super::FlowSettings;
@@ -63,6 +63,7 @@ fn view(policy: Policy) -> PolicyView {
     PolicyView {
         running: policy.clone(),
         policy,
+        force: Force::Whole,
         state: PolicyState::Enforced,
         problems: Vec::new(),
         warnings: Vec::new(),

@@ -4,7 +4,7 @@ use sinew_api::object::{Origin, PolicyKind};
 use sinew_api::policy::{Enforcement, Policy};
 use sinew_bpf::drop::DropReason;
 use sinew_engine::Direction;
-use sinew_engine::snapshot::{PolicyState, PolicyView};
+use sinew_engine::snapshot::{Force, PolicyState, PolicyView};
 use sinew_observer::metrics::{Format, text};
 
 use super::*;
@@ -28,6 +28,7 @@ fn view(name: &PolicyName) -> PolicyView {
     PolicyView {
         running: policy.clone(),
         policy,
+        force: Force::Whole,
         state: PolicyState::Enforced,
         problems: Vec::new(),
         warnings: Vec::new(),
