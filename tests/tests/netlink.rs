@@ -286,22 +286,35 @@ fn the_overlay_is_mended_in_place_and_made_again_with_its_index() {
 
 #[test]
 #[ignore = "cargo xtask test lab"]
-fn a_port_of_a_bond_and_a_device_without_ethernet_are_no_underlay() {
+fn a_port_of_a_bond_is_no_underlay() {
+    on_a_node(async |netlink| {
+        let bond = std::process::Command::new("ip").args(["link", "add", "bond7", "type", "bond"]).output();
+        let bond = bond.unwrap();
+        if !bond.status.success() {
+            let why = String::from_utf8_lossy(&bond.stderr);
+            // Past libtest, which shows only what failing tests print; the test runner counts this line.
+            let line =
+                format!("\nskipped: a_port_of_a_bond_is_no_underlay: no bond can be made: {}\n", why.trim());
+            std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes()).unwrap();
+            return;
+        }
+        run("ip link add uplink type veth peer name far");
+        let kind = async |name: &str| netlink.require_link(name).await.unwrap().kind;
+        run("ip link set uplink master bond7");
+        assert_eq!(kind("uplink").await, LinkKind::Port);
+        assert_eq!(kind("bond7").await, LinkKind::Ethernet);
+    });
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_device_without_ethernet_is_no_underlay() {
     on_a_node(async |netlink| {
         run("ip link add uplink type veth peer name far");
         run("ip tuntap add dev naked mode tun");
         let kind = async |name: &str| netlink.require_link(name).await.unwrap().kind;
         assert_eq!(kind("uplink").await, LinkKind::Ethernet);
         assert_eq!(kind("naked").await, LinkKind::Other);
-        let outcome =
-            std::process::Command::new("ip").args(["link", "add", "bond7", "type", "bond"]).output();
-        // Not every kernel is built with bonds.
-        if outcome.is_ok_and(|output| output.status.success()) {
-            run("ip link set uplink down");
-            run("ip link set uplink master bond7");
-            assert_eq!(kind("uplink").await, LinkKind::Port);
-            assert_eq!(kind("bond7").await, LinkKind::Ethernet);
-        }
         for kind in [LinkKind::Port, LinkKind::Other] {
             assert!(kind.unfit().unwrap().contains("--underlay"));
         }
