@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use sinew_api::object::Object;
+use sinew_api::proto::agent::party::By;
 use sinew_api::proto::agent::{ExplainRequest, ExplainResponse, FamilyVerdict, PortVerdict};
 use sinew_api::proto::flow::{IpVersion, Verdict};
 
@@ -86,6 +88,9 @@ pub(crate) fn run_offline(args: &ExplainArgs) -> Result<()> {
     let unread = Unread::of(&folder);
     unread.tell();
     let answer = Offline::new(&folder)?.explain(&request)?;
+    if let Some(doubt) = doubt(&folder, &request, &answer) {
+        output::tell(doubt);
+    }
     let screen = args.agent.screen();
     match screen.format {
         Format::Table => output::write(&text::explanation(&answer, screen.paint))?,
@@ -99,6 +104,29 @@ pub(crate) fn run_offline(args: &ExplainArgs) -> Result<()> {
         unread.refuse_check()?;
     }
     compare(args, &answer)
+}
+
+/// What an address is where no node is known: the folder can't tell a node, or an address of the cluster that nobody has,
+/// from the world, and the kernel does.
+fn doubt(folder: &Folder, request: &ExplainRequest, answer: &ExplainResponse) -> Option<String> {
+    if folder.objects.iter().any(|object| matches!(object, Object::Node(_))) {
+        return None;
+    }
+    let is_of_world = |label: &String| label.starts_with("reserved:world");
+    let guessed = [(&request.from, &answer.from), (&request.to, &answer.to)].into_iter().filter_map(
+        |(asked, found)| {
+            let Some(By::Address(address)) = &asked.as_ref()?.by else { return None };
+            found.as_ref()?.labels.iter().any(is_of_world).then_some(address.as_str())
+        },
+    );
+    let guessed = guessed.collect::<Vec<_>>();
+    (!guessed.is_empty()).then(|| {
+        format!(
+            "no node is known, so {} is judged as an address of the world, which a node or a free address of the cluster \
+             would not be; the folder needs the cluster's SinewNode objects",
+            guessed.join(" and ")
+        )
+    })
 }
 
 /// The question in the agent's form.

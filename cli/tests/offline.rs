@@ -103,6 +103,35 @@ fn an_expectation_that_fails_is_told_by_the_exit_code() {
     assert_eq!(code, 1);
 }
 
+/// A folder without nodes can't tell a node from the world: it says so, and it is silent where it need not.
+#[test]
+fn without_a_node_an_address_is_judged_as_world_and_that_is_said() {
+    let said = |objects: &str, from: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("objects.yaml"), objects).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sinew"));
+        command.args(["policy", "explain", "-o", "json", "--from-folder"]).arg(folder.path());
+        let output = command.args([from, "default/web", "80/TCP"]).output().unwrap();
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (answer["from"]["labels"][0].clone(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (_, without_node) = OBJECTS.split_once("---\n").unwrap();
+    for address in ["192.168.0.1", "10.0.0.200"] {
+        let (label, told) = said(without_node, address);
+        assert_eq!(label, "reserved:world-ipv4", "{address}");
+        let expected = format!("no node is known, so {address} is judged as an address of the world");
+        assert!(told.contains(&expected), "{told}");
+    }
+    for end in ["default/client", "10.0.0.5", "world-ipv4"] {
+        assert_eq!(said(without_node, end).1, "", "{end} is no address that could be a node's");
+    }
+    // With the node both are what the kernel takes them for.
+    assert_eq!(said(OBJECTS, "192.168.0.1"), ("reserved:remote-node".into(), String::new()));
+    let (label, told) = said(OBJECTS, "10.0.0.200");
+    assert!(label.is_null() && told.contains("nobody is known there"), "{label} {told}");
+    assert_eq!(said(OBJECTS, "203.0.113.9"), ("reserved:world-ipv4".into(), String::new()));
+}
+
 #[test]
 fn an_address_of_the_cluster_that_nobody_has_is_no_world() {
     let folder = tempfile::tempdir().unwrap();
