@@ -1,7 +1,7 @@
 //! An underlay that is no good for pods: the agent says so and takes no new ones, whether it starts over it or it came to be
 //! so under way, and the pods that are there run on.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use sinew_tests::lab::cni::{Call, host_interfaces};
@@ -9,12 +9,25 @@ use sinew_tests::lab::process::wait_until;
 use sinew_tests::lab::topology::UNDERLAY;
 use sinew_tests::lab::{Family, Lab, Node, ROUTINGS, Topology};
 use sinew_tests::probe::Transport;
+use sinew_tests::probe::raw::{self, Tuple};
 
 const TCP: u16 = 80;
 const EVERY: Duration = Duration::from_millis(5);
 const SETTLE: Duration = Duration::from_secs(60);
 /// CNI's number for a plugin that can't serve an ADD.
 const NOT_AVAILABLE: Option<u64> = Some(50);
+
+/// The world may use the one port, and nobody the other.
+const WORLD_MAY: &str = "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: p, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  ingress:
+  - fromEntities: [world]
+    toPorts: [{ports: [{port: '80', protocol: TCP}]}]
+";
 
 fn set_mtu(node: &Node, mtu: u32) -> Result<()> {
     node.netns().ip(&format!("link set dev {UNDERLAY} mtu {mtu}"))
@@ -91,4 +104,78 @@ fn an_agent_that_starts_over_an_unfit_underlay_says_so() -> Result<()> {
         serves_again(node).with_context(|| format!("{routing:?}"))?;
     }
     Ok(())
+}
+
+/// datapath.md 30: a device of the underlay that appears after the agent's start is guarded like one that was there.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn an_underlay_device_that_appears_later_is_guarded_too() -> Result<()> {
+    const LATE: &str = "late0";
+    const OUTSIDE: [(Family, &str, &str); 2] =
+        [(Family::V4, "172.30.0.1/24", "172.30.0.2/24"), (Family::V6, "fd30::1/64", "fd30::2/64")];
+    for routing in ROUTINGS {
+        let lab = Lab::build(Topology::Wire(2))
+            .routing(routing)
+            .agent_argument("--underlay")
+            .agent_argument(LATE)
+            .start()?;
+        let node = lab.node("a");
+        let server = node.pod("server", &[("app", "server")])?;
+        let neighbour = node.pod("neighbour", &[("app", "neighbour")])?;
+        server.serve(&[TCP, TCP + 1], &[])?;
+        lab.apply("p", WORLD_MAY)?;
+        let programs = |device: &str| -> Result<Vec<String>> {
+            let attached = node.attached()?.into_keys();
+            let of = attached.filter_map(|name| name.strip_suffix(&format!("-{device}")).map(str::to_owned));
+            Ok(of.collect())
+        };
+        let there = programs(UNDERLAY)?;
+        assert!(!there.is_empty() && programs(LATE)?.is_empty(), "{there:?}");
+        let outside = lab.outside();
+        let peer = outside.netns().path();
+        let peer = peer.file_name().context("a namespace has a name")?.to_string_lossy().into_owned();
+        node.netns().ip(&format!("link add {LATE} type veth peer name {LATE} netns {peer}"))?;
+        for (family, own, theirs) in OUTSIDE {
+            let flags = if family == Family::V6 { "nodad" } else { "" };
+            node.netns().ip(&format!("addr add {own} dev {LATE} {flags}"))?;
+            outside.netns().ip(&format!("addr add {theirs} dev {LATE} {flags}"))?;
+        }
+        node.netns().ip(&format!("link set {LATE} up"))?;
+        outside.netns().ip(&format!("link set {LATE} up"))?;
+        wait_until("programs on the late device", SETTLE, || Ok(programs(LATE)? == there))
+            .with_context(|| format!("{routing:?}: {:?} instead of {there:?}", programs(LATE)))?;
+        for (family, own, theirs) in OUTSIDE {
+            let what = format!("{routing:?} {family:?}");
+            // From now on the outside reaches the pod by the late device only, and is answered by it.
+            let bits = if family == Family::V4 { 32 } else { 128 };
+            let (gateway, to) = (address_of(own), server.address(family));
+            outside
+                .netns()
+                .ip(&format!("route add {to}/{bits} via {gateway} dev {LATE} src {}", address_of(theirs)))?;
+            let attempt = outside.tcp(to, TCP)?;
+            assert!(attempt.answered(), "{what}: {attempt:?}");
+            let since = SystemTime::now();
+            let attempt = outside.dial(Transport::Tcp, to, TCP + 1, &["--timeout", "300"])?;
+            assert!(attempt.dropped(), "{what}: {attempt:?}");
+            let flow = node.flow(since, "of a refused connection by the late device", |flow| {
+                flow.verdict() == "DROPPED" && flow.destination() == "server" && flow.is_v6() == to.is_ipv6()
+            })?;
+            assert_eq!(flow.drop_reason(), "POLICY_DENIED", "{what}: {}", flow.raw());
+            // Somebody on that wire who says to be a pod of this node, to another of its pods.
+            let (stolen, neighbour) = (to, neighbour.address(family));
+            outside.netns().ip(&format!("route add {neighbour}/{bits} via {gateway} dev {LATE}"))?;
+            let stolen = Tuple { from: (stolen, 4000).into(), to: (neighbour, TCP).into() };
+            let since = SystemTime::now();
+            outside.send_raw(neighbour, &raw::tcp(stolen, raw::flag::SYN, 1, 0, b""))?;
+            let flow = node.flow(since, "of a stolen source", |flow| {
+                flow.verdict() == "DROPPED" && flow.source() == "server" && flow.is_v6() == to.is_ipv6()
+            })?;
+            assert_eq!(flow.own_reason(), "source is local to this node", "{what}: {}", flow.raw());
+        }
+    }
+    Ok(())
+}
+
+fn address_of(prefix: &str) -> &str {
+    prefix.split('/').next().unwrap_or(prefix)
 }
