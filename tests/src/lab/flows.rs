@@ -24,6 +24,12 @@ impl Flow {
         self.text("/verdict")
     }
 
+    /// Whether it is IPv6.
+    #[must_use]
+    pub fn is_v6(&self) -> bool {
+        self.text("/IP/ipVersion") == "IPv6"
+    }
+
     /// Hubble's name of the drop reason; empty unless dropped.
     #[must_use]
     pub fn drop_reason(&self) -> &str {
