@@ -8,6 +8,7 @@ mod ask;
 mod conntrack;
 mod endpoints;
 mod identities;
+mod lagging;
 mod maps;
 mod monitor;
 pub mod peers;
@@ -166,7 +167,9 @@ impl Agent for AgentService {
         let query = Query::try_from(&request).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let explanation = self.ask(|reply| Ask::Explain(query, reply)).await?;
         let explanation = explanation.map_err(|unknown| Status::not_found(unknown.to_string()))?;
-        Ok(Response::new(explanation.to_wire(&request)))
+        let mut answer = explanation.to_wire(&request);
+        lagging::tell(&self.sources.view.borrow(), &mut answer);
+        Ok(Response::new(answer))
     }
 
     async fn list_conntrack(

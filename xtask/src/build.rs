@@ -55,6 +55,8 @@ const LAB: (&str, &[&str]) = ("sinew-tests", &["sinew-lab", "sinew-probe"]);
 /// Compiles the programs and the binaries, with those of the lab.
 pub(crate) fn with_lab() -> Result<()> {
     programs()?;
+    // If `tests/build.rs` made this folder, which it watches, the next build would take that for a change.
+    make_folder_of(&paths::changed_object())?;
     binaries(&[&SHIPPED[..], &[LAB]].concat())
 }
 
@@ -90,6 +92,7 @@ fn binaries(packages: &[(&str, &[&str])]) -> Result<()> {
             cargo.args(["--bin", binary]);
         }
     }
+    println!("building the binaries: the first time some ten minutes on two cores");
     process::run(&mut cargo)?;
     println!("binaries: {}", paths::target().join("release").display());
     Ok(())
@@ -104,9 +107,13 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     if fs::read(to).is_ok_and(|old| old == new) {
         return Ok(());
     }
-    let folder = to.parent().expect("the object's path has a folder");
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    make_folder_of(to)?;
     let beside = to.with_extension("new");
     fs::write(&beside, new).with_context(|| format!("cannot write {}", beside.display()))?;
     fs::rename(&beside, to).with_context(|| format!("cannot put {} in place", to.display()))
+}
+
+fn make_folder_of(object: &Path) -> Result<()> {
+    let folder = object.parent().expect("the object's path has a folder");
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }

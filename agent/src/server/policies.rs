@@ -196,6 +196,7 @@ fn answer(
         rules: rules_in_force(name, policy, hits),
         nodes_enforcing: live.enforcing(policy) as u32,
         nodes_live: live.nodes as u32,
+        nodes_silent: super::lagging::silent(view),
         file: policy.policy.origin.file.clone(),
         line: policy.policy.origin.line,
         uid: policy.policy.uid.clone(),

@@ -648,6 +648,9 @@ pub struct Policy {
     /// Revision at which it came into force here.
     #[prost(uint64, tag = "18")]
     pub revision: u64,
+    /// Silent nodes that go on with other policies than the store holds, by name.
+    #[prost(string, repeated, tag = "19")]
+    pub nodes_silent: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Which policies.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

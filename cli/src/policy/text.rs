@@ -96,8 +96,17 @@ fn facts(policy: &Policy) -> Vec<(&'static str, String)> {
         ("generation", generation),
         ("default deny", format!("switched on for {switches}")),
         ("selects", selects),
-        ("enforced on", format!("{} of {} live nodes", policy.nodes_enforcing, policy.nodes_live)),
+        ("enforced on", enforced_on(policy)),
     ]
+}
+
+/// A silent node enforces something, and nobody knows that it is this.
+fn enforced_on(policy: &Policy) -> String {
+    let live = format!("{} of {} live nodes", policy.nodes_enforcing, policy.nodes_live);
+    match policy.nodes_silent.as_slice() {
+        [] => live,
+        silent => format!("{live}; silent, with the policies that they had: {}", words::listed(silent)),
+    }
 }
 
 fn rules(rules: &[Rule], now: SystemTime, paint: Paint) -> String {
@@ -318,6 +327,10 @@ RULE             LINE  VERDICT  PEERS  JUDGED  BYTES  LAST HIT  MATCHES
 spec.ingress[0]  9     allow    1      12      900    5s ago    from {app=client} to 8080/TCP
 ";
         assert_eq!(one(&GetPolicyResponse { policy: Some(web()) }, now, Paint::Plain), expected);
+        let policy = Policy { nodes_enforcing: 1, nodes_live: 1, nodes_silent: vec!["b".into()], ..web() };
+        let shown = one(&GetPolicyResponse { policy: Some(policy) }, now, Paint::Plain);
+        let line = "enforced on   1 of 1 live nodes; silent, with the policies that they had: b\n";
+        assert!(shown.contains(line), "{shown}");
     }
 
     #[test]
