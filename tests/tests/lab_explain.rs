@@ -201,8 +201,6 @@ fn the_monitor_tells_what_the_kernel_records() -> Result<()> {
     pause(Duration::from_millis(300))?;
     assert!(client.tcp(server.address(Family::V4), TCP)?.answered());
     let event = first(&log("of-client"))?;
-    let own = client.address(Family::V4).to_string();
-    assert!([&event["ip"]["source"], &event["ip"]["destination"]].contains(&&own.as_str().into()), "{event}");
     drop_watch(knocks)?;
     let number = a.endpoint_id(&client)?;
     assert_eq!(event["endpointId"].as_u64(), Some(number.into()), "{event}");

@@ -352,8 +352,8 @@ spec:
     Ok(())
 }
 
-/// A flood of refused packets is told up to the limit, and the rest as lost: to a client, by the metrics and on the screen the
-/// same number, of which none is in two counts.
+/// A flood of refused packets is told up to the limit, and the rest as lost: to a client, by the metrics and on the screen
+/// the same number, of which none is in two counts.
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn what_the_limit_of_drops_suppresses_is_lost_to_every_viewer_once() -> Result<()> {

@@ -254,7 +254,7 @@ mod tests {
         let done = run(&mut backlog, &mut kernel);
         assert_eq!(done, Done::default());
         assert!(!backlog.is_settled());
-        assert!(backlog.failure().unwrap().contains("slots are taken"));
+        assert!(backlog.failure().unwrap().contains("tables are taken"));
         assert!(!kernel.done.contains(&Change::KnownAdd(Identity(300))));
 
         kernel.refuses.clear();

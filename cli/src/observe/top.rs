@@ -232,7 +232,7 @@ ALLOWED  DENIED  AUDITED  POLICY
         }
         let small = screen(&census, Duration::from_secs(2), 80, 8);
         assert!(small.contains("DROPS  REASON\n50     Policy denied\n"), "{small}");
-        assert!(screen(&census, Duration::from_secs(2), 80, 24).contains("ALLOWED  DENIED  POLICY"));
+        assert!(screen(&census, Duration::from_secs(2), 80, 24).contains("ALLOWED  DENIED  AUDITED  POLICY"));
     }
 
     #[test]

@@ -364,7 +364,7 @@ spec.ingress[0]  9     allow    1      12      900    5s ago    from {app=client
         assert_eq!(told(everything.clone()), format!("{begin}all that it would have judged is denied"));
         let shown =
             one(&GetPolicyResponse { policy: Some(everything) }, SystemTime::UNIX_EPOCH, Paint::Plain);
-        assert!(shown.contains("\ndoes not fit        deny "), "{shown}");
+        assert!(shown.contains("\ndoes not fit  -     deny "), "{shown}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Who leaves an identity: a pod that has ended (policy.md 9), and a pod that is labelled anew while a node of the cluster is
-//! silent (policy.md 17).
+//! Who leaves an identity: a pod that has ended (policy.md 9), and a pod that is labelled anew while a node of the cluster
+//! is silent (policy.md 17).
 
 use std::time::{Duration, Instant, SystemTime};
 

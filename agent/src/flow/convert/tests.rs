@@ -62,10 +62,10 @@ fn view(policy: Policy) -> PolicyView {
     let policy = Arc::new(policy);
     PolicyView {
         running: policy.clone(),
+        problems: policy.problems.clone(),
         policy,
         force: Force::Whole,
         state: PolicyState::Enforced,
-        problems: Vec::new(),
         warnings: Vec::new(),
         selected: Vec::new(),
         matched: BTreeMap::new(),
