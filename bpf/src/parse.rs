@@ -316,21 +316,12 @@ fn fragment_part(parsed: &mut Parsed, offset: u16, more: bool, id: u32) -> Resul
 #[inline(never)]
 pub fn transport<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) -> Result<(), Dropped> {
     let later = parsed.fragment as u8 == Fragment::Later as u8;
+    if !(later && names_extension(parsed)) {
+        protocol_known(parsed)?;
+    }
     if later {
         later_fragment(maps, packet, parsed)?;
-    }
-    match parsed.protocol {
-        protocol::TCP | protocol::UDP | protocol::SCTP => {}
-        protocol::ICMP if parsed.is_v4() => {}
-        protocol::ICMPV6 if !parsed.is_v4() => {}
-        protocol::ICMP | protocol::ICMPV6 => return Err(dropped!(WrongIcmpFamily)),
-        _ => return Err(dropped!(UnknownL4)),
-    }
-    if parsed.protocol == protocol::TCP && parsed.fragment_offset == 1 {
-        return Err(dropped!(TinyFragment));
-    }
-    if later {
-        return Ok(());
+        return protocol_known(parsed);
     }
     let at = usize::from(parsed.transport_at);
     if at > MAX_OFFSET {
@@ -389,6 +380,26 @@ pub fn transport<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) 
         maps.fragment_write(&fragment_key(packet, parsed), &ports);
     }
     Ok(())
+}
+
+/// Whether an IPv6 packet's protocol is an extension header: only a later fragment's can be, whose first one was cut from
+/// a chain of them.
+#[inline(always)]
+fn names_extension(parsed: &Parsed) -> bool {
+    !parsed.is_v4() && matches!(parsed.protocol, 0 | 43 | 60)
+}
+
+/// Whether policy has words for the protocol, and no fragment overwrites its header.
+#[inline(always)]
+fn protocol_known(parsed: &Parsed) -> Result<(), Dropped> {
+    match parsed.protocol {
+        protocol::TCP if parsed.fragment_offset == 1 => Err(dropped!(TinyFragment)),
+        protocol::TCP | protocol::UDP | protocol::SCTP => Ok(()),
+        protocol::ICMP if parsed.is_v4() => Ok(()),
+        protocol::ICMPV6 if !parsed.is_v4() => Ok(()),
+        protocol::ICMP | protocol::ICMPV6 => Err(dropped!(WrongIcmpFamily)),
+        _ => Err(dropped!(UnknownL4)),
+    }
 }
 
 /// Ports that key an ICMP message: (id, 0) for a request, (0, id) for its answer, so that both find one connection;

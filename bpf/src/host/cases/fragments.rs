@@ -109,6 +109,18 @@ cases! {
                 DropReason::TinyFragment, &[("drop 1009", 1), ("dropped", 1)])
     }
 
+    /// 27: so does one whose first has not been seen; and one of a protocol that policy has no words for is no part of
+    /// anything.
+    fn dp27_refused_whatever_was_first(f) {
+        let t = talk(f, WEB.place, API.place);
+        let raw = Build::new(WEB.place.ip(f), API.place.ip(f), Transport::Raw(47)).payload([0; 16]);
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, t.out(tcp::ACK).payload([0; 16]).part(1, false, 9)),
+                DropReason::TinyFragment, &[("drop 1009", 1), ("dropped", 1)])
+            .packet(Sent::from_pod(&WEB, raw.part(3, false, 9)), DropReason::UnknownL4,
+                &[("drop 142", 1), ("dropped", 1)])
+    }
+
     /// 27: a first part leaves its ports for the others only if its source is the pod's own.
     fn dp27_a_spoofed_first_part_leaves_nothing(f) {
         let t = talk(f, API.place, REMOTE);
