@@ -22,7 +22,7 @@ use std::io;
 
 use futures_util::TryStreamExt;
 use netlink_packet_route::link::{
-    InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use tokio::task::JoinHandle;
@@ -181,6 +181,17 @@ impl Netlink {
     /// [`NetlinkError::NoLink`] or [`NetlinkError::Request`].
     pub async fn require_link(&self, name: &str) -> Result<Link, NetlinkError> {
         self.link(name).await?.ok_or_else(|| NetlinkError::NoLink(name.to_owned()))
+    }
+
+    /// Whether the kernel has seen a link's carrier and gives it packets to send (`ifOperStatus` of RFC 2863 is up).
+    ///
+    /// # Errors
+    /// [`NetlinkError::NoLink`] or [`NetlinkError::Request`].
+    pub async fn is_operational(&self, name: &str) -> Result<bool, NetlinkError> {
+        let mut answer = self.handle.link().get().match_name(name.to_owned()).execute();
+        let message = answer.try_next().await.map_err(|error| refused(format!("look up {name}"), error))?;
+        let message = message.ok_or_else(|| NetlinkError::NoLink(name.to_owned()))?;
+        Ok(message.attributes.contains(&LinkAttribute::OperState(State::Up)))
     }
 
     /// All links of the namespace.

@@ -10,6 +10,7 @@
 //! Neighbours: `crate::cni` is the caller; [`super::namespace`] enters the pod.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use netlink_packet_route::address::AddressScope;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
@@ -23,6 +24,8 @@ use super::{Link, Netlink, NetlinkError, POD_LINK_PREFIX, refused};
 
 /// Hex digits behind the prefix of a host side's name: with `snw` 14 of the 15 characters that a name may have.
 pub const LINK_HASH_DIGITS: usize = 11;
+/// The kernel takes some milliseconds. Longer than this no ADD waits for it.
+const OPERATIONAL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a pod's pair is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +98,24 @@ pub async fn open_host_side(netlink: &Netlink, host: &Link, wanted: &PodLink) ->
         netlink.add_address(host.index, prefix, AddressScope::Link).await?;
         netlink.set_neighbour(host.index, *address, wanted.pod_mac).await?;
         netlink.set_route(&host_route(host, *address, &wanted.node_addresses)).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the kernel has seen that the ends of the pair have each other. It does so in a task of its own, for both in
+/// one go; until then the pod's end, which was up first, has the queue that drops everything (`noop_qdisc`, Linux 6.18), and
+/// a pod's first packets were lost without a word. A pair that has no carrier in time is told of, and no error.
+///
+/// # Errors
+/// Any [`NetlinkError`].
+pub async fn wait_operational(netlink: &Netlink, host: &Link) -> Result<(), NetlinkError> {
+    let begun = Instant::now();
+    while !netlink.is_operational(&host.name).await? {
+        if begun.elapsed() > OPERATIONAL_WITHIN {
+            tracing::warn!(interface = host.name, "no carrier is seen; a pod's first packets may be lost");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(())
 }
