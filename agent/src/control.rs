@@ -438,7 +438,7 @@ fn refused_namespaces(refused: &[Refused]) -> Event {
     Event::NamespacesRefused(namespaces.map(|name| name.name.clone()).collect())
 }
 
-/// The time of day, which leases and signs of life are told in.
+/// The time of day, which signs of life are told in.
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 
 mod claim;
 pub mod cleanup;
+pub mod clock;
 pub mod cni;
 pub mod config;
 pub mod control;

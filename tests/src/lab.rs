@@ -66,6 +66,17 @@ pub(crate) const LABS: &str = "/run/sinew-lab";
 /// Where labs keep their pins.
 const BPFFS: &str = "/sys/fs/bpf";
 
+/// A policy by which servers accept whatever clients send.
+pub const CLIENT_MAY_ALL: &str = "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: client-may, namespace: default}
+spec:
+  endpointSelector: {matchLabels: {app: server}}
+  ingress:
+  - fromEndpoints: [{matchLabels: {app: client}}]
+";
+
 /// A policy by which servers accept TCP 80 and UDP 53 of clients, and nothing else.
 pub const CLIENT_MAY: &str = "
 apiVersion: sinew.io/v1

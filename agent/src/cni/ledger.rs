@@ -10,7 +10,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what an earlier run left. A file that holds no attachment is removed, and its interface, which nobody claims
+    /// Reads what an earlier run left. `now` is the kernel's monotonic clock, here and below, by which connections are
+    /// forgotten too: setting the time of day ends no rest. A file that holds no attachment is removed, and its interface, which nobody claims
     /// then, is swept.
     ///
     /// # Errors
@@ -130,7 +131,8 @@ impl Ledger {
             ledger.read_entry(&path)?;
         }
         for (address, since) in read_resting(&state_dir.join(RESTING))? {
-            // A time in the future, after the clock was set back, counts as now.
+            // A time in the future is from before the machine was started anew, and counts as now. One that is past by
+            // this start's clock is past by any: the machine has run for that long since.
             let released = Duration::from_millis(since).min(now);
             let of_pool = ledger.pools.iter_mut().filter(|pool| pool.range().contains(&address));
             for pool in of_pool {
@@ -162,12 +164,18 @@ impl Ledger {
         self.pools.iter_mut().for_each(|pool| pool.reserve(node));
     }
 
-    /// Leases a number and an address of each pool, and writes that down before anybody uses it.
+    /// Leases a number and an address of each pool, and writes that down before anybody uses it. `came` is only told;
+    /// `now` is what addresses rest by.
     ///
     /// # Errors
     /// The attachment or another one of its container is there, a pool is exhausted, or the file can't be written; nothing
     /// is leased then.
-    pub fn begin(&mut self, attachment: &Attachment, now: Duration) -> Result<&Entry, Refusal> {
+    pub fn begin(
+        &mut self,
+        attachment: &Attachment,
+        came: SystemTime,
+        now: Duration,
+    ) -> Result<&Entry, Refusal> {
         let key = key_of(attachment);
         if self.entries.contains_key(&key) {
             return Err(Refusal::AlreadyAttached(key));
@@ -187,7 +195,7 @@ impl Ledger {
                 host_link: veth::host_link_name(&key.container_id, &key.ifname),
                 attachment: attachment.clone(),
                 addresses,
-                created_ms: milliseconds(now),
+                created_ms: milliseconds(came.duration_since(UNIX_EPOCH).unwrap_or_default()),
             };
             self.write(&entry).map(|()| entry)
         });

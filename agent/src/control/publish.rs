@@ -13,6 +13,7 @@ use sinew_engine::LocalEndpoint;
 use sinew_engine::snapshot::Snapshot;
 
 use super::{Control, milliseconds, report, since_1970};
+use crate::clock::monotonic;
 use crate::cni::ledger::Phase;
 use crate::store::{Store, StoreWrite};
 use crate::view::{PoolFill, View, Wire};
@@ -122,7 +123,7 @@ impl<S: Store> Control<S> {
     }
 
     pub(super) fn pools(&self) -> Vec<PoolFill> {
-        let now = since_1970();
+        let now = monotonic();
         let fill = |pool: &sinew_engine::ipam::Pool| PoolFill {
             range: pool.range(),
             capacity: pool.capacity(),

@@ -31,7 +31,8 @@ use super::nodes::Nodes;
 use super::report::Told;
 use super::steps::endpoint_entry;
 use super::usage::Usage;
-use super::{ASKS, Control, Mtu, STEPS, routes, since_1970, underlay};
+use super::{ASKS, Control, Mtu, STEPS, routes, underlay};
+use crate::clock::monotonic;
 use crate::cni::Refusal;
 use crate::cni::ledger::Ledger;
 use crate::cni::reconcile::{self, Plan};
@@ -121,7 +122,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
 
     let (mut files, remembered) = NodeFiles::open(&config.place.state_dir)?;
     let Remembered { numbers, policies, objects } = remembered;
-    let ledger = Ledger::open(&config.place.state_dir, &config.node.pod_cidrs, LAST_ENDPOINT, since_1970())?;
+    let ledger = Ledger::open(&config.place.state_dir, &config.node.pod_cidrs, LAST_ENDPOINT, monotonic())?;
     let StoreArgument::Folder(path) = &config.store;
     let store = FolderStore::open(FolderConfig {
         path: path.clone(),

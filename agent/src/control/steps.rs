@@ -2,12 +2,14 @@
 //! leaves what the next step, or the next start, takes back.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use sinew_api::cni::Attachment;
 use sinew_bpf::abi::{Address, EndpointEntry};
 use sinew_engine::{EndpointId, Event};
 
-use super::{Control, since_1970};
+use super::Control;
+use crate::clock::monotonic;
 use crate::cni::ledger::{Entry, Phase};
 use crate::cni::step::Step;
 use crate::cni::{AttachmentKey, Refusal};
@@ -41,7 +43,7 @@ impl<S: Store> Control<S> {
             return Err(Refusal::NotAvailable(format!("{}: {unfit}", Part::Underlay.name())));
         }
         self.reserve_own();
-        let entry = self.ledger.begin(attachment, since_1970())?.clone();
+        let entry = self.ledger.begin(attachment, SystemTime::now(), monotonic())?.clone();
         Ok(self.pod_link(&entry))
     }
 
@@ -97,7 +99,7 @@ impl<S: Store> Control<S> {
         if self.ledger.entry(key).is_some() {
             tracing::info!(attachment = %key, "a pod is detached");
         }
-        self.ledger.end(key, since_1970())
+        self.ledger.end(key, monotonic())
     }
 
     fn find(&self, key: &AttachmentKey) -> Result<PodLink, Refusal> {

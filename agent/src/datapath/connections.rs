@@ -11,6 +11,7 @@ use super::DatapathError;
 use super::abi::{Abi, was_there};
 use super::counters::{Counted, count};
 use super::pins::{Take, typed};
+use crate::clock::monotonic_nanoseconds;
 
 const KEY_BYTES: usize = size_of::<CtKey>();
 const ENTRY_BYTES: usize = size_of::<CtEntry>();
@@ -146,13 +147,6 @@ fn add_removed(
         first.deleted += removed as u64;
     }
     counts.set(agents(table), PerCpuValues::try_from(values)?, 0)
-}
-
-/// The time that programs stamp with.
-pub(super) fn monotonic_nanoseconds() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .map(|now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
-        .unwrap_or_default()
 }
 
 /// Bytes of a map as the value that they are.

@@ -15,9 +15,9 @@ use tokio::io::unix::AsyncFd;
 
 use super::DatapathError;
 use super::abi::Abi;
-use super::connections::monotonic_nanoseconds;
 use super::merge::Merge;
 use super::pins::typed;
+use crate::clock::monotonic_nanoseconds;
 
 /// Bytes of the ring of a CPU that is not online: it may be any minute, and machines that can take many CPUs would pay
 /// for whole rings that nobody fills. The next start gives it a whole one.

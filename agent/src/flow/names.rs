@@ -23,6 +23,7 @@ use sinew_engine::snapshot::{PolicyView, Snapshot};
 use super::FlowSettings;
 use super::memory::Memory;
 use super::seen::Side;
+use crate::clock::monotonic;
 
 /// In front of the name of a pod's cluster.
 const CLUSTER_LABEL: &str = "k8s:io.cilium.k8s.policy.cluster=";
@@ -48,11 +49,6 @@ impl Clock {
     /// Reads both clocks.
     #[must_use]
     pub fn now() -> Self {
-        let monotonic = || {
-            nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-                .map(|now| Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32))
-                .unwrap_or_default()
-        };
         Self::read(monotonic, SystemTime::now)
     }
 

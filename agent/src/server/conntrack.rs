@@ -17,6 +17,7 @@ use tonic::Status;
 use super::endpoints::{endpoint_name, protocol_name};
 use super::policies::rule_of_cookie;
 use super::{AgentService, Ask};
+use crate::clock::monotonic_nanoseconds;
 use crate::datapath::{Connection, ConnectionFilter};
 use crate::view::View;
 
@@ -31,7 +32,7 @@ impl AgentService {
         filter.expired = request.expired;
         let found = self.ask(|reply| Ask::Connections(filter, reply)).await?;
         let connections = found.map_err(|error| Status::internal(error.to_string()))?;
-        let now = monotonic();
+        let now = monotonic_nanoseconds();
         let entries: Vec<_> =
             connections.iter().map(|connection| Ok(answer(&view, connection, now))).collect();
         Ok(tokio_stream::iter(entries))
@@ -78,12 +79,6 @@ fn filter(view: &View, endpoint: &str, address: &str, protocol: &str) -> Result<
         filter.protocol = Some(number);
     }
     Ok(filter)
-}
-
-fn monotonic() -> u64 {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .map(|now| now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
-        .unwrap_or_default()
 }
 
 fn answer(view: &View, connection: &Connection, now: u64) -> ConntrackEntry {

@@ -17,6 +17,7 @@ use tonic::Status;
 
 use super::endpoints::endpoint_name;
 use super::{AgentService, Ask};
+use crate::clock::monotonic;
 use crate::datapath::RuleHits;
 use crate::view::{View, is_alive};
 
@@ -255,10 +256,7 @@ fn hit(hits: Option<&RuleHits>) -> RuleAnswer {
 
 /// A monotonic time in nanoseconds as a time of day.
 pub(super) fn time_of_day(nanoseconds: u64) -> SystemTime {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .map(|now| Duration::new(now.tv_sec() as u64, now.tv_nsec() as u32))
-        .unwrap_or_default();
-    SystemTime::now() - now.saturating_sub(Duration::from_nanos(nanoseconds))
+    SystemTime::now() - monotonic().saturating_sub(Duration::from_nanos(nanoseconds))
 }
 
 fn rule_ref(name: &PolicyName, rule: &Rule, direction: TrafficDirection) -> RuleRef {

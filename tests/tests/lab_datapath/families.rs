@@ -4,23 +4,12 @@
 use std::time::SystemTime;
 
 use anyhow::Result;
-use sinew_tests::lab::{Family, Lab, ROUTINGS, Topology};
+use sinew_tests::lab::{CLIENT_MAY_ALL, Family, Lab, ROUTINGS, Topology};
 use sinew_tests::probe::Transport::{self, Icmp, Tcp, Udp};
 
 use super::{BURST, FRAGMENTED, TCP, UDP};
 use sinew_tests::probe::report::Outcome;
 use sinew_tests::probe::stream::Direction;
-
-/// The servers accept the client, by every protocol that a pod speaks.
-const CLIENT_MAY: &str = "
-apiVersion: sinew.io/v1
-kind: SinewNetworkPolicy
-metadata: {name: client-may, namespace: default}
-spec:
-  endpointSelector: {matchLabels: {app: server}}
-  ingress:
-  - fromEndpoints: [{matchLabels: {app: client}}]
-";
 
 #[test]
 #[ignore = "cargo xtask test lab"]
@@ -40,7 +29,7 @@ fn two_nodes_of_one_family() -> Result<()> {
             for server in &servers {
                 server.serve(&[TCP], &[UDP])?;
             }
-            lab.apply("client-may", CLIENT_MAY)?;
+            lab.apply("client-may", CLIENT_MAY_ALL)?;
             for server in &servers {
                 let to = server.address(family);
                 let what = format!("{family:?} {routing:?} → {}", server.name());

@@ -6,20 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result};
 use serde_json::Value;
 use sinew_tests::lab::process::wait_until;
-use sinew_tests::lab::{Family, Lab, Node, Pod, ROUTINGS, Topology};
+use sinew_tests::lab::{CLIENT_MAY_ALL, Family, Lab, Node, Pod, ROUTINGS, Topology};
 use sinew_tests::probe::Transport::Udp;
 
 use super::{TCP, UDP};
-
-const CLIENT_MAY: &str = "
-apiVersion: sinew.io/v1
-kind: SinewNetworkPolicy
-metadata: {name: client-may, namespace: default}
-spec:
-  endpointSelector: {matchLabels: {app: server}}
-  ingress:
-  - fromEndpoints: [{matchLabels: {app: client}}]
-";
 
 /// The address of a pod that has ended is nobody's: its peers do not take it for the pod any more, at once, although its
 /// interface stands until DEL.
@@ -105,7 +95,7 @@ fn a_silent_node_holds_a_relabel_up_for_five_seconds() -> Result<()> {
     for server in [&near, &far] {
         server.serve(&[TCP], &[UDP])?;
     }
-    lab.apply("client-may", CLIENT_MAY)?;
+    lab.apply("client-may", CLIENT_MAY_ALL)?;
     let quick = moves(a, &client, "other")?;
     assert!(quick < Duration::from_millis(4500), "nobody is waited for when all answer: {quick:?}");
     b.kill_agent()?;

@@ -29,37 +29,37 @@ fn an_entry_outlasts_a_restart_and_its_end_rests_the_addresses() {
     let folder = tempfile::tempdir().unwrap();
     let pools = ["10.1.0.0/30", "fd00::/126"];
     let mut ledger = open(folder.path(), &pools, START);
-    let entry = ledger.begin(&attachment("c1"), START).unwrap().clone();
+    let entry = ledger.begin(&attachment("c1"), UNIX_EPOCH, START).unwrap().clone();
     assert_eq!(entry.addresses.len(), 2);
-    assert!(matches!(ledger.begin(&attachment("c1"), START), Err(Refusal::AlreadyAttached(_))));
+    assert!(matches!(ledger.begin(&attachment("c1"), UNIX_EPOCH, START), Err(Refusal::AlreadyAttached(_))));
     assert!(ledger.set_phase(&entry.key(), Phase::Standing).unwrap());
 
     let mut ledger = open(folder.path(), &pools, START);
     assert_eq!(ledger.entry(&entry.key()).unwrap().phase, Phase::Standing);
-    let other = ledger.begin(&attachment("c2"), START).unwrap().clone();
+    let other = ledger.begin(&attachment("c2"), UNIX_EPOCH, START).unwrap().clone();
     assert_ne!(other.addresses, entry.addresses);
     assert_ne!(other.id, entry.id);
 
     ledger.end(&entry.key(), START).unwrap();
     let mut ledger = open(folder.path(), &pools, START);
-    let error = ledger.begin(&attachment("c3"), START).unwrap_err();
+    let error = ledger.begin(&attachment("c3"), UNIX_EPOCH, START).unwrap_err();
     assert_eq!(error.code(), 103, "{error}");
     let (v4, v6) = (&ledger.pools()[0], &ledger.pools()[1]);
     assert_eq!((v4.leased(), v4.resting(START)), (1, 1));
     assert_eq!((v6.leased(), v6.resting(START)), (1, 1), "the failed attempt took none of the other family");
-    ledger.begin(&attachment("c3"), START + REST).unwrap();
+    ledger.begin(&attachment("c3"), UNIX_EPOCH, START + REST).unwrap();
 }
 
 #[test]
 fn an_address_rests_longer_than_connections_without_an_end_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = open(folder.path(), &["10.1.0.1/32"], START);
-    let key = ledger.begin(&attachment("c1"), START).unwrap().key();
+    let key = ledger.begin(&attachment("c1"), UNIX_EPOCH, START).unwrap().key();
     ledger.end(&key, START).unwrap();
     // 120 s of UDP (docs/datapath.md), and some for the packet that was under way.
-    let error = ledger.begin(&attachment("c2"), START + Duration::from_secs(130)).unwrap_err();
+    let error = ledger.begin(&attachment("c2"), UNIX_EPOCH, START + Duration::from_secs(130)).unwrap_err();
     assert_eq!(error.code(), 103, "{error}");
-    ledger.begin(&attachment("c2"), START + Duration::from_secs(140)).unwrap();
+    ledger.begin(&attachment("c2"), UNIX_EPOCH, START + Duration::from_secs(140)).unwrap();
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn the_pods_uid_outlasts_a_restart_and_an_older_file_has_none() {
     let folder = tempfile::tempdir().unwrap();
     let asked = Attachment { pod_uid: "u-1".into(), ..attachment("c1") };
     let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
-    let key = ledger.begin(&asked, START).unwrap().key();
+    let key = ledger.begin(&asked, UNIX_EPOCH, START).unwrap().key();
     let ledger = open(folder.path(), &["10.1.0.0/24"], START);
     assert_eq!(ledger.entry(&key).unwrap().endpoint(None).pod_uid, "u-1");
 
@@ -85,7 +85,7 @@ fn no_pod_gets_an_address_of_the_nodes() {
     let mut ledger = open(folder.path(), &["10.1.0.0/29", "fd00::/125"], START);
     ledger.reserve(&["10.1.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap()]);
     let leased = |ledger: &mut Ledger, id: &str| {
-        let entry = ledger.begin(&attachment(id), START).unwrap();
+        let entry = ledger.begin(&attachment(id), UNIX_EPOCH, START).unwrap();
         entry.addresses.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(leased(&mut ledger, "c1"), ["10.1.0.2", "fd00::1"]);
@@ -98,26 +98,26 @@ fn no_pod_gets_an_address_of_the_nodes() {
 fn a_container_has_one_interface() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
-    let first = ledger.begin(&attachment("c2"), START).unwrap().key();
+    let first = ledger.begin(&attachment("c2"), UNIX_EPOCH, START).unwrap().key();
     for ifname in ["a0", "net1"] {
         let second = Attachment { ifname: ifname.into(), ..attachment("c2") };
-        let error = ledger.begin(&second, START).unwrap_err();
+        let error = ledger.begin(&second, UNIX_EPOCH, START).unwrap_err();
         assert_eq!(error.code(), 109, "{error}");
         assert!(error.to_string().starts_with("eth0 of container c2 is attached already"), "{error}");
     }
     // Its neighbours in order are others.
     for id in ["c1", "c20", "c3"] {
-        ledger.begin(&attachment(id), START).unwrap();
+        ledger.begin(&attachment(id), UNIX_EPOCH, START).unwrap();
     }
     ledger.end(&first, START).unwrap();
-    ledger.begin(&Attachment { ifname: "net1".into(), ..attachment("c2") }, START).unwrap();
+    ledger.begin(&Attachment { ifname: "net1".into(), ..attachment("c2") }, UNIX_EPOCH, START).unwrap();
 }
 
 #[test]
 fn an_unreadable_file_is_dropped_and_others_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
-    ledger.begin(&attachment("c1"), START).unwrap();
+    ledger.begin(&attachment("c1"), UNIX_EPOCH, START).unwrap();
     fs::write(folder.path().join(FOLDER).join("c2:eth0.json"), "{").unwrap();
     fs::write(folder.path().join(FOLDER).join("c3:eth0.tmp"), "{}").unwrap();
     let ledger = open(folder.path(), &["10.1.0.0/24"], START);
@@ -145,9 +145,9 @@ fn numbers_end_at_the_last_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut ledger = open(folder.path(), &["10.1.0.0/24"], START);
     for container in 0..16 {
-        ledger.begin(&attachment(&container.to_string()), START).unwrap();
+        ledger.begin(&attachment(&container.to_string()), UNIX_EPOCH, START).unwrap();
     }
-    assert_eq!(ledger.begin(&attachment("one too many"), START).unwrap_err().code(), 104);
+    assert_eq!(ledger.begin(&attachment("one too many"), UNIX_EPOCH, START).unwrap_err().code(), 104);
 }
 
 proptest! {
@@ -166,7 +166,7 @@ proptest! {
             now += Duration::from_secs(passed);
             let attachment = attachment(&format!("c{container}"));
             match kind {
-                0..4 => drop(ledger.begin(&attachment, now)),
+                0..4 => drop(ledger.begin(&attachment, UNIX_EPOCH, now)),
                 4..6 => ledger.end(&key_of(&attachment), now).unwrap(),
                 6 => drop(ledger.set_phase(&key_of(&attachment), Phase::Removing).unwrap()),
                 // Killed: memory is gone, the files are what they were.

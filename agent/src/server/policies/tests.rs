@@ -7,6 +7,7 @@ use sinew_api::object::{Node, NodeStatus, Origin, Routing, decode_text};
 use sinew_engine::{Change, Config, EndpointId, Engine, Event, LocalEndpoint};
 
 use super::*;
+use crate::clock::monotonic_nanoseconds;
 use crate::store::ObjectStatus;
 
 const WEB: &str = "cnp/shop/web";
@@ -153,8 +154,7 @@ fn what_a_rule_decided_stands_at_that_rule() {
         let is = |cause: &Cause| matches!(cause, Cause::Rule { path, .. } if path == wanted);
         view.snapshot.causes.iter().find(|(_, cause)| is(cause)).map(|(cookie, _)| *cookie).unwrap()
     };
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap();
-    let second_ago = (now.tv_sec() as u64).saturating_sub(1) * 1_000_000_000;
+    let second_ago = monotonic_nanoseconds().saturating_sub(1_000_000_000);
     // Of a number that nobody knows, and of the node's own way to its pods, no policy says anything.
     let local = view.snapshot.causes.iter().find(|(_, cause)| matches!(cause, Cause::LocalHost));
     let others = [(9_999_999, 7), (local.map_or(9_999_998, |(cookie, _)| *cookie), 8)];
