@@ -1,4 +1,4 @@
-//! A lab for a person: `up` makes it, `pod add` and `exec` use it, `down` removes it. It stands until then, whatever
+//! A lab for a person: `up` makes it, `pod add`, `pod remove` and `exec` use it, `down` removes it. It stands until then, whatever
 //! happens to the terminal.
 //!
 //! Pods know each other by name: a command runs with a hosts file of the lab, in a mount namespace of its own.
@@ -147,7 +147,7 @@ pub fn add_pod(id: &str, arguments: &PodArguments) -> Result<()> {
     let pod = node.pod_of(&PodObject {
         namespace: arguments.namespace.clone(),
         name: arguments.name.clone(),
-        uid: format!("{id}-{}-{}", arguments.namespace, arguments.name),
+        uid: fresh_uid()?,
         labels: labels(&arguments.labels)?,
         node: node.name().to_owned(),
         ports: arguments.ports.clone(),
@@ -177,6 +177,31 @@ pub fn add_pod(id: &str, arguments: &PodArguments) -> Result<()> {
         log.display()
     )?;
     Ok(())
+}
+
+/// Takes a pod from its node, with what runs in it.
+///
+/// # Errors
+/// There is no such pod, or DEL failed.
+pub fn remove_pod(id: &str, name: &str) -> Result<()> {
+    let lab = Lab::attach(id)?;
+    let pods = lab.pods();
+    let pod = pods.iter().find(|pod| pod.name() == name).with_context(|| {
+        let names: Vec<_> = pods.iter().map(|pod| pod.name()).collect();
+        format!("there is no pod {name}; there are: {}", names.join(", "))
+    })?;
+    let node = lab.node(&pod.record().node);
+    sweep::end_processes([pod.netns().path()])?;
+    node.remove_pod(name)?;
+    write_hosts(&lab)?;
+    writeln!(io::stdout(), "pod {name} is gone from node {}", node.name())?;
+    Ok(())
+}
+
+/// A pod that is made anew under its name is another one, as in Kubernetes.
+fn fresh_uid() -> Result<String> {
+    let uid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("asking the kernel for a UUID")?;
+    Ok(uid.trim().to_owned())
 }
 
 /// What Kubernetes would refuse, and what would take another pod's or a machine's name.

@@ -130,7 +130,22 @@ fn a_lab_of_a_person_is_gone_after_down() -> Result<()> {
     let probe = env!("CARGO_BIN_EXE_sinew-probe");
     let answered = bench.run(&["exec", "client", "--", probe, "dial", "tcp", "server", "80"])?;
     assert!(answered.contains("answered"), "{answered}");
-    // Two agents, the server and the sleeper; what their links run is loaded.
+    // A pod that goes takes what runs in it along, and leaves its name to another one, with another UID.
+    let uid = |text: &str| text.lines().find(|line| line.contains("uid:")).map(str::to_owned);
+    let add = ["pod", "add", "guest", "--node", "a", "--namespace", "shop", "--", "sleep", "infinity"];
+    bench.run(&add)?;
+    let guest = bench.folder().join("store/pods/shop_guest.yaml");
+    let first = fs::read_to_string(&guest)?;
+    let beside = bench.processes()?.len();
+    bench.run(&["pod", "remove", "guest.shop"])?;
+    assert!(!guest.exists() && bench.processes()?.len() == beside - 1);
+    let unknown = bench.command(&["pod", "remove", "guest.shop"]).output()?;
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(!unknown.status.success() && said.contains("there are: client, server"), "{said}");
+    bench.run(&add)?;
+    let second = fs::read_to_string(&guest)?;
+    assert!(uid(&first).is_some() && uid(&first) != uid(&second), "{first}{second}");
+    // Two agents, the server and the sleepers; what their links run is loaded.
     let (processes, programs) = (bench.processes()?, bench.programs()?);
     assert!(processes.len() >= 4 && programs.len() >= 6, "{processes:?} {programs:?}");
 

@@ -51,7 +51,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
-    /// The demo's machines for one's own use: `lab up`, `lab pod add`, `lab exec`, `lab down`.
+    /// The demo's machines for one's own use: `lab up`, `lab pod add`, `lab pod remove`, `lab exec`, `lab down`.
     Lab {
         /// Words for the lab; see `cargo xtask lab -- --help`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

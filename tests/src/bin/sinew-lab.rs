@@ -57,6 +57,11 @@ enum Command {
 enum PodCommand {
     /// Put a pod on a node.
     Add(PodArguments),
+    /// End what runs in a pod, and take it from its node.
+    Remove {
+        /// The pod, as the lab calls it.
+        name: String,
+    },
 }
 
 #[expect(clippy::print_stderr, reason = "a failure is told on stderr")]
@@ -80,6 +85,7 @@ fn run() -> Result<()> {
         Command::Bench(bench) => bench::run(bench),
         Command::Up(up) => workbench::up(&arguments.lab, up),
         Command::Pod { command: PodCommand::Add(pod) } => workbench::add_pod(&arguments.lab, pod),
+        Command::Pod { command: PodCommand::Remove { name } } => workbench::remove_pod(&arguments.lab, name),
         Command::Namespace(namespace) => workbench::label_namespace(&arguments.lab, namespace),
         Command::Exec { place, command } => workbench::exec(&arguments.lab, place, command),
         Command::Down => workbench::down(&arguments.lab),

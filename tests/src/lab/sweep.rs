@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ pub(super) fn is_stale(id: &str) -> bool {
 /// Something is there and cannot be removed; the rest is.
 pub fn remove(id: &str) -> Result<()> {
     let names = namespaces(id);
-    end_processes(&names)?;
+    end_processes(names.iter().map(|name| Path::new("/run/netns").join(name)))?;
     let mut result = containers::remove(id);
     for name in &names {
         result = result.and(netns::Netns::named(id, &name[netns::prefix(id).len()..]).remove());
@@ -119,11 +119,11 @@ fn namespaces(id: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(&prefix)).collect()
 }
 
-/// Kills what runs in these namespaces and waits until it is gone.
-fn end_processes(names: &[String]) -> Result<()> {
-    let inodes: Vec<(u64, u64)> = names
-        .iter()
-        .filter_map(|name| fs::metadata(Path::new("/run/netns").join(name)).ok())
+/// Kills what runs in these namespaces, files each, and waits until it is gone.
+pub(crate) fn end_processes(namespaces: impl IntoIterator<Item = PathBuf>) -> Result<()> {
+    let inodes: Vec<(u64, u64)> = namespaces
+        .into_iter()
+        .filter_map(|file| fs::metadata(file).ok())
         .map(|metadata| (metadata.dev(), metadata.ino()))
         .collect();
     let deadline = Instant::now() + Duration::from_secs(10);
