@@ -1,63 +1,65 @@
 //! Connections. This comment is the specification (datapath.md 6–17); the code follows by number.
 //!
-//!  6. Three LRU tables: TCP opening, TCP, any; collection must work while the agent is dead, and a SYN flood evicts
-//!     half-open connections only. One entry serves both directions: the key is the canonical tuple, lower address
-//!     and port first. Addresses are those after service translation and before masquerade. An ICMP request is
-//!     (id, 0), its answer (0, id).
+//!  6. Three LRU tables: TCP that opens, TCP that is open, everything else. So collection works while the agent is dead,
+//!     and a SYN flood evicts half-open connections only. One entry serves both directions: the key is the canonical
+//!     tuple, lower address and port first. Addresses are those after service translation and before masquerade. The
+//!     ports of an ICMP request are (id, 0), those of its answer (0, id).
 //!  7. An entry carries a stamp for each end: of a local endpoint its epoch, of any other end the ipcache generation.
 //!     Words and generation are read first, tables and ipcache after, and the entry is stamped with what was read.
-//!  8. Time-outs hold at lookup: an expired entry is absent, and is overwritten where a new one is created. It is not
-//!     deleted: by then another CPU may have put a new connection in its place.
-//!  9. Hit, both stamps current, and an overlay's claim equal to the stored identity: the stored verdict holds. Else the
-//!     connection is judged again in its initiator's orientation, whichever way this packet goes, with fresh
-//!     identities. Allowed: restamped, an event only if the rule changed. Denied: the entry becomes a tombstone, whose
-//!     time begins with this packet.
-//! 10. A tombstone drops both directions until it was idle for as long as its connection could have been, a stamp is stale,
-//!     or a pure SYN comes. Forgotten earlier, a refused TCP connection with two high ports came back to life by 13: what
-//!     its responder sent again after a minute of silence was taken for a connection of its own. Of UDP and SCTP a packet
-//!     from the responder is judged as a connection of its own, but only once the
-//!     responder has been silent for 5 s since the refusal, or 60 s have passed since then. Before that it is taken for
-//!     an answer that was under way: as a connection of the responder's it would let the initiator's packets pass as
-//!     answers, and the refused traffic would go on (seen at 2,000 datagrams a second, once in 60 changes).
+//!  8. Time-outs are checked at lookup: an expired entry counts as absent, and is overwritten where a new one is created.
+//!     It is not deleted: by then another CPU may have put a new connection in its place.
+//!  9. Hit, both stamps current, and the overlay's claim, if any, equal to the stored identity: the stored verdict holds.
+//!     Otherwise the connection is judged again in its initiator's orientation, whichever way this packet goes, with
+//!     fresh identities. If allowed, it is restamped, with an event only if the rule changed. If denied, the entry becomes
+//!     a tombstone, whose time begins with this packet.
+//! 10. A tombstone drops both directions until it has been idle for as long as its connection could have been, a stamp is
+//!     stale, or a pure SYN comes. If it ended earlier, a refused TCP connection between two high ports could come back to
+//!     life by 13: what its responder retransmits after a minute of silence would count as a connection of its own.
+//!     For UDP and SCTP, a packet from the responder is judged as a connection of its own, but only once the responder has
+//!     been silent for 5 s since the refusal, or 60 s have passed since then. Before that it counts as an answer already
+//!     under way, and is refused: as a connection of the responder's it would let the initiator's packets pass as answers,
+//!     and the refused traffic would continue (seen at 2,000 datagrams a second, once in 60 changes).
 //! 11. If judging again demands a proxy that the entry does not have, it becomes a tombstone. If it no longer demands
-//!     one, the connection stays with its proxy until it closes. A new connection that demands a proxy drops: there is
-//!     no stage that could give it one.
+//!     one, the connection stays with its proxy until it closes. A new connection that demands a proxy is dropped: there
+//!     is no stage that could give it one.
 //! 12. A pure SYN is never a reply. From the initiator it is a retransmission while the connection opens under current
-//!     stamps; else it is judged as new and the entry starts again. From the responder it is its own connection: if
-//!     allowed, it replaces a closing or denied entry, else it passes and changes nothing.
-//! 13. Miss, SYN or not TCP: the sender initiates. Miss in the middle of a TCP connection (eviction, upgrade): SYN+ACK
-//!     says that the sender is the responder; else exactly one port below 32768 says that its end is; else the sender
-//!     initiates. That one orientation is judged. An entry is created only after every local judgement has allowed;
-//!     a denied new connection leaves none; neither does an RST or an ICMP answer that nobody asked for. A connection
-//!     picked up in its middle is one that opens until both ends have spoken, and none of them an RST: lone ACKs and
-//!     what they are answered with evict no open one. Whether the host's NAT has the connection is forgotten with its
-//!     entry, so that a responder's packet takes the stack and leaves no entry: it is picked up in front of a pod, or
-//!     by its initiator's next packet.
-//! 14. An ICMP error passes only if it quotes a connection that 9 allows and whose packet its receiver sent; from the
-//!     wire only if that packet can have gone there, and was not for another pod of this node. It never creates,
-//!     refreshes or changes an entry, also where 9 judges again for it: the connection's own next packet does that. RST
-//!     and FIN shorten the time-out; data that comes after restores it.
-//! 15. Where both ends are local both are judged at once. An end that nobody here enforces is stamped with the
-//!     generation, which is never an epoch, so that the hook of its endpoint judges it when it has one.
-//! 16. Through a looked-up entry only counters, times and flags are written; the rest by key, since the table may have
-//!     given the element to another connection; what is written from a copy of it is compared with the key first, and a
-//!     connection that has gone meanwhile is not written. Creation never overwrites: the entry that came first is used.
+//!     stamps; otherwise it is judged as new and the entry starts afresh. From the responder it is a connection of its own:
+//!     if allowed, it replaces a closing or denied entry; over any other entry it passes and changes nothing.
+//! 13. Miss, SYN or not TCP: the sender initiates. Miss in the middle of a TCP connection (eviction, upgrade): a SYN+ACK
+//!     says that the sender is the responder; otherwise, if exactly one port is below 32768, its end is the responder;
+//!     otherwise the sender initiates. That one orientation is judged. An entry is created only after every local
+//!     judgement has allowed; a denied new connection leaves none, and neither does an RST or an ICMP answer that nobody
+//!     asked for. A connection picked up in its middle counts as opening until both ends have sent something other than an
+//!     RST, so that lone ACKs and the answers to them evict no open connection. Whether the host's NAT translates the
+//!     connection is forgotten with its entry. So a responder's packet takes the stack and leaves no entry: the connection
+//!     is picked up in front of a pod, or by its initiator's next packet.
+//! 14. An ICMP error passes only if it quotes a connection that 9 allows and a packet that the error's receiver sent; from
+//!     the wire only if that packet can have gone there, and was not for another pod of this node. It never creates,
+//!     refreshes or changes an entry, even where 9 judges again for it: the connection's own next packet does that. RST
+//!     and FIN shorten the time-out; data that comes after them restores it.
+//! 15. If both ends are local, both are judged at once. An end that is not enforced here is stamped with the generation,
+//!     which is never an epoch: so, if it gets an endpoint here, that endpoint's hook judges it.
+//! 16. Through a looked-up entry only counters, times and flags are written. Everything else is written by key, since the
+//!     table may have given the element to another connection. A copy of an entry is compared with its key before it is
+//!     written back, and not written if the connection has gone meanwhile. Creation never overwrites: the entry that came
+//!     first is used.
 //! 17. A deleted endpoint has the drop slot and a new epoch: its entries are stale, and no sweep is needed. Packets that
-//!     are refused since nobody has an address keep no entry alive: it would be there still when the address has its
-//!     next owner, whom what is refused now would reach as the answers that its last owner asked for.
+//!     are refused because nobody has an address do not keep an entry alive. Otherwise it would still be there when the
+//!     address has its next owner, and what is refused now would reach that one as answers that the last owner asked for.
 //!
-//! A node's address says who stands there only in its initiator's packets: it is the host, or whom the host's NAT hides
-//! behind it, and the answers of a translated connection come by another way than those of the node's own processes.
-//! Where a responder's packet has 9 judge again, such an end stays what it was found to be. An initiator's packet by that
-//! address holds for who sent the others: what came in by a device is not the host's, whatever connection of the host's
-//! has its ports, and what a socket of the host sent is not the world's.
+//! Who is behind a node's address can be told only by the initiator's packets: it is the host, or somebody whom the host's
+//! NAT hides behind it. The answers of a translated connection take another way than those of the node's own processes.
+//! So where 9 judges again for a responder's packet, such an end keeps the identity that it was found to have. An
+//! initiator's packet from that address must come the same way as the earlier ones: one that came in by a device is not the
+//! host's, even if a connection of the host has the same ports, and one that a socket of the host sent is not the world's.
 //!
-//! From another machine no packet comes as this node, nor past the overlay as somebody who is reached through it
-//! (datapath.md 24): also where a connection stands, whose verdict would hold.
+//! A packet from another machine is never taken for this node's, and one that comes outside the overlay never for one of
+//! somebody who is reached through it (datapath.md 24). This is checked on established connections too, where otherwise
+//! the stored verdict would hold.
 //!
 //! Neighbours: `policy.rs` answers for one end, `identity.rs` names an end; the hooks build the [`End`]s. Below:
-//! `find.rs` looks up, `miss.rs` says what has no entry, `judge.rs` judges, `ends.rs` says who stands at an end while the
-//! connection does, `account.rs` counts, `entry.rs` reads an entry.
+//! `find.rs` looks entries up, `miss.rs` decides for a packet without one, `judge.rs` judges, `ends.rs` says who is at an
+//! end of an established connection, `account.rs` counts, `entry.rs` reads an entry.
 
 mod account;
 mod ends;
@@ -102,8 +104,8 @@ pub struct Tracking<'a, M, P> {
     pub receiver: &'a End,
     /// Where the packet is.
     pub place: Place,
-    /// 14: the packet is an ICMP error, and everything else here speaks of the connection that it quotes: `parsed` is the
-    /// quoted packet turned round, so that its sender is who got the quoted packet and its receiver who gets the error.
+    /// 14: the packet is an ICMP error, and everything else here is about the connection that it quotes: `parsed` is the
+    /// quoted packet reversed, so that its sender is whoever got the quoted packet and its receiver whoever gets the error.
     pub is_error: bool,
 }
 
@@ -113,14 +115,14 @@ pub struct Tracking<'a, M, P> {
 pub enum Place {
     /// A pod has sent it.
     FromPod,
-    /// It came from another machine. That a sender has no address of this node's pods is looked up only where it is
-    /// judged: a pod's end is stamped with its epoch, never with the generation that such a sender has, so a current
-    /// entry vouches for it.
+    /// It came from another machine. Whether its sender spoofs an address of this node's pods is looked up only where the
+    /// packet is judged: a pod's end is stamped with its epoch, never with the generation that such a sender has, so a
+    /// current entry shows that it does not.
     FromOutside,
     /// Out of the host's stack, on its way to a pod.
     ToPod,
-    /// A pod's, out of the host's stack, on its way off the node. Where the stack has left the addresses as they were,
-    /// the pod's own hook has judged and counted it.
+    /// A pod's, out of the host's stack, on its way off the node. If the stack has left the addresses as they were, the
+    /// pod's own hook has judged and counted it.
     Leaving,
 }
 
@@ -130,7 +132,7 @@ impl Place {
         self as u8 == other as u8
     }
 
-    /// [`flag`]s that an entry gets which its initiator's packet makes here.
+    /// [`flag`]s of an entry that its initiator's packet creates here.
     #[inline(always)]
     const fn flags(self) -> u16 {
         match self {
@@ -175,7 +177,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
                 && t.sender.claimed == 0
                 && ends::is_outside(t.maps, &t.sender.address)
             {
-                // From outside the cluster: the host sees both directions of what the pod's answers take through it.
+                // From outside the cluster: the pod's answers take the host's stack, which must see both directions.
                 report.entry_flags = flag::VIA_STACK;
                 return Ok(());
             }
@@ -193,8 +195,8 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
             }
             let own_way = entry.flags & (flag::VIA_STACK | flag::TRANSLATED);
             if t.place.is(Place::FromOutside) && !t.is_error && own_way == flag::VIA_STACK {
-                // The host's NAT and its checks see it first, then the hook in front of the pod judges and counts it.
-                // What the host translates back is another connection there, so it is judged and counted here.
+                // The host's NAT and its checks see it first, then the hook in front of the pod judges and counts it. A
+                // packet that the host translates back belongs to another connection there, so it is judged here.
                 report.entry_flags = entry.flags;
                 return Ok(());
             }
@@ -281,7 +283,8 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     }
     if plan == Plan::Nothing as u8 {
         report.entry_flags = if sender_initiates { t.place.flags() } else { flag::VIA_STACK };
-        // What takes the stack to a pod is told of in front of it; of what leaves the hook of the pod that sent it has told.
+        // A packet that takes the stack to a pod is reported in front of that pod; one that leaves the node was reported by
+        // the hook of the pod that sent it.
         let on_its_way = !sender_initiates && t.receiver.local && !t.place.is(Place::ToPod);
         let told_elsewhere = t.place.is(Place::Leaving) || on_its_way;
         if !told_elsewhere {
@@ -303,7 +306,7 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     }
     let picked_up = t.parsed.protocol == protocol::TCP && !pure_syn;
     let made = match &found {
-        // What opens and is stale again may be the pod's own SYN; over any other entry its hook would have written one.
+        // An opening entry that is stale may be of the pod's own SYN; over any other, its hook would have written anew.
         Some(entry)
             if t.place.is(Place::Leaving)
                 && table as u8 == CtTable::TcpOpening as u8
@@ -347,8 +350,8 @@ pub fn track<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, report: &mut Report) ->
     if t.maps.conntrack_write(target, &key, None, fill) { Ok(()) } else { Err(dropped!(CtInsertFailed)) }
 }
 
-/// 9. What a node claims of an answer from its own address is no identity of the end. An initiator's packet that came by a
-///    device is not the host's, and that of a socket of the host is not the world's.
+/// 9. What a node claims of an answer from its own address is not the identity of that end. An initiator's packet that came
+///    in by a device is not the host's, and one from a socket of the host is not the world's.
 #[inline(always)]
 fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to: &End) -> bool {
     let (own, other) =
@@ -368,7 +371,7 @@ fn is_current(entry: &CtEntry, sender: u8, from_initiator: bool, from: &End, to:
             || (!from_initiator && reserved::is_behind_a_node(identity)))
 }
 
-/// Whether the hook of the pod that sent it has counted a packet that leaves the node.
+/// Whether a packet that leaves the node has been counted by the hook of the pod that sent it.
 #[inline(always)]
 fn is_seen_before<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry) -> bool {
     t.place.is(Place::Leaving) && entry.flags & flag::TRANSLATED == 0
@@ -418,7 +421,7 @@ fn rejudged<M: Maps, P: Packet>(
             copy.verdict = if denied == 0 { verdict::ALLOW } else { verdict::DENY };
             copy.reason = denied;
             copy.flags = flags;
-            // In the copy: what is added to the element that it replaces would be lost.
+            // In the copy: what is added to the element that the copy replaces would be lost.
             *kind = account::again(t.parsed, copy, sender, &again);
             still = find::is_still(t, table, key, entry);
             still
@@ -457,13 +460,13 @@ fn tombstone_hit<M: Maps, P: Packet>(
     Dropped::by_number(entry.reason, FILE, line!())
 }
 
-/// 17: whether a packet was refused since nobody has one of its ends.
+/// 17: whether a packet was refused because nobody has the address of one of its ends.
 #[inline(always)]
 const fn is_of_nobody(reason: u16) -> bool {
     reason == DropReason::UnknownDestination as u16 || reason == DropReason::UnknownSender as u16
 }
 
-/// 16: somebody else created the entry between lookup and creation; it holds if it allows.
+/// 16: another CPU created the entry between lookup and creation; if it allows, it is used.
 #[inline(always)]
 fn first_come<M: Maps, P: Packet>(
     t: &Tracking<'_, M, P>,
@@ -483,7 +486,7 @@ fn first_come<M: Maps, P: Packet>(
     Ok(())
 }
 
-/// Whether the other end has sent something, and never an RST: with this end's next packet the connection is open.
+/// Whether the other end has sent something, but no RST: with this end's next packet the connection is open.
 #[inline(always)]
 fn is_answered(entry: &CtEntry, sender: u8) -> bool {
     let other = if sender == 0 { &entry.halves[1] } else { &entry.halves[0] };

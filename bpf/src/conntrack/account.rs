@@ -10,8 +10,8 @@ use crate::parse::{Parsed, tcp};
 
 /// `last` is written at most this often, so that most packets don't dirty it.
 const RESOLUTION: u64 = 1_000_000_000;
-/// TCP flags whose first appearance is an event. With PSH and ACK too a short connection leaves eight records instead of
-/// four, and who reads them takes the processor from the packets.
+/// TCP flags whose first appearance is an event. With PSH and ACK too, a short connection would leave eight records instead
+/// of four, and whoever reads them takes processor time from the packets.
 const NOTED: u64 = (tcp::FIN | tcp::SYN | tcp::RST) as u64;
 
 /// A packet of a connection whose verdict holds.
@@ -37,13 +37,13 @@ pub(super) fn hit<M: Maps, P: Packet>(
     add(t, entry, sender);
 }
 
-/// What a packet of a connection that was judged again is to its entry.
+/// How a packet whose connection was judged again changes the entry.
 pub(super) struct Again {
     /// Nanoseconds.
     pub(super) now: u64,
     /// It is refused, and counts nothing.
     pub(super) refused: bool,
-    /// It is refused since nobody has one of its ends, and keeps nothing alive.
+    /// It is refused because nobody has the address of one of its ends, and keeps nothing alive.
     pub(super) of_nobody: bool,
     /// What it counts as.
     pub(super) packets: u64,
@@ -58,7 +58,7 @@ pub(super) fn again(parsed: &Parsed, copy: &mut CtEntry, sender: u8, again: &Aga
     let refused = copy.refused;
     copy.refused = match again.refused {
         true if refused == 0 => again.now,
-        // A tombstone that is judged again was refused when it became one.
+        // Refused again: what counts is when it became a tombstone.
         true => refused,
         false => 0,
     };
@@ -77,7 +77,7 @@ pub(super) fn again(parsed: &Parsed, copy: &mut CtEntry, sender: u8, again: &Aga
     note(parsed, copy, sender)
 }
 
-/// Takes down the TCP flags of a packet, and that its end has sent something. Returns the event that this is worth.
+/// Notes the TCP flags of a packet, and that its end has sent something. Returns the event that this is worth.
 #[inline(always)]
 fn note(parsed: &Parsed, entry: &CtEntry, sender: u8) -> u8 {
     let (own, other) = halves(entry, sender);
@@ -138,8 +138,8 @@ fn halves(entry: &CtEntry, sender: u8) -> (&CtHalf, &CtHalf) {
     if sender == 0 { (&entry.halves[0], &entry.halves[1]) } else { (&entry.halves[1], &entry.halves[0]) }
 }
 
-/// What a packet counts as: a GSO packet is the segments that it becomes on the wire. None where the stack takes it to a
-/// pod of this node as it is: the hook in front of that pod counts it.
+/// How many packets this one counts as: a GSO packet counts as the segments that it becomes on the wire. 0 if the stack
+/// takes it to a pod of this node as it is, because the hook in front of that pod counts it.
 #[inline(always)]
 pub(super) fn packets<M: Maps, P: Packet>(t: &Tracking<'_, M, P>) -> u64 {
     let by_the_stack = t.receiver.shaped || (t.sender.shaped && t.receiver.local);

@@ -1,5 +1,5 @@
-//! Who stands at an end of a connection that stands already: whether a packet can come from there, whom a node's address
-//! means, and who is beyond the cluster.
+//! Who is at an end of an established connection: whether a packet can come from there, whom a node's address stands for,
+//! and who is outside the cluster.
 //!
 //! Neighbours: `conntrack.rs` asks, by the rules above it; `identity.rs` names the ends of new connections.
 
@@ -14,11 +14,12 @@ use crate::packet::Packet;
 
 const FILE: u8 = file::ENDS;
 
-/// What comes from another machine comes from where its sender is. The node itself is not out there; whoever is
-/// reached through the overlay is not on the bare wire. Of a new connection [`identity::resolve`] sees to that.
+/// A packet from another machine must come from the side on which its sender is: not from outside if the sender is this
+/// node, not on the bare wire if the sender is reached through the overlay. For a new connection [`identity::resolve`]
+/// checks this.
 ///
-/// An entry says whether its end is the node; of what comes with a claim nothing is looked up. The world may be behind the
-/// address of a node, which is.
+/// The entry says whether an end is this node. A packet with a claim needs no lookup. The world may be behind a node's
+/// address, so that one is looked up.
 #[inline(always)]
 pub(super) fn from_its_own_side<M: Maps, P: Packet>(
     t: &Tracking<'_, M, P>,
@@ -26,7 +27,7 @@ pub(super) fn from_its_own_side<M: Maps, P: Packet>(
     sender: u8,
 ) -> Result<(), Dropped> {
     let identity = entry::identity_of(entry, sender);
-    // Of an error the sender is who the quoted packet was for, and the host's NAT may have sent that elsewhere.
+    // An error's sender is whoever the quoted packet was for, and the host's NAT may have sent that packet elsewhere.
     if identity == reserved::HOST && !t.is_error && !has_left_the_node(t, entry, sender) {
         return Err(dropped!(SpoofedLocalSource));
     }
@@ -39,17 +40,17 @@ pub(super) fn from_its_own_side<M: Maps, P: Packet>(
     Ok(())
 }
 
-/// Whether a sender's address was this node's and is another's now, as one that moves between nodes is: it is judged
-/// again.
+/// Whether a sender's address was this node's and is another's now, as with an address that moves between nodes: then the
+/// packet is judged again.
 #[inline(always)]
 fn has_left_the_node<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, entry: &CtEntry, sender: u8) -> bool {
     entry::stamp_of(entry, sender) != t.sender.stamp
         && t.maps.ipcache(&t.sender.address).is_some_and(|e| e.flags & ipcache::flag::LOCAL_NODE == 0)
 }
 
-/// How the ends' identities are found, of the sender and of the receiver, where a responder's packet has its connection
-/// judged again ([`judge::Report::settled`]): an end that initiated by the address of a node stays what it was found to be,
-/// one that answers is whom its initiator's packet would be judged to go to.
+/// How the identities of sender and receiver are found where a connection is judged again because of its responder's packet
+/// ([`judge::Report::settled`]): an initiator at a node's address keeps the identity that it was found to have, and the
+/// responder gets the one that its address has as the destination of the initiator's packets.
 #[inline(always)]
 pub(super) fn settle<M: Maps>(maps: &M, [from, to]: [&End; 2], entry: &CtEntry, sender: u8) -> [u32; 2] {
     if from.local {
@@ -61,7 +62,7 @@ pub(super) fn settle<M: Maps>(maps: &M, [from, to]: [&End; 2], entry: &CtEntry, 
     if from_the_stack {
         return [judge::AS_DESTINATION, 0];
     }
-    // What a node claims of an answer by its own address is not who it is.
+    // What a node claims of an answer from its own address is not the end's identity.
     let node = match maps.ipcache(&from.address) {
         Some(found) if found.flags & ipcache::flag::REMOTE_NODE != 0 => found.identity,
         _ => 0,
@@ -78,7 +79,7 @@ fn initiator_by_a_node<M: Maps>(maps: &M, end: &End, stored: u32) -> u32 {
     }
 }
 
-/// Whether an address is nobody's in the cluster.
+/// Whether an address is outside the cluster.
 #[inline(always)]
 pub(super) fn is_outside<M: Maps>(maps: &M, address: &Address) -> bool {
     match maps.ipcache(address) {
@@ -87,7 +88,7 @@ pub(super) fn is_outside<M: Maps>(maps: &M, address: &Address) -> bool {
     }
 }
 
-/// [`flag::VIA_STACK`] for what leaves through the host's stack, which may keep track of it, too (deliver 3).
+/// [`flag::VIA_STACK`] for what leaves through the host's stack, which may track it too (deliver 3).
 #[inline(always)]
 pub(super) fn via_stack<M: Maps>(maps: &M, receiver: &End, report: &Report) -> u16 {
     let identity = report.identities[1];

@@ -40,8 +40,8 @@ fn live<M: Maps, P: Packet>(
     Some(entry)
 }
 
-/// 16: whether an element that was looked up is this connection's yet. Asked behind a copy of it, so that what the copy has
-/// of initiator, identities and counters is no other connection's.
+/// 16: whether an element that was looked up is still this connection's. Asked after it was copied, so that initiator,
+/// identities and counters in the copy are not another connection's.
 #[inline(always)]
 pub(super) fn is_still<M: Maps, P: Packet>(
     t: &Tracking<'_, M, P>,
@@ -52,7 +52,7 @@ pub(super) fn is_still<M: Maps, P: Packet>(
     t.maps.conntrack(table, key).is_some_and(|found| core::ptr::eq(&raw const *found, entry))
 }
 
-/// Moves an open connection to its table. If that has no room it stays where it is.
+/// Moves an open connection to the table of open ones. If that has no room, it stays where it is.
 #[inline(always)]
 pub(super) fn promote<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, key: &CtKey, entry: &CtEntry) {
     if t.maps

@@ -14,7 +14,7 @@ use crate::policy::{self, Answer, Question};
 
 const FILE: u8 = file::JUDGE;
 
-/// Says that an end is looked up as the destination of the initiator's packets ([`Report::settled`]).
+/// An end is to be looked up as the destination of the initiator's packets ([`Report::settled`]).
 pub(super) const AS_DESTINATION: u32 = u32::MAX;
 
 /// One end of a connection, as it is now.
@@ -26,7 +26,7 @@ pub struct End {
     pub identity: u32,
     /// How its identity is found.
     pub lookup: Lookup,
-    /// Whether an endpoint of this node stands there, so that its table is asked.
+    /// Whether it is an endpoint of this node, so that its table is asked.
     pub local: bool,
     /// Whether that endpoint's packets take the host's stack ([`crate::abi::endpoint::flag::VIA_STACK`]).
     pub shaped: bool,
@@ -61,7 +61,7 @@ pub struct Report {
     pub listener: u16,
     /// Flags of the connection's entry ([`crate::abi::conntrack::flag`]).
     pub entry_flags: u16,
-    /// Identities of the packet's source and destination that are settled before they are judged again, [`AS_DESTINATION`],
+    /// Identities of the packet's source and destination that are known before it is judged again, [`AS_DESTINATION`],
     /// or 0 to look them up as the ends say.
     pub(super) settled: [u32; 2],
     decision: u32,
@@ -72,7 +72,7 @@ impl Report {
     #[inline(always)]
     #[must_use]
     pub fn audited(&self) -> bool {
-        // One comparison at the end: BPF has no instruction that makes a truth value, so each comparison is a branch, and
+        // One comparison at the end: BPF has no instruction that turns a comparison into a value, so each is a branch, and
         // each branch doubles what the verifier walks through after it.
         let differs = |judged: u8, verdicts: u8| judged.wrapping_neg() & ((verdicts >> 4) ^ verdict::ALLOW);
         let egress = (self.flags & event::flag::EGRESS_JUDGED) / event::flag::EGRESS_JUDGED;
@@ -92,8 +92,8 @@ impl Report {
 
     /// Keeps four small numbers over a judgement, where the verifier does not follow them.
     ///
-    /// In registers they would be constants, of which each combination walks through the judgement by itself; read back
-    /// from map memory they are any number, and all walk through it once (387k against 60k instructions, kernel 6.18).
+    /// In registers they would be constants, and the verifier would walk through the judgement once for each combination;
+    /// read back from map memory they could be any number, so it does so once (60k instructions, not 387k; kernel 6.18).
     #[inline(always)]
     #[allow(unsafe_code, reason = "a volatile access is the one that the compiler does not skip")]
     pub(super) fn keep(&mut self, numbers: [u8; 4]) {
@@ -129,10 +129,10 @@ impl Report {
         }
     }
 
-    /// Takes from a tombstone who refused it and why, so that each packet that meets it is told of as the one that made it.
-    /// What no policy refused (an identity that left, a proxy that is missing) has no judgement to tell of.
+    /// Takes from a tombstone who refused it and why, so that each packet that meets it is reported like the one that made
+    /// it. One that no policy refused (an identity that is gone, a missing proxy) has no judgement to report.
     ///
-    /// Out of line for the verifier's sake: what it branches on is over where it returns.
+    /// Out of line for the verifier's sake: its branches end where it returns.
     #[inline(never)]
     pub(super) fn refused(&mut self, entry: &CtEntry, sender: u8) {
         const DEFAULT_DENY: u16 = DropReason::PolicyDenied as u16;
@@ -249,7 +249,7 @@ fn ask<M: Maps, P: Packet>(
     if answer.allows() { Ok(()) } else { Err(answer.refusal()) }
 }
 
-/// The responder's port as policy knows it: of ICMP the type of the initiator's message.
+/// The responder's port as policy sees it; for ICMP, the type of the initiator's message.
 #[inline(always)]
 fn policy_port<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, sender_initiates: bool) -> u16 {
     let parsed = t.parsed;
@@ -266,7 +266,7 @@ fn policy_port<M: Maps, P: Packet>(t: &Tracking<'_, M, P>, sender_initiates: boo
     if sender_initiates {
         u16::from(parsed.icmp_type).to_be()
     } else if initiator == u16::MAX && responder != 0 {
-        // No echo: that has 0 there, and any identifier.
+        // Not an echo, which has 0 as its responder's port whatever its identifier.
         responder
     } else {
         u16::from(echo).to_be()

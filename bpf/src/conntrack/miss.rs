@@ -1,4 +1,4 @@
-//! What a packet is that has no entry: whose connection, and what it leaves (13).
+//! A packet without an entry: which end initiates, and what entry it leaves (13).
 //!
 //! Neighbours: `conntrack.rs` has the rules and asks.
 
