@@ -1,11 +1,12 @@
 //! Where an allowed packet goes (datapath.md 19–21).
 //!
-//! 1. To an endpoint of this node: both MACs, one off the hop limit, then over to the pod's end of the pair. That skips
-//!    everything on the host's side, so it is only done where nothing there wants the packet ([`VIA_STACK`]).
-//! 2. Off the node: through the overlay where the destination's entry says so; else by the kernel's routing, with
-//!    device and next hop from it.
+//! 1. To an endpoint of this node: both MACs are set, the hop limit is decremented, and the packet is redirected to the
+//!    pod's end of the pair. That skips everything on the host side, so it is done only where nothing there needs the
+//!    packet ([`VIA_STACK`]).
+//! 2. Off the node: through the overlay where the destination's entry says so; otherwise by the kernel's routing, which
+//!    gives device and next hop.
 //! 3. A packet whose hop limit ends here, that is too big, or that routing doesn't forward goes to the stack, which
-//!    knows the answer to send. So does what is for nobody in the cluster: the host may masquerade it.
+//!    knows the answer to send. So does a packet to a destination outside the cluster: the host may masquerade it.
 //!
 //! [`VIA_STACK`]: crate::abi::endpoint::flag::VIA_STACK
 
@@ -24,7 +25,7 @@ const FILE: u8 = file::DELIVER;
 pub enum Action {
     /// The next program of the device, then the host's stack, decide.
     Stack,
-    /// Over to the pod behind this host-side interface.
+    /// Redirect to the pod behind this host-side interface.
     Endpoint {
         /// Host side of its pair.
         ifindex: u32,

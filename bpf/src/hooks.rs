@@ -1,8 +1,9 @@
-//! The programs, one function each: parse → source → connection → policy → deliver, every stage a function of this
-//! library, `?` leaving with the reason. What all hooks share stands here: the frame of a run, and the event at its end.
+//! The programs, one function each: parse → source → connection → policy → deliver. Every stage is a function of this
+//! library, and `?` ends the run with the drop reason. This file has what all hooks share: the frame of a run, and the
+//! event at its end.
 //!
-//! Stage order, with the places of what is not built yet: reverse-SNAT → source identity → DNAT → conntrack →
-//! reverse-DNAT → destination identity → policy → proxy → encrypt or tunnel → SNAT (datapath.md 18).
+//! Stage order, including the stages that are not built yet (datapath.md 18): reverse-SNAT → source identity → DNAT →
+//! conntrack → reverse-DNAT → destination identity → policy → proxy → encrypt or tunnel → SNAT.
 
 pub mod from_net;
 pub mod from_overlay;
@@ -26,7 +27,7 @@ use crate::settings::{PENDING_BYTES, Settings};
 
 const FILE: u8 = file::HOOKS;
 
-/// What a run works with, in memory that is not the stack: the programs have 512 bytes of that, and this takes 410.
+/// The working data of a run. It is in a map and not on the stack: programs have 512 bytes of stack, and this takes 410.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Frame {
     /// The node's word, read before everything else.
@@ -101,13 +102,13 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         Self { maps, packet, settings, frame }
     }
 
-    /// Ends a run: leaves the event that it is worth.
+    /// Ends a run, and writes the event that it is worth.
     #[inline(always)]
     pub fn finish(self, result: Result<Action, Dropped>) -> Result<Action, Dropped> {
         self.finish_at(result, event::point::TO_STACK)
     }
 
-    /// The same for a hook behind which `stack` is what a packet comes to that goes on as it came.
+    /// The same, for a hook where `stack` is the observation point of a packet that continues as it came.
     #[inline(always)]
     pub fn finish_at(self, result: Result<Action, Dropped>, stack: u8) -> Result<Action, Dropped> {
         let point = match &result {
@@ -117,8 +118,8 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         self.finish_with(result, point)
     }
 
-    /// The same where what becomes of the packet is no action yet. What is known of an [`Action`] in some cases only LLVM
-    /// spills in all of them, which the verifier forbids (kernel 6.18: "R5 !read_ok").
+    /// The same, before the [`Action`] is made. Where only some cases set parts of an [`Action`], LLVM spills these parts in
+    /// all cases, which the verifier forbids (kernel 6.18: "R5 !read_ok").
     #[inline(always)]
     fn finish_with<T: Copy>(self, result: Result<T, Dropped>, point: u8) -> Result<T, Dropped> {
         match result {
@@ -135,8 +136,8 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         result
     }
 
-    /// Reads the transport header of what was dropped before it came to that, so that the drop is told with it. A first
-    /// fragment would leave its ports for others.
+    /// Reads the transport header of a packet that was dropped before it was read, so that the drop is reported with it. Not
+    /// of a first fragment, which would leave its ports for later ones.
     #[inline(always)]
     fn read_dropped(&mut self) {
         let parsed = &mut self.frame.parsed;
@@ -193,9 +194,9 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
 
     /// Whether a socket of the node's own network namespace sent the packet (datapath.md 28): it came in by no device.
     ///
-    /// Of an IPv6 fragment that says nothing: where the kernel cuts forwarded datagrams anew, their fragments have no device
-    /// (`ip6_frag_next`, kernel 6.18), but an owner only where the datagram had one. Of other packets the owner is not
-    /// asked, since the node sends some without.
+    /// For an IPv6 fragment a missing device says nothing: where the kernel fragments a forwarded datagram again, the
+    /// fragments have no device (`ip6_frag_next`, kernel 6.18), but an owning socket only if the datagram had one. Other
+    /// packets need no owner, since the node sends some without.
     #[inline(always)]
     fn is_from_socket(&self) -> bool {
         let parsed = &self.frame.parsed;
@@ -245,7 +246,7 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         }
     }
 
-    /// The pod that sent a packet which the host's stack has had since, by the device that it came in by; of an IPv6
+    /// The pod that sent a packet which then went through the host's stack, by the device that it came in by; an IPv6
     /// fragment, which has none (see [`Self::is_from_socket`]), by its source.
     #[inline(always)]
     fn sending_pod(&self) -> Option<&'a EndpointEntry> {
@@ -256,19 +257,19 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         }
     }
 
-    /// Judges what a pod sends off the node through the host's stack, whose NAT may have sent it to somebody else than the
-    /// pod did. The transport header is not read yet.
+    /// Judges what a pod sends off the node through the host's stack, whose NAT may have changed where it goes. The
+    /// transport header is not read yet.
     #[inline(always)]
     fn judge_leaving(&mut self, pod: &EndpointEntry) -> Result<(), Dropped> {
         if self.packet.is_answer() {
-            // The pod's hook has judged it by its connection, and the NAT may have brought it back to whom it hides.
+            // The pod's hook has judged it by its connection, and the NAT may have translated it back to whom it hides.
             return Ok(());
         }
         self.frame.endpoint = pod.id as u16;
         self.frame.report.identities[0] = pod.identity;
         parse::transport(self.maps, &*self.packet, &mut self.frame.parsed)?;
         if self.frame.parsed.is_icmp_error() {
-            // Its pod's hook has judged it by the connection that it quotes.
+            // An error: its pod's hook has judged it by the connection that it quotes.
             return Ok(());
         }
         self.frame.sender = self.local_end(pod, &self.frame.parsed.source);
@@ -295,8 +296,8 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
         track(&tracking, report)
     }
 
-    /// Reads the packet that an ICMP error quotes, and turns it round: its sender is then who got the quoted packet.
-    /// The error is for whoever sent that one, nobody else.
+    /// Reads the packet that an ICMP error quotes, and reverses it: its sender is then whoever got the quoted packet.
+    /// The error is for whoever sent that packet, nobody else.
     #[inline(always)]
     fn read_quoted(&mut self) -> Result<(), Dropped> {
         let Frame { parsed, inner, .. } = &mut *self.frame;

@@ -1,18 +1,20 @@
 //! Who stands behind an address (policy.md 7, 8; datapath.md 5, 24, 28):
 //!
 //! 1. A pod or a node, by its exact address in the ipcache.
-//! 2. `host` is this node. As a source: only what a socket of the node's own network namespace sent, with an address that
-//!    routing calls local. The hooks say so of a packet that came in by no device, and of an IPv6 fragment only if it has a
-//!    socket too: forwarded datagrams that the kernel cuts anew lose their device. As a destination: an address of the node
-//!    that is listed, or the pods' gateway. Routing is not asked there: it has one answer for "local" and "no route"
-//!    (`BPF_FIB_LKUP_RET_NOT_FWDED`, kernel 6.18), so that on a node without a default route the world would be host.
-//! 3. An address of this node as a source on a packet that came in by a device is not the host: from the stack it is
-//!    world (forwarded or masqueraded traffic), from the wire it is spoofed. So is an address of this node's pods, and
-//!    on the bare wire that of whoever is reached through the overlay.
-//! 4. An address inside the cluster's ranges that nobody is known to have drops by name; it is never world.
+//! 2. `host` is this node. As a source: only packets that a socket of the node's own network namespace sent, with an
+//!    address that routing calls local. The hooks recognise them by having no input device, and IPv6 fragments only if they
+//!    have a socket too, since forwarded datagrams that the kernel fragments again lose their device. As a destination: an
+//!    address that the agent lists as the node's, or the pods' gateway. Routing is not asked there: it has one answer for
+//!    "local" and "no route" (`BPF_FIB_LKUP_RET_NOT_FWDED`, kernel 6.18), so that on a node without a default route the
+//!    world would be host.
+//! 3. A packet that came in by a device with an address of this node as its source is not the host's: from the stack it is
+//!    world (forwarded or masqueraded traffic), from the wire it is spoofed. Spoofed, too, is an address of this node's
+//!    pods, and on the bare wire the address of whoever is reached through the overlay.
+//! 4. A packet from or to an unassigned address inside the cluster's ranges is dropped with its own reason; it is never
+//!    world.
 //! 5. Everything else is world, by family when both families are on.
 //!
-//! Neighbours: `policy.rs` asks when a connection is judged; an established packet doesn't come here.
+//! Neighbours: `conntrack/judge.rs` asks when a connection is judged; an established packet doesn't come here.
 
 use crate::abi::{Address, IpcacheEntry, ipcache};
 use crate::drop::{Dropped, file};
@@ -24,9 +26,9 @@ use crate::source::{GATEWAY_V4, GATEWAY_V6};
 
 const FILE: u8 = file::IDENTITY;
 
-/// Reserved identities that the datapath itself gives.
+/// Reserved identities that the datapath itself assigns.
 pub mod reserved {
-    /// Nobody knows.
+    /// Not known.
     pub const UNKNOWN: u32 = 0;
     /// This node.
     pub const HOST: u32 = 1;
@@ -59,7 +61,7 @@ pub mod reserved {
         identity < 32 && WORLDS >> identity & 1 != 0
     }
 
-    /// Whether this is another node, or what may come by the address of one.
+    /// Whether this is another node, or what may be behind the address of one.
     #[inline(always)]
     #[must_use]
     pub const fn is_behind_a_node(identity: u32) -> bool {
@@ -71,7 +73,7 @@ pub mod reserved {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Lookup {
-    /// It is in the end already.
+    /// It is known already.
     #[default]
     Known,
     /// As the destination of a packet that leaves a pod.
@@ -147,7 +149,7 @@ fn exact(
     Ok(())
 }
 
-/// Whether somebody's packets come through the overlay, and no other way (datapath.md 24).
+/// Whether an entry's packets may come through the overlay only (datapath.md 24).
 #[inline(always)]
 pub(crate) fn is_beyond_the_overlay(settings: &Settings, entry: &IpcacheEntry) -> bool {
     settings.overlay_ifindex != 0 && entry.flags & ipcache::flag::TUNNEL != 0

@@ -1,19 +1,19 @@
 //! Whether a packet that the kernel drops is one that our programs handed on (datapath.md 32).
 //!
-//! The program at the tracepoint `kfree_skb` meets each packet that the machine drops, of every network namespace and of
-//! everybody. What tells ours is in the packet itself, since its address is another packet's as soon as it is free:
+//! The program at the tracepoint `kfree_skb` sees every packet that the machine drops, of every network namespace. Ours are
+//! recognised by what is in the packet itself, since its address is another packet's as soon as it is freed:
 //!
-//! 1. What was sent off the node has all bits of the node's mark ([`Settings::mark`]), which nobody else may set, and
-//!    keeps them until it has left: also in a neighbour's queue, in a qdisc, inside the overlay's packet.
-//! 2. What was handed to a pod comes without a mark, and has [`INTO_POD`] in its control block. It keeps that where
-//!    the redirect fails; else it is in the pod's network namespace by then.
-//! 3. Its device is in the node's network namespace. A mark doesn't cross to another one, the devices of other nodes and
-//!    of pods are not there.
-//! 4. The copy that `tcpdump` could not take is no loss.
-//! 5. Off the node, a drop without a reason of its own says nothing: many drivers free what they have sent as if they
-//!    had dropped it (`dev_kfree_skb_any`).
+//! 1. A packet sent off the node has all bits of the node's mark ([`Settings::mark`]), which nobody else may set, and
+//!    keeps them until it has left: in a neighbour's queue, in a qdisc, inside the overlay's packet.
+//! 2. A packet redirected into a pod has no mark, but [`INTO_POD`] in its control block. It keeps that if the redirect
+//!    fails; otherwise it is in the pod's network namespace by then.
+//! 3. Its device is in the node's network namespace. A mark doesn't cross to another one, and the devices of pods, and of
+//!    other nodes on the same kernel, are not there.
+//! 4. A copy for `tcpdump` that was dropped is no loss.
+//! 5. Off the node, a drop without a reason of its own says nothing: many drivers free packets that they have sent as if
+//!    they had dropped them (`dev_kfree_skb_any`).
 //!
-//! The kernel's structs differ from build to build; the agent finds the places in its type information ([`Places`]).
+//! The kernel's structs differ from build to build; the agent finds the offsets in its type information ([`Places`]).
 
 use crate::settings::Settings;
 
@@ -21,16 +21,16 @@ use crate::settings::Settings;
 /// other use of those 8 bytes looks like it.
 pub const INTO_POD: u64 = u64::from_be_bytes(*b"\xf5sinew\x00\xd9");
 
-/// `PACKET_OUTGOING` of `if_packet.h`: what a tap gets of a packet that leaves.
+/// `PACKET_OUTGOING` of `if_packet.h`: a tap's copy of a packet that leaves.
 const PACKET_OUTGOING: u32 = 4;
 /// Bits of `pkt_type`.
 const PACKET_TYPES: u32 = 7;
 
-/// Where things are in the running kernel's structs, in bytes, and what else is to be known of it.
+/// Offsets in the running kernel's structs, in bytes, and what else the program must know of that kernel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// Number of the load that the program is of. Two of them are attached while one takes the other's place.
+    /// Number of the load that the program belongs to. Two loads are attached while one replaces the other.
     pub load: u64,
     /// Cookie of the node's network namespace.
     pub netns: u64,
@@ -53,7 +53,7 @@ pub struct Places {
 }
 
 impl Places {
-    /// Some kernel's. Not zeros, with which the verifier would see nothing but the first comparison.
+    /// Those of some kernel. Not zeros, with which the verifier would look at the first comparison only.
     pub const SAMPLE: Self = Self {
         load: 0,
         netns: 1,
@@ -76,8 +76,8 @@ pub trait Memory {
     fn read<T: Copy>(&self, at: u64) -> Option<T>;
 }
 
-/// Whether a packet was handed on by this node's programs, and is lost by this drop. By far the most are not, which two
-/// reads tell.
+/// Whether a packet was handed on by this node's programs, and is lost by this drop. For by far the most packets two reads
+/// show that it was not.
 #[inline(always)]
 pub fn is_ours<M: Memory>(
     memory: &M,
@@ -105,7 +105,7 @@ fn ours<M: Memory>(memory: &M, places: &Places, settings: &Settings, packet: u64
         // 2.
         return None;
     }
-    // 3. A packet in a socket's queue has no device, or other data in its place: nothing is mapped there.
+    // 3. A packet in a socket's queue has no device, or other data in its place, where nothing is mapped.
     let device: u64 = memory.read(within(places.device))?;
     let netns: u64 = memory.read(device.wrapping_add(u64::from(places.device_netns)))?;
     let cookie: u64 = memory.read(netns.wrapping_add(u64::from(places.netns_cookie)))?;
@@ -115,7 +115,7 @@ fn ours<M: Memory>(memory: &M, places: &Places, settings: &Settings, packet: u64
 /// Number of counters of what the kernel drops. Linux 6.18 has 126 reasons, and each release brings a few.
 pub const COUNTERS: u32 = 256;
 
-/// Index of the counter of one of the kernel's drop reasons. The last one is shared by all that are beyond: those of
+/// Index of the counter of one of the kernel's drop reasons. The last counter is shared by all reasons beyond it: those of
 /// subsystems such as Open vSwitch have numbers from 65 536 on.
 #[inline(always)]
 #[must_use]
@@ -158,7 +158,7 @@ mod tests {
         }
     }
 
-    /// A packet on a device of this node, neither marked nor noted.
+    /// A packet on a device of this node, without mark and without note.
     fn packet() -> Bytes {
         Bytes(BTreeMap::new())
             .with(PACKET, &[0; 256])

@@ -111,7 +111,7 @@ pub enum Fragment {
     Later,
 }
 
-/// What a packet says of itself.
+/// What a packet's headers say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parsed {
     /// Source address.
@@ -186,7 +186,7 @@ impl Parsed {
     }
 }
 
-/// Reads link and network header. What is neither IPv4 nor IPv6 comes back with its EtherType and nothing else.
+/// Reads link and network header. Of a packet that is neither IPv4 nor IPv6 only the EtherType is returned.
 #[inline(never)]
 pub fn network<P: Packet>(packet: &P, parsed: &mut Parsed) -> Result<(), Dropped> {
     let Some(link) = packet.load::<Ethernet>(0) else { return Err(dropped!(Truncated)) };
@@ -267,7 +267,7 @@ fn v6<P: Packet>(packet: &P, parsed: &mut Parsed, at: usize, outer: bool) -> Res
                     return Err(dropped!(Truncated));
                 };
                 if next == 43 && extension.segments_left != 0 {
-                    // The packet's destination is not where it is going, so policy would be asked about a stopover.
+                    // The destination is an intermediate hop, so policy would be asked about the wrong one.
                     return Err(dropped!(InvalidExtensionHeader));
                 }
                 next = extension.next_header;
@@ -382,14 +382,14 @@ pub fn transport<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed) 
     Ok(())
 }
 
-/// Whether an IPv6 packet's protocol is an extension header: only a later fragment's can be, whose first one was cut from
-/// a chain of them.
+/// Whether an IPv6 packet's protocol is an extension header: only a later fragment's can be, if the fragmented part began
+/// with extension headers.
 #[inline(always)]
 fn names_extension(parsed: &Parsed) -> bool {
     !parsed.is_v4() && matches!(parsed.protocol, 0 | 43 | 60)
 }
 
-/// Whether policy has words for the protocol, and no fragment overwrites its header.
+/// Whether policy can name the protocol, and no fragment overwrites its header.
 #[inline(always)]
 fn protocol_known(parsed: &Parsed) -> Result<(), Dropped> {
     match parsed.protocol {
@@ -402,9 +402,9 @@ fn protocol_known(parsed: &Parsed) -> Result<(), Dropped> {
     }
 }
 
-/// Ports that key an ICMP message: (id, 0) for a request, (0, id) for its answer, so that both find one connection;
-/// for other messages the type, in a place where no request has it. With identifier 0 the two would be one, and whoever
-/// was asked could ask back.
+/// Ports that key an ICMP message: (id, 0) for a request, (0, id) for its answer, so that both find the same connection;
+/// for other messages the type, in a place where no request has it. With identifier 0 a request and its answer would have
+/// the same ports, and the responder could send requests of its own.
 #[inline(always)]
 fn icmp_ports(protocol: u8, icmp_type: u8, id: u16) -> (u16, u16) {
     let id = if id == 0 { u16::MAX } else { id };
@@ -415,7 +415,7 @@ fn icmp_ports(protocol: u8, icmp_type: u8, id: u16) -> (u16, u16) {
     }
 }
 
-/// The type of an echo message seen from its other end: of a request its reply, and the other way round.
+/// The type of the other echo message: of a request that of its reply, and the other way round.
 #[inline(always)]
 pub(crate) fn echo_turned(protocol: u8, icmp_type: u8) -> u8 {
     match (protocol, icmp_type) {
@@ -446,8 +446,8 @@ fn later_fragment<M: Maps, P: Packet>(maps: &M, packet: &P, parsed: &mut Parsed)
     Ok(())
 }
 
-/// What fragments of a datagram have in common: in IPv4 the protocol too (RFC 791 §3.2). In IPv6 each names the first
-/// header of the part that was cut, which may be an extension header, and reassembly doesn't look at it (RFC 8200 §4.5).
+/// What the fragments of a datagram have in common: in IPv4 the protocol too (RFC 791 §3.2). In IPv6 their Next Header may
+/// differ or name an extension header, and reassembly doesn't compare it (RFC 8200 §4.5).
 #[inline(always)]
 fn fragment_key<P: Packet>(packet: &P, parsed: &Parsed) -> FragmentKey {
     FragmentKey {

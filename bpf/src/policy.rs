@@ -1,13 +1,13 @@
 //! Which verdict a table has for a packet. This comment is the specification; the code follows by number.
 //!
-//! 1. The peer's identity must be one that the tables know ([`Maps::known`]); a packet of another identity drops by
-//!    name and never meets a wildcard (datapath.md 4).
+//! 1. The peer's identity must be one that the tables know ([`Maps::known`]); a packet of another identity is dropped with
+//!    its own reason and never matches a wildcard (datapath.md 4).
 //! 2. Up to three keys are looked up: the peer's identity, the class of its address (the longest policy prefix that
-//!    holds it; none for most addresses), and any peer. For each the longest prefix of protocol and port counts.
-//! 3. Of the entries found the one with the higher precedence decides: deny before allow before the default entry.
-//!    With equal precedence the longer protocol and port prefix; with equal prefixes identity before class before any.
-//! 4. Each complete table has a default entry for any peer in each direction, so a lookup without any result means
-//!    that the endpoint has no table: it drops as not ready.
+//!    contains it; none for most addresses), and any peer. For each key the longest prefix of protocol and port counts.
+//! 3. Of the entries found, the one with the highest precedence decides: deny before allow before the default entry.
+//!    With equal precedence, the longest protocol and port prefix; with equal prefixes, identity before class before any.
+//! 4. Each complete table has a default entry for any peer in each direction. So a lookup without any result means
+//!    that the endpoint has no table, and the packet is dropped as not ready.
 //! 5. The shadow verdict is found by the same rules over the shadow halves of the same entries. It never changes what
 //!    happens; where it denies what the enforced verdict allows, the flow is reported as audited (policy.md 13).
 //!

@@ -1,25 +1,25 @@
 //! What a pod may send (datapath.md 26), before anybody asks policy:
 //!
 //! 1. VLAN-tagged frames drop. The source MAC is the pod's own.
-//! 2. ARP: sender MAC and address are the pod's own (or `0.0.0.0`, a probe); the host answers, nothing is judged.
-//! 3. Neighbour discovery: neighbour and router solicitation and neighbour advertisement with hop limit 255, from the
-//!    pod's own address, its own link-local one (of its MAC) or `::`, with an advertised target of the pod's own, to
-//!    an address of the link, go to the host unjudged. Beyond the link the stack would forward them past every policy.
-//!    Router advertisements and redirects drop.
+//! 2. ARP: sender MAC and address are the pod's own (or `0.0.0.0`, a probe); the host answers, and policy is not asked.
+//! 3. Neighbour discovery goes to the host unjudged if it is a neighbour or router solicitation or a neighbour
+//!    advertisement with hop limit 255, from the pod's own address, its own link-local one (of its MAC) or `::`, any
+//!    advertised target is the pod's own, and the destination is on the link. The stack would forward others beyond the link
+//!    past every policy. Router advertisements and redirects drop.
 //! 4. MLD and IGMP end here: the node keeps no group membership for pods.
 //! 5. DHCP drops: addresses come from the agent.
 //! 6. Every other source address is exactly the pod's own.
 //! 7. Multicast, broadcast and link-local destinations drop, each with its own reason; the pod's gateways are excepted.
 //!    A loopback destination is link-local too: with `route_localnet` the stack would take it for the node's own.
 //!
-//! 8. IPv4 source routes drop, as IPv6 routing headers that are not done do: the packet's destination is not where it is
-//!    going, so policy would be asked about a stopover (RFC 7126 §4.3, §4.4).
+//! 8. IPv4 source routes drop, and so do IPv6 routing headers with segments left: the packet's destination is not where it
+//!    ends up, so policy would be asked about an intermediate hop (RFC 7126 §4.3, §4.4).
 //!
 //! 9. A sender may leave a checksum to be filled in by whoever sends the packet off the machine (`CHECKSUM_PARTIAL`), and
-//!    says where it is to be put: a raw socket in `virtio_net_hdr`, a virtual machine's tap likewise. That place is the
-//!    checksum of the transport header that was judged, or in the payload behind that header (what a pod encapsulates
-//!    has a checksum of its own). Any other would change an address or a port after the verdict. An ICMP error's
-//!    payload is judged too, and no fragment has a checksum of its own.
+//!    says where it goes: a raw socket does so in `virtio_net_hdr`, and so does a virtual machine's tap. It must go into the
+//!    checksum field of the transport header that was judged, or into the payload behind that header (what a pod
+//!    encapsulates has a checksum of its own). Anywhere else it would change an address or a port after the verdict. In an
+//!    ICMP error the payload is judged too, so it is excluded, and a fragment has no checksum of its own.
 //!
 //! Neighbours: `from_pod.rs` calls it first.
 
@@ -42,7 +42,7 @@ pub const GATEWAY_V6: Address = Address([0xfe80_0000u32.to_be(), 0, 0, 1u32.to_b
 const OPTIONS_AT: usize = LINK_BYTES + 20;
 /// Where the last of them may stand: a header has at most 60 bytes (RFC 791 §3.1).
 const LAST_OPTION_AT: usize = LINK_BYTES + 59;
-/// Options of one packet that are followed, those that only pad counted.
+/// How many options of one packet are followed, counting those that only pad.
 const MAX_OPTIONS: usize = 8;
 
 /// `::1`
@@ -114,7 +114,7 @@ pub fn transport<P: Packet>(packet: &P, parsed: &Parsed, pod: &EndpointEntry) ->
     Ok(Admitted::Judge)
 }
 
-/// A fragment leaves something in a table that all pods share, so its source is checked before.
+/// A first fragment's ports go into a table that all pods share, so its source is checked before.
 #[inline(always)]
 pub fn fragment(parsed: &Parsed, pod: &EndpointEntry) -> Result<(), Dropped> {
     let own = if parsed.is_v4() { &pod.v4 } else { &pod.v6 };
@@ -133,7 +133,7 @@ pub fn options<P: Packet>(packet: &P, parsed: &Parsed) -> Result<(), Dropped> {
     if is_source_routed(packet, parsed.transport_at) { Err(dropped!(SourceRoute)) } else { Ok(()) }
 }
 
-/// Whether there is a source route among options, or what can't be followed up to their end.
+/// Whether there is a source route among the options, or options that can't be followed to their end.
 #[inline(never)]
 fn is_source_routed<P: Packet>(packet: &P, end: u16) -> bool {
     const END: u8 = 0;
@@ -160,7 +160,7 @@ fn is_source_routed<P: Packet>(packet: &P, end: u16) -> bool {
     at < end
 }
 
-/// IGMP has no ports, so it is met before the transport header is asked for them.
+/// IGMP has no ports, so it is handled before the transport header is read for them.
 #[inline(always)]
 pub fn group_membership(parsed: &Parsed) -> Result<(), Dropped> {
     if parsed.is_v4() && parsed.protocol == protocol::IGMP { Err(dropped!(Igmp)) } else { Ok(()) }
@@ -175,7 +175,7 @@ pub fn pending_checksum<P: Packet>(
 ) -> Result<(), Dropped> {
     const NO_PAYLOAD: u32 = u32::MAX;
     let Some(at) = packet.pending_checksum(room) else { return Ok(()) };
-    // Both of the transport header's beginning: the checksum's place, and where the payload may begin.
+    // Both relative to the start of the transport header: the checksum field, and where the payload may begin.
     let (checksum, payload) = match parsed.protocol {
         protocol::TCP => (16, 20),
         protocol::UDP => (6, 8),
@@ -252,11 +252,11 @@ fn destination(address: &Address) -> Result<(), Dropped> {
     Ok(())
 }
 
-/// Whether nobody can have an address that a packet from the wire to a pod says it comes from: loopback, a group, none
-/// (RFC 1122 §3.2.1.3), or one of an IPv6 link, which no router forwards (RFC 4291 §2.5.6). What is redirected to a pod
-/// never meets the checks of the host's stack.
+/// Whether a source address is impossible in a packet from the wire to a pod: loopback, multicast, unspecified
+/// (RFC 1122 §3.2.1.3), or IPv6 link-local, which no router forwards (RFC 4291 §2.5.6). A packet that is redirected to a pod
+/// bypasses the checks of the host's stack.
 ///
-/// Of 169.254.0.0/16 clouds answer from there, beyond the wire: pods ask 169.254.169.254 for metadata.
+/// 169.254.0.0/16 is possible: clouds answer from there, as pods ask 169.254.169.254 for metadata.
 #[inline(always)]
 pub(crate) fn is_impossible(address: &Address) -> bool {
     if address.is_v4() {

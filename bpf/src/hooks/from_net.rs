@@ -1,5 +1,5 @@
-//! `from_net`: tcx ingress of an underlay device. What is for a pod of this node is judged and handed over; everything
-//! else belongs to the host and is left alone.
+//! `from_net`: tcx ingress of an underlay device. A packet for a pod of this node is judged and delivered; everything else
+//! belongs to the host and is left alone.
 
 use super::{Frame, Run};
 use crate::abi::EndpointEntry;
@@ -33,10 +33,10 @@ pub fn from_net<M: Maps, P: Packet>(
         return Ok(Action::Stack);
     }
     if !run.packet.for_this_host() {
-        // The device sees it without being meant: promiscuous, or a switch that floods (datapath.md 30).
+        // Not addressed to this device, which is promiscuous or behind a switch that floods (datapath.md 30).
         return Ok(Action::Stack);
     }
-    // A frame that isn't even addressed to a pod is nobody's business here, malformed or not.
+    // A packet that isn't addressed to a pod is not judged here, malformed or not.
     if parse::network(&*run.packet, &mut run.frame.parsed).is_err() {
         return Ok(Action::Stack);
     }
@@ -67,7 +67,7 @@ pub(super) fn judged<M: Maps, P: Packet>(
             return Err(dropped!(SpoofedLocalSource));
         }
         run.read_quoted()?;
-        // What one pod of the node sends another never leaves it: no router can have seen it.
+        // Packets between pods of this node never leave it: no router can have seen the quoted one.
         if run.maps.endpoint_by_address(&run.frame.inner.source).is_some() {
             return Err(dropped!(UnrelatedIcmpError));
         }

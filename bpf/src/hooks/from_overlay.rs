@@ -1,9 +1,9 @@
 //! `from_overlay`: tcx ingress of the VXLAN device. The VNI is the sender node's claim to an identity, and no more than
 //! that (datapath.md 24):
 //!
-//! 1. Unknown, host, init and numbers that mean something on one node only are no claim that a node can make.
+//! 1. Unknown, host, init and node-local numbers are not claims that a node can make.
 //! 2. The inner source must be known, and the outer source must be its node's. A source of this node is spoofed.
-//! 3. What is for a pod is judged as from the wire, with the claimed identity; what is for the node goes to its stack.
+//! 3. A packet for a pod is judged as from the wire, with the claimed identity; one for the node goes to its stack.
 
 use super::{Frame, Run, from_net};
 use crate::abi::ipcache;
@@ -44,7 +44,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     let Some(tunnel) = run.packet.tunnel_key() else { return Err(dropped!(TunnelSourceMismatch)) };
     let claimed = claim(run, &tunnel)?;
     run.frame.report.identities[0] = claimed;
-    // The inner frame has the MACs of the sender's pair, so the device takes it for another host's.
+    // The inner frame has the MACs of the sender's veth pair, so the device takes it for another host's.
     run.packet.prepare_delivery();
     let Some(pod) = run.maps.endpoint_by_address(&run.frame.parsed.destination) else {
         return Ok(Action::Stack);
@@ -70,7 +70,7 @@ fn claim<M: Maps, P: Packet>(run: &Run<'_, M, P>, tunnel: &TunnelKey) -> Result<
         return Err(dropped!(TunnelSourceMismatch));
     }
     if tunnel.vni == reserved::REMOTE_NODE && entry.flags & ipcache::flag::REMOTE_NODE != 0 {
-        // A node does not know of itself whether the API server is on it.
+        // A node does not know whether it runs the API server.
         return Ok(entry.identity);
     }
     Ok(tunnel.vni)

@@ -35,8 +35,8 @@ pub fn from_pod<M: Maps, P: Packet>(
     if settings.reject != 0 && refused { Ok(Action::Answer) } else { result }
 }
 
-/// Answers the packet that this CPU has just refused, from what its run left in the frame. A program of its own, which
-/// takes over by tail call: the hook's stack has no room for it.
+/// Answers the packet that this CPU has just refused, using what that run left in the frame. It is a program of its own,
+/// reached by tail call, because the hook's stack has no room for it.
 #[inline(always)]
 pub fn answer<M: Maps, P: Packet>(
     maps: &M,
@@ -83,14 +83,14 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     run.frame.sender = run.local_end(pod, &run.frame.parsed.source);
     if run.frame.parsed.is_icmp_error() {
         run.read_quoted()?;
-        // The quoted packet went to this pod; for others behind it nobody vouches.
+        // The quoted packet must have gone to this pod itself: a pod doesn't speak for others behind it.
         if run.frame.inner.source != run.frame.parsed.source {
             return Err(dropped!(UnrelatedIcmpError));
         }
     }
     run.track(Place::FromPod)?;
     if run.frame.report.flags & event::flag::REPLY != 0 {
-        // If it takes the stack, the host's NAT may send it on to whom the NAT hides: no connection of the pod's own.
+        // If it takes the stack, the host's NAT may send it on to whom it hides: that is no connection of the pod's own.
         run.packet.mark_answer();
     }
     if run.frame.report.entry_flags & ct_flag::VIA_STACK != 0 || pod.flags & endpoint::flag::VIA_STACK != 0 {
@@ -103,8 +103,8 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     }
 }
 
-/// No pod sends to the overlay's port of a node, whatever policy says (datapath.md 24): of one that the ipcache lists, or
-/// of an address of this node that routing knows.
+/// No pod sends to the tunnel port of a node, whatever policy says (datapath.md 24). A node's address is one that the
+/// ipcache lists, or one that routing calls local.
 #[inline(always)]
 fn tunnel_port<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> Result<(), Dropped> {
     if run.frame.parsed.protocol == protocol::UDP

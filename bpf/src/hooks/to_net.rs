@@ -1,11 +1,11 @@
 //! `to_net`: tcx egress of an underlay device:
 //!
-//! 1. What our programs have made or redirected is marked, and was judged.
-//! 2. Nothing else leaves to the tunnel port, of whatever node: whoever could, could claim any identity (datapath.md 24).
+//! 1. Packets that our programs made or redirected are marked, and were judged.
+//! 2. No other packet may leave to the tunnel port of any node: its sender could claim any identity (datapath.md 24).
 //! 3. What a pod sends through the host's stack is judged here as it leaves: the pod's own hook has seen where the pod sent
-//!    it, and the host's NAT (kube-proxy) may have sent it to somebody else. Behind the node's own address the pod can't be
-//!    told from others, and its own hook's verdict stands.
-//! 4. Where the overlay leads to that somebody it goes there, as pods' packets to nodes do.
+//!    it, and the host's NAT (kube-proxy) may have changed that since. If the NAT has put the node's address in place of the
+//!    pod's, the pod can't be recognised, and its own hook's verdict is the only one.
+//! 4. If the new destination is reached through the overlay, the packet goes there, as pods' packets to nodes do.
 
 use super::to_overlay::check_tunnel;
 use super::{Frame, Run};
@@ -32,7 +32,7 @@ pub fn to_net<M: Maps, P: Packet>(
 ) -> Result<Action, Dropped> {
     // 1.
     if packet.marked() || packet.vlan_tagged() {
-        // What is tagged was the VLAN device's to judge (datapath.md 30).
+        // A tagged packet was judged at the VLAN device (datapath.md 30).
         return Ok(Action::Stack);
     }
     let mut run = Run::new(maps, packet, settings, now, frame);
@@ -61,7 +61,8 @@ pub fn to_net<M: Maps, P: Packet>(
     })
 }
 
-/// 2. The port is read without [`parse::transport`], which remembers ports of fragments: the host's are not asked for.
+/// 2. The port is read without [`parse::transport`], which remembers ports of fragments: those of the host's own packets are
+///    never needed.
 #[inline(always)]
 fn is_for_a_tunnel<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> bool {
     let parsed = &run.frame.parsed;

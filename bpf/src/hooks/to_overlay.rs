@@ -1,7 +1,7 @@
-//! `to_overlay`: tcx egress of the VXLAN device. What a pod sends comes here with its tunnel key set, or through the host's
-//! stack: then it is judged again, as the host's NAT has left it, and travels as the pod's. What the node's own processes
-//! send to pods and nodes elsewhere gets its key here: host travels as remote-node, forwarded traffic as world
-//! (datapath.md 24).
+//! `to_overlay`: tcx egress of the VXLAN device. A pod's packet comes here with its tunnel key set, or through the host's
+//! stack: then it is judged again, as the host's NAT has left it, and travels with the pod's identity. What the node's own
+//! processes send to pods and nodes elsewhere gets its tunnel key here: host travels as remote-node, forwarded traffic as
+//! world (datapath.md 24).
 
 use super::{Frame, Run};
 use crate::abi::{IpcacheEntry, ipcache};
@@ -49,7 +49,7 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
             run.judge_leaving(pod)?;
             pod.identity
         }
-        // A pod's source on what no pod sent.
+        // It has a pod's source, and no pod sent it.
         (Some(_), _) => return Err(dropped!(EncapProhibited)),
         (None, _) => {
             let cached = run.maps.ipcache(&run.frame.parsed.source);

@@ -1,5 +1,5 @@
 //! `to_pod`: tcx egress on the host side of a pod's veth pair. What reaches a pod through the host's stack is judged
-//! here: the node's own processes, and what the host's NAT has rewritten.
+//! here: packets of the node's own processes, and those that the host's NAT has rewritten.
 
 use super::{Frame, Run};
 use crate::abi::{event, ipcache};
@@ -51,13 +51,13 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
         return Err(dropped!(UnknownDestination));
     }
     let from_socket = run.is_from_socket();
-    // What a socket of the node sent no pod did; the search for one costs 24 ns.
+    // A packet of a socket of the node was not sent by a pod; looking for one would cost 24 ns.
     let sender = if from_socket { None } else { run.maps.endpoint_by_address(&run.frame.parsed.source) };
     let lookup = if from_socket { Lookup::FromSocket } else { Lookup::FromStack };
     if let Some(sender) = sender
         && sender.ifindex != run.packet.from_device()
     {
-        // The host's NAT has given it this destination, but nothing gave it a pod's source.
+        // The host's NAT may have given it this destination, but not a pod's address as its source.
         return Err(dropped!(SpoofedLocalSource));
     }
     if !from_socket && sender.is_none() && came_past_the_overlay(run) {
@@ -76,8 +76,8 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     Ok(Action::Stack)
 }
 
-/// Whether a packet with the source of a pod that is reached through the overlay came by another way and the host's NAT
-/// (datapath.md 24). Nodes talk with each other past it.
+/// Whether a packet that has the source of somebody reached through the overlay came another way, by the host's NAT
+/// (datapath.md 24). Nodes' own traffic with each other does not take the overlay.
 #[inline(always)]
 fn came_past_the_overlay<M: Maps, P: Packet>(run: &Run<'_, M, P>) -> bool {
     let overlay = run.settings.overlay_ifindex;
