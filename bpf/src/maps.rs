@@ -90,8 +90,8 @@ pub struct DropCount {
     pub bytes: u64,
 }
 
-/// Entries of one connection table that were made and removed, on one CPU. What neither the programs nor the agent removed
-/// and is not there, the kernel evicted (datapath.md 6).
+/// Entries of one connection table that were made and removed, on one CPU. The kernel evicted those that are gone and that
+/// neither the programs nor the agent removed (datapath.md 6).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableCount {
@@ -104,7 +104,7 @@ pub struct TableCount {
 /// Number of counters in the drop counter map.
 pub const DROP_COUNTERS: u32 = 512;
 
-/// Index of a reason's counter: Hubble's numbers as they are, our own behind them.
+/// Index of a reason's counter: Hubble's numbers unchanged, our own after them.
 #[inline(always)]
 #[must_use]
 pub const fn drop_counter(reason: u16) -> u32 {
@@ -127,8 +127,8 @@ pub struct AnswerCount {
 }
 
 impl AnswerCount {
-    /// Answers that a CPU makes in a second, which is also how full the bucket gets: what a person's retries need, and
-    /// nothing that a flood of refused packets could amplify.
+    /// Answers that a CPU makes in a second, and also the size of the bucket: enough for a person's retries, too few for a
+    /// flood of refused packets to amplify.
     pub const EACH_SECOND: u64 = 100;
 
     /// Takes a token.
@@ -148,14 +148,14 @@ impl AnswerCount {
     }
 }
 
-/// Records of dropped packets on one CPU: how far they have used up the time that each is allowed to take.
+/// Rate limit for records of dropped packets on one CPU.
 ///
-/// A flood of refused packets would otherwise take the reader's processor and push everything else out of the flows that
+/// Without it a flood of refused packets would take the reader's processor and push everything else out of the flows that
 /// a node keeps. What is suppressed here is a record, never a count: drops are counted packet by packet ([`DropCount`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DropRecords {
-    /// When the records made so far are paid for, nanoseconds of `CLOCK_MONOTONIC`: each one puts it off by an interval.
+    /// When the records made so far are paid for, nanoseconds of `CLOCK_MONOTONIC`: each one postpones it by an interval.
     pub paid: u64,
     /// Records not made.
     pub suppressed: u64,
@@ -192,9 +192,9 @@ pub struct RingCount {
 /// What a ring does with a record where room is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// It tells of a drop: it may take the last byte.
+    /// It reports a drop: it may take the last byte.
     Drop,
-    /// It tells what became of an allowed packet: it leaves a quarter of the ring to drops.
+    /// It reports what became of an allowed packet: it leaves a quarter of the ring to drops.
     Trace,
 }
 
@@ -246,6 +246,6 @@ pub trait Maps {
     fn may_answer(&self, now: u64) -> bool;
     /// Whether a dropped packet may be reported now, where each report takes `interval` nanoseconds in the long run.
     fn may_report_drop(&self, now: u64, interval: u32) -> bool;
-    /// Leaves a record on this CPU's ring, with time and sequence; `fill` gets a zeroed record.
+    /// Writes a record to this CPU's ring, with time and sequence; `fill` gets a zeroed record.
     fn emit(&self, urgency: Urgency, fill: impl FnOnce(&mut EventRecord));
 }

@@ -7,7 +7,8 @@ use crate::settings::PENDING_BYTES;
 ///
 /// # Safety
 ///
-/// Every bit pattern must be a value of the type, and the type must have no padding and an alignment of 1.
+/// Every bit pattern must be a value of the type, and the type must have no padding and an alignment of at most 2: the
+/// programs load headers from even addresses.
 #[allow(unsafe_code, reason = "a marker for types that any bytes are a value of")]
 pub unsafe trait Header: Copy {}
 
@@ -59,7 +60,7 @@ pub trait Packet {
     fn load<T: Header>(&self, at: usize) -> Option<T>;
     /// Bytes from the link header on, of the whole packet.
     fn length(&self) -> u32;
-    /// Whether a VLAN tag stands beside the packet (hardware offload moves it there).
+    /// Whether a VLAN tag is beside the packet, where hardware offload moves it.
     fn vlan_tagged(&self) -> bool;
     /// Interface of the hook.
     fn interface(&self) -> u32;
@@ -75,14 +76,14 @@ pub trait Packet {
     fn segments(&self) -> u32;
     /// Payload bytes of a GSO segment, 0 for a packet that is not one.
     fn segment_size(&self) -> u32;
-    /// Where two bytes are that somebody behind the programs will fill in, from the link header on: those of the packet's
-    /// checksum, by what its sender said. The room is for what the kernel says of the packet.
+    /// Offset, from the link header, of the two bytes of a checksum that is to be filled in after the programs, as the
+    /// sender declared it. The room is for what the kernel says of the packet.
     fn pending_checksum(&self, room: &mut [u8; PENDING_BYTES]) -> Option<u32>;
     /// Whether our programs made the packet or sent it off the node (the mark that goes with a redirect).
     fn marked(&self) -> bool;
     /// Whether it is an answer that a pod has sent, by the mark of its hook.
     fn is_answer(&self) -> bool;
-    /// Marks it as one.
+    /// Marks it as such an answer.
     fn mark_answer(&mut self);
     /// The tunnel key of a packet from the overlay.
     fn tunnel_key(&self) -> Option<TunnelKey>;
@@ -90,12 +91,12 @@ pub trait Packet {
     fn route(&self, query: &RouteQuery) -> Route;
     /// Writes both MACs; whether it could.
     fn set_macs(&mut self, destination: [u8; 6], source: [u8; 6]) -> bool;
-    /// Takes one from TTL or hop limit, with the IPv4 header checksum; whether it could.
+    /// Decrements TTL or hop limit and adjusts the IPv4 header checksum; whether it could.
     fn decrement_hop_limit(&mut self, v4: bool) -> bool;
-    /// Cuts or grows the packet to a number of bytes from the link header on; whether it could.
+    /// Shortens or extends the packet to a number of bytes from the link header on; whether it could.
     fn resize(&mut self, bytes: u32) -> bool;
     /// Writes bytes at an offset; whether it could.
     fn store<const N: usize>(&mut self, at: u32, bytes: &[u8; N]) -> bool;
-    /// Makes the packet one for the host that gets it, with no mark (datapath.md 19).
+    /// Marks the packet as addressed to the host that gets it, and clears its mark (datapath.md 19).
     fn prepare_delivery(&mut self);
 }

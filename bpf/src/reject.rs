@@ -28,7 +28,7 @@ const V6_QUOTED: usize = 48;
 /// Room for the longest answer from the network header on.
 pub type Room = [u8; V6_BYTES + ICMP_BYTES + V6_QUOTED];
 
-/// Turns a refused packet into its answer, made in `room`. False: the packet gets none, and is of no use any more.
+/// Turns a refused packet into its answer, made in `room`. False: it gets none, and the packet may be half rewritten.
 #[inline(always)]
 pub fn answer<M: Maps, P: Packet>(
     maps: &M,
@@ -177,7 +177,7 @@ fn words(word: u32) -> u32 {
     (word >> 16) + (word & 0xffff)
 }
 
-/// The 16-bit words of some bytes of the room, added (RFC 1071). Out of line: where the compiler sees what was written, it
+/// The 16-bit words of some bytes of the room, added (RFC 1071). Out of line: if the compiler can see what was written, it
 /// keeps all of it on the stack.
 #[inline(never)]
 fn sum(room: &Room, at: usize, bytes: usize) -> u32 {
@@ -207,7 +207,7 @@ fn put_address(room: &mut Room, at: usize, address: &Address) {
     put(room, at + 12, address.0[3].to_ne_bytes());
 }
 
-/// Copies bytes to a constant place; beyond the end nothing happens.
+/// Copies bytes to a constant place; does nothing beyond the end.
 #[inline(always)]
 fn put<const S: usize>(room: &mut Room, at: usize, source: [u8; S]) {
     if let Some(target) = room.get_mut(at..at + S) {

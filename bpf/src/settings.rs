@@ -1,11 +1,10 @@
-//! What one node has set, fixed when the programs are loaded (`.rodata`): the verifier removes what is off.
+//! The node's settings, fixed when the programs are loaded (`.rodata`), so that the verifier removes code that is off.
 
 /// Constants of a node.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Nanoseconds between two reports of a direction of a connection that lives; 0 reports every packet, `u64::MAX`
-    /// none of them.
+    /// Nanoseconds between two reports about one direction of a live connection; 0 reports every packet, `u64::MAX` none.
     pub report_interval: u64,
     /// Identity of IPv4 addresses outside the cluster: 9 where both families are on, else 2.
     pub world_v4: u32,
@@ -20,9 +19,9 @@ pub struct Settings {
     pub tunnel_port: u16,
     /// 1: refused egress is answered (`policyDenyResponse: reject`); 0: it is dropped.
     pub reject: u8,
-    /// 1: hop limits are lowered; 0 in repeated test runs, which use one skb over and over.
+    /// 1: hop limits are decremented; 0 in repeated test runs, which use the same skb again and again.
     pub lower_hop_limit: u8,
-    /// The longest packet, from its IP header on, that fits into the overlay's; 0 without one.
+    /// The longest packet, from its IP header on, that fits into the overlay; 0 without an overlay.
     pub overlay_mtu: u32,
     /// Nanoseconds between two records of dropped packets on one CPU in the long run ([`crate::maps::DropRecords`]);
     /// 0: every drop is reported.
@@ -35,15 +34,15 @@ pub struct Settings {
     pub pending: PendingPlaces,
 }
 
-/// Bytes of `sk_buff` that hold all that [`PendingPlaces`] tells the place of.
+/// Bytes of `sk_buff` that contain every field whose offset is in [`PendingPlaces`].
 pub const PENDING_BYTES: usize = 64;
 
-/// Where `sk_buff` says whether and where a checksum is still to be filled in, in bytes. It differs from build to build of
-/// the kernel; the agent finds it in the kernel's type information.
+/// Byte offsets of the fields of `sk_buff` that say whether and where a checksum is still to be filled in. They differ from
+/// build to build of the kernel; the agent finds them in the kernel's type information.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingPlaces {
-    /// Where [`PENDING_BYTES`] begin that hold the rest, which is counted from there. 0: not known, nothing is looked at.
+    /// Where the [`PENDING_BYTES`] begin from which the other offsets count. 0: not known, and nothing is checked.
     pub from: u16,
     /// The byte with `ip_summed`.
     pub summed: u16,
@@ -56,10 +55,10 @@ pub struct PendingPlaces {
 }
 
 impl PendingPlaces {
-    /// Of a kernel that doesn't tell.
+    /// For a kernel that doesn't publish its types.
     pub const UNKNOWN: Self = Self { from: 0, summed: 0, summed_shift: 0, start: 0, link: 0 };
 
-    /// Some kernel's (6.18): what the verifier is to walk through.
+    /// Those of some kernel (6.18), for the verifier to walk through.
     pub const SAMPLE: Self = Self { from: 128, summed: 0, summed_shift: 5, start: 8, link: 54 };
 }
 

@@ -19,9 +19,9 @@ pub mod flag {
     pub const PICKED_UP: u16 = 2;
     /// A shadow verdict would have denied it (policy.md 13).
     pub const AUDIT: u16 = 4;
-    /// As the host's NAT made it of what a pod sent: first seen where it leaves the node.
+    /// The result of the host's NAT on what a pod sent: first seen where it leaves the node.
     pub const TRANSLATED: u16 = 8;
-    /// Of a tombstone: it is the initiator's egress that is refused, which `reject` answers.
+    /// Of a tombstone: the initiator's egress was refused, which `reject` answers.
     pub const EGRESS_REFUSED: u16 = 16;
 }
 
@@ -148,7 +148,7 @@ pub struct CtHalf {
 
 /// Flags of [`CtHalf::flags`] beside the TCP flags in its low byte.
 pub mod half_flag {
-    /// This end has closed: FIN or RST, and nothing that carries on after it (datapath.md 14).
+    /// This end has closed: FIN or RST, and no data after it (datapath.md 14).
     pub const CLOSED: u64 = 1 << 8;
     /// This end has sent something.
     pub const SEEN: u64 = 1 << 9;
@@ -156,7 +156,7 @@ pub mod half_flag {
     pub const RESET: u64 = 1 << 10;
 }
 
-/// A connection's verdict, and who stands at its ends. Arrays of two go by the key's ends: 0 is the lower one.
+/// A connection's verdict, and who is at its ends. Arrays of two are indexed by the key's ends: 0 is the lower one.
 #[repr(C)]
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CtEntry {

@@ -75,9 +75,9 @@ pub mod stamp {
 
 /// Flags of an [`EndpointEntry`].
 pub mod flag {
-    /// Traffic of this endpoint takes the host's stack, both ways: something chained behind us shapes it on the host's
-    /// side of the pair, where a redirect would bypass it (datapath.md 21). Of half a connection the host's connection
-    /// tracking would say that it is invalid.
+    /// Traffic of this endpoint takes the host's stack, both ways: a chained plugin shapes it on the host side of the pair,
+    /// where a redirect would bypass it (datapath.md 21). Both ways, because the host's connection tracking would call
+    /// half a connection invalid.
     pub const VIA_STACK: u32 = 1;
 }
 

@@ -2,7 +2,7 @@
 
 use super::Address;
 
-/// What a record tells.
+/// What a record reports.
 pub mod kind {
     /// A connection was judged and allowed: the first packet of a new one, or a change of the deciding rule.
     pub const NEW: u8 = 1;
@@ -38,7 +38,7 @@ pub mod flag {
     pub const INGRESS_JUDGED: u8 = 4;
     /// It is known whether the packet is a reply.
     pub const DIRECTION_KNOWN: u8 = 8;
-    /// Judged again on a connection that stood.
+    /// Judged again on an established connection.
     pub const REJUDGED: u8 = 16;
     /// The source MAC and destination MAC are those of the packet.
     pub const HAS_MACS: u8 = 32;

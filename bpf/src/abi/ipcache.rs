@@ -12,7 +12,7 @@ pub mod flag {
     pub const CLUSTER_RANGE: u16 = 4;
     /// Reached through the overlay: `tunnel` is the outer destination.
     pub const TUNNEL: u16 = 8;
-    /// No pod and no node, and so beyond the cluster, whatever its identity is: an API server that is named by address.
+    /// Neither a pod nor a node, and so outside the cluster, whatever its identity: an API server configured by address.
     pub const OUTSIDE: u16 = 16;
 }
 

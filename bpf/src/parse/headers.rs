@@ -1,5 +1,5 @@
-//! Header layouts as they stand in a packet: network order, aligned to two bytes as every header is behind a link header of
-//! fourteen. With less the programs would read them byte by byte.
+//! Header layouts as they are in a packet: network order, aligned to two bytes, as every header is behind a link header of
+//! fourteen. With an alignment of one the programs would read them byte by byte.
 
 #![allow(unsafe_code, reason = "each type declares that any bytes are a value of it")]
 
