@@ -56,8 +56,8 @@ use words::Words;
 /// Highest number of an endpoint: the state words, less the node's own.
 pub const LAST_ENDPOINT: u16 = (words::WORDS - 1) as u16;
 
-/// Where the running kernel keeps what is still to be filled in of a packet's checksum, for who loads the programs without
-/// [`Datapath::open`].
+/// Where the running kernel keeps which checksum of a packet is still to be filled in, for code that loads the programs
+/// without [`Datapath::open`].
 ///
 /// # Errors
 ///
@@ -280,7 +280,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Once no link runs a program of an earlier load, what only those had can go.
+    /// Once no link runs a program of an earlier load, removes what only those programs used.
     fn forget_earlier_programs(&mut self) {
         if self.alone || !self.links.all_moved() {
             return;
@@ -352,7 +352,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// What an endpoint's word says now.
+    /// An endpoint's current state word.
     #[must_use]
     pub fn word(&self, id: EndpointId) -> StateWord {
         self.words.get(u32::from(id.0))
@@ -364,8 +364,8 @@ impl Datapath {
         self.tables.table(self.word(id).slot())
     }
 
-    /// Carries changes out in their order, up to the first that fails. Those that write objects or files are the control
-    /// loop's, and passed over.
+    /// Carries changes out in their order, up to the first that fails. Those that write objects or files belong to the
+    /// control loop and are skipped.
     pub fn apply(&mut self, changes: &[Change]) -> Applied {
         let mut applied = Applied { count: 0, failure: None };
         for change in changes {
@@ -414,7 +414,7 @@ impl Datapath {
         self.tables.release(slot);
     }
 
-    /// Data first, word last (datapath.md 7). What is already so costs no epoch.
+    /// Data first, word last (datapath.md 7). A change that is in force already costs no epoch.
     fn enforce(
         &mut self,
         id: EndpointId,
@@ -437,7 +437,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// One grace period: slots that nobody is in may be filled again, and rewritten identities are confirmed.
+    /// Waits for a grace period. Then slots without endpoints may be filled again, and rewritten identities are confirmed.
     fn settle(&mut self) {
         grace();
         self.tables.clear_retired();
@@ -447,12 +447,12 @@ impl Datapath {
         }
     }
 
-    /// The rings, once: the flow task owns them.
+    /// Hands out the rings, once: the flow task owns them.
     pub fn take_events(&mut self) -> Option<EventRings> {
         self.events.take()
     }
 
-    /// Handles of its own for whoever reads counters beside the owner.
+    /// Separate handles, for reading counters on another thread than the owner's.
     ///
     /// # Errors
     ///

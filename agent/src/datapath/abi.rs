@@ -37,7 +37,7 @@ pod!(
     Places
 );
 
-/// A removal of what is not there has done its work.
+/// Removing an entry that is not there counts as done.
 pub(super) fn absent_is_fine(result: Result<(), MapError>, attempt: &str) -> Result<(), DatapathError> {
     was_there(result, attempt).map(|_| ())
 }

@@ -118,8 +118,9 @@ impl Connections {
         })
     }
 
-    /// What was made and neither removed nor is there (datapath.md 6). A connection that is made during the count may be
-    /// missing in one of its two numbers, so the result is right of tables at rest and short by a few under traffic.
+    /// Evictions: entries made, less those removed and those still there (datapath.md 6). A connection that is made
+    /// during the count may be missing in one of the numbers, so the result is exact for tables at rest and a few too low
+    /// under traffic.
     fn evictions(&self, table: CtTable, entries: u64) -> Option<u64> {
         let (mut created, mut deleted) = (0, 0);
         for index in [table as u32, agents(table)] {
@@ -132,7 +133,7 @@ impl Connections {
     }
 }
 
-/// The element of the counters that is the agent's: programs write the others without asking anybody.
+/// The element of the counters that is the agent's; programs write the others.
 fn agents(table: CtTable) -> u32 {
     CONNECTION_TABLES + table as u32
 }

@@ -64,7 +64,7 @@ impl Counters {
         Ok(Self { rules: typed(take("RULES")?, "RULES")?, drops: typed(take("DROPS")?, "DROPS")? })
     }
 
-    /// Judgements by cookie: all of them, since a sum that falls is taken for a counter that began anew.
+    /// Judgements by cookie: all of them or an error, since a sum that falls is taken for a counter that was reset.
     pub(super) fn rules(&self) -> Result<BTreeMap<u32, RuleHits>, DatapathError> {
         let mut hits: BTreeMap<u32, RuleHits> = BTreeMap::new();
         for row in self.rules.iter() {

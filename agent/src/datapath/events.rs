@@ -19,8 +19,8 @@ use super::merge::Merge;
 use super::pins::typed;
 use crate::clock::monotonic_nanoseconds;
 
-/// Bytes of the ring of a CPU that is not online: it may be any minute, and machines that can take many CPUs would pay
-/// for whole rings that nobody fills. The next start gives it a whole one.
+/// Bytes of the ring of a CPU that is not online. It may come online at any time, but on machines with many possible CPUs
+/// full-sized rings would be memory that nobody fills. The next start gives an online CPU a full-sized one.
 const SPARE_BYTES: u32 = 65_536;
 /// `BPF_MAP_TYPE_RINGBUF`.
 const RING_TYPE: u32 = 27;
@@ -83,8 +83,8 @@ impl EventRings {
         })
     }
 
-    /// Takes up to `limit` records from each ring, and gives out those before which none can come, in the order of their
-    /// time. Whether a ring may have more.
+    /// Takes up to `limit` records from each ring, and gives out, in order of time, those that no older one can follow.
+    /// Returns whether a ring may have more.
     pub fn drain(&mut self, limit: usize, into: &mut Vec<EventRecord>) -> bool {
         let (mut reading, mut more) = (self.merge.begin(monotonic_nanoseconds()), false);
         for ring in &mut self.rings {

@@ -1,4 +1,4 @@
-//! Waiting until every program run that had begun is over.
+//! Waiting until every program run that has begun is over.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -21,8 +21,8 @@ pub fn grace() {
     }
     // Kernels with nohz_full cores refuse it.
     if let Err(error) = grace_by_map() {
-        // Grace periods end within some ticks; a whole second holds whatever the machine does, and costs a policy
-        // change that second.
+        // Grace periods end within a few ticks; a whole second is enough whatever the machine does, and delays a policy
+        // change by that second.
         tracing::warn!(%error, "a grace period cannot be waited for; a second has to do");
         std::thread::sleep(std::time::Duration::from_secs(1));
     }
@@ -96,7 +96,7 @@ mod tests {
     fn the_kernel_takes_a_map_into_an_array_of_maps() {
         match grace_by_map() {
             Ok(()) => {}
-            // Whoever may not load programs has no use for it.
+            // Without the right to load programs there is nothing to wait for.
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}"),
         }
     }

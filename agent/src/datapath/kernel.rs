@@ -1,8 +1,9 @@
-//! What programs must know of the running kernel: where things are in its structs, what it calls its reasons, and which
-//! network namespace is the node's.
+//! What programs must know of the running kernel: offsets in its structs, the names of its drop reasons, and which network
+//! namespace is the node's.
 //!
-//! Reasons' numbers move from release to release, and structs with every option of the build, so both are read where the
-//! kernel tells them (`types.rs`). The tracepoint's format file has the reasons too, but tracefs is often not mounted.
+//! The reasons' numbers change from release to release, and struct layouts with every build option, so both are read from
+//! the kernel's type information (`types.rs`). The tracepoint's format file has the reasons too, but tracefs is often not
+//! mounted.
 
 mod types;
 

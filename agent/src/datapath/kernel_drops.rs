@@ -1,13 +1,13 @@
-//! What the kernel drops of packets that the programs handed on with a redirect (datapath.md 32).
+//! Counts packets that the programs redirected and the kernel then dropped (datapath.md 32).
 //!
-//! A program hangs at the tracepoint `kfree_skb`, where the kernel tells of each packet that it drops, and counts this
-//! node's by the kernel's own reason ([`sinew_bpf::kernel_drop`] says how it knows them). Its link is pinned, so that it
-//! counts while no agent runs. It belongs to no interface, so `links.rs` does not know it; and since the kernel moves no
-//! link of a tracepoint to another program, a new one takes its place. For a moment both are there: the map `COUNTING`
-//! names the load whose program counts. Where the kernel has no such tracepoint, or does not tell its types, the node
-//! works without, and says so.
+//! A program is attached to the tracepoint `kfree_skb`, where the kernel reports each packet that it drops, and counts this
+//! node's by the kernel's own reason ([`sinew_bpf::kernel_drop`] says how it recognises them). Its link is pinned, so
+//! that it counts while no agent runs. It belongs to no interface, so `links.rs` does not handle it. The kernel can't
+//! replace the program of a tracepoint's link, so a new link takes the old one's place. For a moment both exist: the map
+//! `COUNTING` names the load whose program counts. Where the kernel has no such tracepoint, or does not publish its
+//! types, the node works without this count, and says so.
 //!
-//! Neighbour: `kernel.rs` finds out what the program must know of the running kernel.
+//! Neighbour: `kernel.rs` finds what the program must know of the running kernel.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -27,9 +27,9 @@ use super::pins::{Take, typed};
 
 /// The program, and the name of its link's pin.
 const PROGRAM: &str = "kernel_drop";
-/// Where it hangs.
+/// The tracepoint it is attached to.
 const TRACEPOINT: &str = "kfree_skb";
-/// Begins the name of a pin that is about to take the place of another.
+/// Prefix of a pin's name that is about to replace another pin.
 const BESIDE: &str = "new-";
 
 /// Packets that the kernel dropped for one reason.
@@ -51,7 +51,7 @@ pub(super) struct Counting {
 }
 
 impl Counting {
-    /// Puts the program of a loaded object in its place. What keeps it from there harms nothing else.
+    /// Attaches the program of a loaded object. If that fails, everything else works without it.
     pub(super) fn begin(loaded: &mut Ebpf, counting: Map, kernel: &Kernel, folder: &Path) -> Self {
         let names = Arc::new(kernel.reasons.clone());
         let pin = folder.join(PROGRAM);
@@ -61,7 +61,7 @@ impl Counting {
         };
         let off = match attached {
             Ok(()) => None,
-            // One of an earlier agent goes on, into the same counters.
+            // A program of an earlier agent keeps counting, into the same counters.
             Err(error) if pin.exists() => {
                 tracing::warn!(%error, "an earlier program goes on counting what the kernel drops");
                 None
@@ -95,7 +95,7 @@ fn attach(
     let unpinned = |e: &dyn Display| DatapathError::kernel(attempt("pinning the link of"), e);
     fs::create_dir_all(folder).map_err(|e| unpinned(&e))?;
     let beside = folder.join(format!("{BESIDE}{PROGRAM}"));
-    // What an agent that was killed here left.
+    // A pin left by an agent that was killed at this point.
     let _ = fs::remove_file(&beside);
     let _pinned = link.pin(&beside).map_err(|e| unpinned(&e))?;
     // From here on the new program counts and the old one does not. Killed before the next line, the agent leaves both.

@@ -14,8 +14,8 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 use super::DatapathError;
 use super::pins::{program, without_dots};
 
-/// Begins the name of a pin that is about to take the place of another. No interface has the rest of its name, so that
-/// one that a killed agent left is swept.
+/// Prefix of a pin's name that is about to replace another pin. No interface has such a name, so a pin that a killed agent
+/// left is swept.
 const BESIDE: &str = "new-";
 
 /// Links of this node's programs.
@@ -76,7 +76,7 @@ impl Links {
             .map_err(|e| refused("taking the link of", e.to_string()))?
             .try_into()
             .map_err(|e: LinkError| refused("reading the link of", e.to_string()))?;
-        // In place of one that is there: without its pin the old link goes, and this one is attached already.
+        // Replaces an existing pin: without its pin the old link is detached, and this one is attached already.
         let beside = self.folder.join(format!("{BESIDE}{file}"));
         remove(&beside)
             .and_then(|()| link.pin(&beside).map_err(io::Error::other))

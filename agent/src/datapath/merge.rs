@@ -1,13 +1,13 @@
 //! Records of several rings in the order of their time (datapath.md 33).
 //!
-//! A ring is in order, two rings are read one after the other, and a program writes its record a moment after it has
-//! taken the time. So a record is given out only once nothing older can come: the rest waits for the next reading, which
-//! is bounded in time by whoever reads and in number here. Neighbours: `events.rs` reads the rings.
+//! Each ring is in order, but the rings are read one after the other, and a program writes its record a moment after it has
+//! read the clock. So a record is given out only once no older one can come; the rest waits for the next reading. The
+//! reader bounds that wait in time, this module in number. Neighbours: `events.rs` reads the rings.
 
 use sinew_bpf::abi::EventRecord;
 
-/// Nanoseconds after which a record that was begun is in its ring: a program needs less than one microsecond, and the
-/// processor that runs it may be taken away from a virtual machine for a while.
+/// Nanoseconds after which a record that was begun is in its ring: a program needs less than one microsecond, but a virtual
+/// machine may lose its processor for a while.
 const SETTLED: u64 = 2_000_000;
 
 /// Records that wait for older ones. If one ring is so far behind that more than this wait, order gives way to memory.
@@ -44,7 +44,7 @@ impl Reading<'_> {
         self.merge.waiting.push(record);
     }
 
-    /// The ring whose record was taken last may have more: nothing newer than that record goes before them.
+    /// The ring whose record was taken last may have more: nothing newer than that record may be given out before them.
     pub(super) fn has_more(&mut self) {
         if let Some(last) = self.merge.waiting.last() {
             self.bound = self.bound.min(last.time);

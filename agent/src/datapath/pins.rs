@@ -19,9 +19,9 @@ use super::abi::Abi;
 use super::counters::{Counted, MapFill};
 
 /// The array that leads to [`ANSWER`]. Both programs of a tail call use the frame of their own load, so each load has an
-/// array of its own, pinned with a number: programs of an earlier load go on with theirs until no link runs them.
+/// array of its own, pinned with a number: programs of an earlier load keep using theirs until no link runs them.
 const NEXT: &str = "NEXT";
-/// Maps that outlive the agent. What they have to be, the programs say.
+/// Maps that outlive the agent. Their types and sizes are defined by the programs.
 const PINNED: &[&str] = &[
     "WORDS",
     "INTERFACES",
@@ -99,13 +99,13 @@ impl Pins {
         self.links.clone()
     }
 
-    /// Where links to tracepoints are pinned: nobody takes them for an interface's here. It may not be there.
+    /// Where links to tracepoints are pinned, apart from those of interfaces. The folder may not exist.
     pub(super) fn tracepoints_folder(&self) -> &Path {
         &self.tracepoints
     }
 
-    /// Loads the programs over the pinned maps; missing ones are made and pinned. The one at the tracepoint is left to
-    /// `kernel_drops.rs`, which has places for it or doesn't.
+    /// Loads the programs over the pinned maps; missing maps are made and pinned. The program at the tracepoint is left to
+    /// `kernel_drops.rs`, which may not be able to attach it.
     pub(super) fn load(
         &self,
         object: &[u8],
@@ -200,8 +200,8 @@ impl Pins {
     }
 }
 
-/// A name that bpffs takes, which refuses dots. Nothing that is named here holds a percent sign of its own: neither
-/// names of Kubernetes nor the kernel's of interfaces, which replaces it.
+/// A name that bpffs accepts, which refuses dots. No name used here contains a percent sign: neither names of Kubernetes,
+/// nor those of interfaces, where the kernel replaces it.
 pub(super) fn without_dots(name: &str) -> String {
     name.replace('.', "%2e")
 }
@@ -221,7 +221,7 @@ fn without_map(name: &str) -> DatapathError {
     DatapathError::kernel(format!("looking for map {name}"), "the programs don't have it")
 }
 
-/// What makes a map the one that the programs were compiled for, and that the engine's limits are about.
+/// The properties of a map that must be what the programs were compiled for and the engine's limits assume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     kind: u32,
@@ -270,7 +270,7 @@ fn check(path: &Path, wanted: &Shape) -> Result<(), DatapathError> {
     let map = match MapData::from_pin(path) {
         Ok(map) => map,
         Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => return Ok(()),
-        // aya takes one that it can't open for one that is missing, and pins an empty map over the node's state.
+        // aya treats a pin that it can't open as missing, and would pin an empty map over the node's state.
         Err(error) => return Err(DatapathError::kernel(format!("opening {}", path.display()), error)),
     };
     let found = map

@@ -1,8 +1,8 @@
 //! Counters and fill for metrics and for people, read beside the owner of the datapath.
 //!
 //! Neither a scrape nor `sinew status` may hold up the control loop, and a walk over a full connection table takes as
-//! long as a policy change to a hundred endpoints; so these are handles of their own on the pinned maps, for another
-//! thread. They only read. Neighbours: `counters.rs`, `connections.rs` and `addresses.rs` read one map each, for both.
+//! long as a policy change to a hundred endpoints. So these are separate handles on the pinned maps, for another thread;
+//! they only read. Neighbours: `counters.rs`, `connections.rs` and `addresses.rs` read the single maps, for both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +99,7 @@ impl Readings {
         Reading {
             fill: self.fill(),
             drops: self.counters.drops(),
-            // None for once, rather than less than before.
+            // No number this time, rather than one that is lower than before.
             rules: self.counters.rules().unwrap_or_else(|error| {
                 tracing::warn!(%error, "a scrape goes without the rules' counters");
                 BTreeMap::new()

@@ -1,8 +1,8 @@
 //! Policy tables in the kernel: which table is in which slot, and which slots are idle (datapath.md 1).
 //!
 //! A table is filled while its slot is idle; the map of a live slot is never replaced or written. Equal tables share a
-//! slot. A slot that its last endpoint has left is retired, and idle again after a grace period. Slots get their tries
-//! ahead of need, since putting a map into the outer array waits for RCU (8–16 ms, kernel 6.18).
+//! slot. When its last endpoint has left, a slot is retired, and after a grace period it is idle again. Slots get their
+//! tries in advance, since putting a map into the outer array waits for RCU (8–16 ms, kernel 6.18).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Tables {
                     tables.next_new = slot;
                     break;
                 }
-                // To take this for the first slot without a map would replace the map of a live slot.
+                // Treating this as the first slot without a map would replace the map of a live slot.
                 Err(error) => return Err(DatapathError::kernel(format!("opening slot {slot}"), error)),
             };
             let table = Arc::new(read(&trie)?);
@@ -157,7 +157,7 @@ impl Tables {
             if emptied && read(&left.trie).is_ok_and(|table| table.entries.is_empty()) {
                 self.idle.push((slot, left.trie));
             } else {
-                // Whatever is in there is not what this agent wrote: a new trie takes its place before the slot is used.
+                // Its content is not what this agent wrote: a new trie replaces it before the slot is used.
                 tracing::warn!(slot, "a policy table could not be emptied and is replaced");
                 if let Ok(trie) = Trie::create(TABLE_ENTRIES, NO_PREALLOC)
                     && self.outer.set(slot, &trie, 0).is_ok()

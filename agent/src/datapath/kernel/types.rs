@@ -1,5 +1,5 @@
-//! The kernel's types, as far as they say where a member of a struct is and what an enumeration's values are called
-//! (Documentation/bpf/btf.rst). aya reads them as well and shows neither.
+//! The kernel's type information (BTF, Documentation/bpf/btf.rst), as far as it has offsets of struct members and names of
+//! enumeration values. aya reads it as well, but exposes neither.
 
 /// First bytes of the type information.
 const MAGIC: u32 = 0xeb9f;
