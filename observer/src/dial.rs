@@ -17,7 +17,7 @@ use tower::service_fn;
 
 use crate::tls::ClientTls;
 
-/// Where a server is, and in what manner it is spoken to.
+/// Where a server is, and how to connect to it.
 #[derive(Clone, Debug)]
 pub enum Way {
     /// A socket of this machine: its path.
@@ -30,22 +30,22 @@ pub enum Way {
         address: String,
         /// The name that its certificate must have; without one, the host.
         name: Option<String>,
-        /// Whom to believe and what to show.
+        /// Which authorities to trust and which certificate to present.
         tls: Arc<ClientTls>,
     },
 }
 
-/// An address that is none.
+/// An invalid address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no {what}")]
 pub struct AddressError {
-    /// What stands there.
+    /// The text given.
     pub text: String,
-    /// What should.
+    /// What was expected.
     pub what: &'static str,
 }
 
-/// How long a connection may take, and silence until the other side is asked whether it lives.
+/// How long connecting may take, and how long silence may last before the other side is pinged.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// For connecting, TLS included.
@@ -74,7 +74,7 @@ impl Way {
     pub async fn connect(&self, patience: Patience) -> Result<Channel, String> {
         let endpoint = self.endpoint(patience).map_err(|error| error.to_string())?;
         if let Self::Socket(path) = self {
-            // tonic says nothing of why; a plain connection first does.
+            // tonic does not say why it failed; a plain connection, tried first, does.
             std::os::unix::net::UnixStream::connect(path).map_err(|error| error.to_string())?;
         }
         let connected = match self.connector().map_err(|error| error.to_string())? {

@@ -1,8 +1,8 @@
 //! Answers of `GetFlows` as bytes, which is how they are handed to clients.
 //!
-//! A flow is forty texts: to decode one that a node has encoded and to encode it again is most of what a relay could do
-//! with it. So it looks at the bytes ([`Head`]), finds what it needs of them and that every client can read them, and
-//! hands them on. Neighbours: [`crate::wire`] walks through bytes, `relay/passed.rs` takes them from nodes,
+//! A flow has some forty strings: decoding one that a node has encoded, and encoding it again, would be most of a relay's
+//! work. So a relay looks at the bytes ([`Head`]), reads what it needs, checks that every client can decode them, and
+//! forwards them. Neighbours: [`crate::wire`] walks through bytes, `relay/passed.rs` takes them from nodes,
 //! `service/served.rs` gives them to clients, [`crate::mask`] leaves fields out of them.
 
 use std::ops::Range;
@@ -69,12 +69,12 @@ pub(crate) struct Head {
     pub(crate) time: Option<Timestamp>,
     /// Where in the bytes the flow's name stands; empty where there is none.
     pub(crate) uuid: Range<usize>,
-    /// Word of a loss, if it is that.
+    /// The loss notice, if it is one.
     pub(crate) loss: Option<Box<LostEvent>>,
 }
 
 impl Head {
-    /// The head of an answer whose bytes may be handed on as they are. Of others nothing is known.
+    /// The head of an answer whose bytes may be forwarded as they are. `None` for any other.
     pub(crate) fn of(answer: &[u8]) -> Option<Self> {
         let schema = &*SCHEMA;
         let (mut time, mut uuid): (Option<Timestamp>, &[u8]) = (None, &[]);

@@ -1,10 +1,10 @@
 //! Flow filters: every field of `FlowFilter`, compiled once and matched without a look at the request again.
 //!
 //! A flow passes if one filter of the allow list matches (or there is none) and none of the deny list does. A filter
-//! matches if all of its fields do, a field if one of its values does. The meaning of each field is Hubble's 1.19;
-//! where that accepts nonsense in silence (a slash too many in a pod name) we refuse it. Neighbours: [`clause`] has the
-//! fields, [`compile`] makes clauses of a request, [`selector`], [`pattern`], [`address`] and
-//! [`expression`] parse the texts, [`budget`] bounds what all of them cost.
+//! matches if all of its fields do, a field if one of its values does. The meaning of each field is that of Hubble 1.19;
+//! where Hubble silently accepts nonsense (a slash too many in a pod name), it is refused here. Neighbours: [`clause`] has
+//! the fields, [`compile`] turns a request into clauses, [`selector`], [`pattern`], [`address`] and [`expression`] parse
+//! the texts, [`budget`] bounds what all of them cost.
 
 mod address;
 mod budget;

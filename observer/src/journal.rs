@@ -1,8 +1,8 @@
 //! The journal: what one node saw, as the [`Source`] of its own Observer service.
 //!
-//! The agent's flow pipeline writes it, from one task; everybody else reads. It holds two rings, so that a storm of
-//! flows does not push out what happened in the agent. Counters of losses stand beside the rings: they are right even
-//! when word of a loss has left the ring. Neighbours: [`crate::ring`], [`crate::query`], [`rate`], [`namespaces`];
+//! The agent's flow pipeline writes it, from one task; everybody else reads. It has two rings, so that a storm of flows
+//! does not push out the agent's own events. Counters of losses are kept apart from the rings: they are right even when a
+//! loss notice has left the ring. Neighbours: [`crate::ring`], [`crate::query`], [`rate`], [`namespaces`];
 //! [`sighting`] is what it holds of a flow.
 
 mod namespaces;
@@ -161,16 +161,15 @@ impl<S: Sighting> Journal<S> {
         self.seen.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Writes word of a loss and counts it by its source.
+    /// Writes a loss notice and counts it by its source.
     pub fn record_lost(&self, lost: LostEvent, now: SystemTime) {
         let index = usize::try_from(lost.source).unwrap_or(0).min(self.losses.len() - 1);
         self.losses[index].fetch_add(lost.num_events_lost, Ordering::Relaxed);
         self.flows.write([Record::Lost(lost, now.into())]);
     }
 
-    /// Writes word of drops that the kernel counted and did not report, because there were too many. Whoever looks at flows
-    /// misses them between kernel and agent, so they are lost there, for which Hubble has one number; how many of the
-    /// lost they are is counted besides.
+    /// Writes a notice of drops that the kernel counted and did not report, because there were too many. For readers of
+    /// flows they are lost between kernel and agent, for which Hubble has one number; they are also counted separately.
     pub fn record_suppressed(&self, drops: u64, now: SystemTime) {
         self.suppressed.fetch_add(drops, Ordering::Relaxed);
         let source = LostEventSource::PerfEventRingBuffer.into();
@@ -188,7 +187,7 @@ impl<S: Sighting> Journal<S> {
         &self.settings.node_name
     }
 
-    /// Why it holds no flows, where that is so.
+    /// Why it holds no flows, if it holds none.
     #[must_use]
     pub fn off(&self) -> Option<&'static str> {
         self.settings.off
@@ -336,7 +335,7 @@ fn flow_answer(step: Step<(ResponseTypes, Option<Timestamp>)>, node_name: String
     GetFlowsResponse { node_name, time, response_types: Some(response) }
 }
 
-/// Events of the agent have no word of their own for losses; this is what stock clients print of one that they don't know.
+/// Agent events have no type for losses; stock clients print this one as an event that they don't know.
 fn missed_events(count: u64) -> AgentEvent {
     let unknown = AgentEventUnknown {
         r#type: "lost".to_owned(),

@@ -1,9 +1,9 @@
 //! Flows for whoever asks: a bounded ring, filters, and the Observer and Peer services over a [`Source`].
 //!
-//! Two users: the agent, whose source is the [`Journal`] of its node, and the cluster relay, whose source are other
-//! nodes. What they share is here; how a flow is made of a kernel record is the agent's (`sinew_agent::flow`), how it
-//! is printed the CLI's (`cli/src/observe`). Rules: nothing here is unbounded, a slow client harms only itself, and what it
-//! misses is counted and told to it.
+//! Two users: the agent, whose source is the [`Journal`] of its node, and the cluster relay, whose sources are other
+//! nodes. What they share is here. The agent makes flows from kernel records (`sinew_agent::flow`), the CLI prints them
+//! (`cli/src/observe`). Rules: nothing here is unbounded, a slow client harms only itself, and what it misses is counted and
+//! reported to it.
 
 pub mod command;
 pub mod dial;

@@ -1,8 +1,8 @@
-//! A TCP port for everybody who reaches it, so that who does not behave harms only itself.
+//! A TCP port that anybody can reach, where a client that misbehaves harms only itself.
 //!
-//! Connections are counted by the address that they come from, from the first packet on; a handshake and the first
-//! bytes of HTTP/2 have a deadline; one that stops answering pings ends; requests on one connection are limited. What
-//! is beyond a limit is closed at once. Neighbours: [`crate::tls`] has the handshake, [`crate::server`] what is served.
+//! Connections are counted by client address, from the first packet on; the handshake and the first bytes of HTTP/2 have a
+//! deadline; a connection that stops answering pings is closed; requests on one connection are limited. A connection
+//! beyond a limit is closed at once. Neighbours: [`crate::tls`] has the handshake, [`crate::server`] what is served.
 
 mod connection;
 pub(crate) mod slots;
@@ -33,7 +33,7 @@ const REQUESTS_EACH: u32 = 128;
 /// Limits of a port.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once, those that shake hands included.
+    /// Connections at once, including those in their handshake.
     pub connections: usize,
     /// Of these from one address; from one /64 for IPv6.
     pub connections_per_address: usize,
@@ -41,7 +41,7 @@ pub struct Limits {
     pub requests_per_connection: u32,
     /// How long a client may take for its handshake, and again for its first bytes of HTTP/2.
     pub handshake: Duration,
-    /// Silence after which a client is asked whether it lives, and how long it may take to say so.
+    /// Silence after which a client is pinged, and how long it may take to answer.
     pub silence: Duration,
 }
 
@@ -57,9 +57,9 @@ impl Default for Limits {
     }
 }
 
-/// Pause after a connection could not be taken, as when this process has too many files open.
+/// Pause after a connection could not be accepted, as when this process has too many files open.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a refused client may take to hear why.
+/// How long a refused client may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 /// Bytes of it that are read and thrown away in this time.
 const MOST_UNREAD: usize = 64 << 10;
@@ -89,7 +89,7 @@ pub async fn serve(
         .await
 }
 
-/// Takes connections and hands over those that have shaken hands. Ends with the receiver.
+/// Accepts connections and hands over those that have completed their handshake. Ends with the receiver.
 async fn accept(
     listener: TcpListener,
     tls: Option<Arc<ServerTls>>,
@@ -148,8 +148,8 @@ async fn shake_hands(
     }
 }
 
-/// Lets the other side read the alert before the connection ends. What it has sent in the meantime would turn the end into
-/// a reset, which discards what is on its way (RFC 1122 section 4.2.2.13).
+/// Lets the other side read the alert before the connection is closed. If data that it has sent were still unread, closing
+/// would send a reset, which discards the alert on its way (RFC 1122 section 4.2.2.13).
 async fn linger(mut connection: TcpStream) -> std::io::Result<()> {
     connection.shutdown().await?;
     let mut unread = [0; 4096];

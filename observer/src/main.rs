@@ -118,7 +118,7 @@ async fn tell_health(relay: Arc<Relay>, mut peers: watch::Receiver<Peers>, healt
     }
 }
 
-/// A socket for its owner only, in place of one that a dead process left.
+/// A socket for its owner only, replacing one that a dead process left.
 fn bind(path: &Path) -> Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!("{} is served already", path.display());

@@ -22,7 +22,7 @@ const MOST_PATHS: usize = 512;
 /// A mask that can't be applied.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum MaskError {
-    /// A name on the path is no field.
+    /// A name on the path is not a field.
     #[error("field_mask: {path:?}: flow.Flow has no field {field:?} there")]
     Unknown {
         /// The path as sent.
@@ -102,7 +102,7 @@ impl Mask {
 }
 
 impl Keep {
-    /// A path below one that is kept whole adds nothing; a shorter one takes its place.
+    /// A path below one that is kept whole adds nothing; a shorter path replaces it.
     fn add(&mut self, numbers: &[u32]) {
         let Some((number, below)) = numbers.split_first() else { return };
         if let Some(keep) = self.0.get_mut(number) {

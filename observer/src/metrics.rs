@@ -1,10 +1,10 @@
 //! Metrics for Prometheus: what a metric is, and the text in which it is scraped.
 //!
-//! Whoever has numbers hands them over as [`Family`] values when it is scraped; nothing is registered globally and
-//! nothing is kept twice. Each metric is described once, by a [`Description`]: the text, `docs/metrics.md` and the
-//! tests come from there. Neighbours: [`http`] serves, [`hubble`] counts flows under Hubble's names, [`flows`] tells of
-//! a journal, [`process`] of this process; the agent's own metrics are `agent/src/metrics`, the relay's
-//! [`crate::relay`]'s.
+//! Whoever has numbers hands them over as [`Family`] values at each scrape; nothing is registered globally and
+//! nothing is kept twice. Each metric is described once, by a [`Description`]: the exposition text, `docs/metrics.md` and
+//! the tests are made from it. Neighbours: [`http`] serves, [`hubble`] counts flows under Hubble's names, [`flows`] has a
+//! journal's metrics, [`process`] this process's; the agent's own are in `agent/src/metrics`, the relay's in
+//! [`crate::relay`].
 
 pub mod flows;
 pub mod http;
@@ -30,7 +30,7 @@ pub const SECONDS: [f64; 13] = [0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.
 pub enum Kind {
     /// Only grows while the process lives.
     Counter,
-    /// What is so now.
+    /// A current value.
     Gauge,
     /// How long things took, or how large they were.
     Histogram,

@@ -1,7 +1,7 @@
 //! The Peer service: which nodes there are, for a relay.
 //!
-//! The agent publishes the whole set whenever it changes; a stream begins with every node as added and then gets the
-//! differences between what it was told and what holds. A client that is slow skips what came and went in between.
+//! The agent publishes the whole set whenever it changes. A stream begins with every node as added, and then gets the
+//! differences between what it was last told and the current set; a slow client skips what came and went in between.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -80,7 +80,7 @@ impl Told {
     }
 }
 
-/// What turns one set into the other: gone nodes first, so that an address that moves is never at two nodes.
+/// The differences from one set to the other: gone nodes first, so that an address that moves is never at two nodes.
 fn changes(from: &Peers, to: &Peers) -> Vec<ChangeNotification> {
     let gone = from
         .iter()

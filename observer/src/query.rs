@@ -1,8 +1,8 @@
 //! What a request asks of a ring: which entries, from where, until when.
 //!
-//! The three streaming calls of the Observer share these rules, which are Hubble's: `since` decides the start before
-//! `number` does; `number` counts from the end unless `first` is set, and ends the answer unless it follows; losses are
-//! told and never counted. Neighbours: [`crate::ring`] below, [`crate::journal`] above.
+//! The three streaming calls of the Observer share these rules, which are Hubble's: `since` takes precedence over `number`
+//! for the start; `number` counts from the end unless `first` is set, and ends the answer unless it follows; losses are
+//! reported and never counted. Neighbours: [`crate::ring`] below, [`crate::journal`] above.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::ring::Ring;
 /// Entries that are copied out of the ring under one lock. At ≈ 30 ns for an entry that is 8 µs for the writer.
 const BATCH: usize = 256;
 
-/// How long entries are judged without a break: others run on the same thread, and a filter may take its time for each.
+/// How long entries are matched without a break: others run on the same thread, and a filter may be slow.
 const TURN: Duration = Duration::from_millis(1);
 
 /// Which entries a request wants.
@@ -27,7 +27,7 @@ pub struct Selection {
     pub number: u64,
     /// `number` counts from the oldest.
     pub first: bool,
-    /// Go on with new entries.
+    /// Continue with new entries.
     pub follow: bool,
     /// Not before.
     pub since: Option<Timestamp>,
@@ -94,11 +94,11 @@ macro_rules! selection_of {
 
 selection_of!(GetFlowsRequest, GetAgentEventsRequest, GetDebugEventsRequest);
 
-/// What a ring of events holds: something that was seen, or word that something was not.
+/// An entry of a ring of events: something that was seen, or a notice that something was lost.
 pub trait Entry: Clone + Send + Sync + 'static {
     /// When it was seen.
     fn time(&self) -> Option<Timestamp>;
-    /// Word of a loss: told to everybody, matched by no filter, never counted.
+    /// A loss notice: sent to everybody, matched by no filter, never counted.
     fn is_loss(&self) -> bool;
 }
 
@@ -109,7 +109,7 @@ pub enum Step<U> {
     Entry(U),
     /// The reader was too slow: so many entries, matching or not, are gone.
     Missed {
-        /// How many, those included that were lost before they were here and whose word is gone.
+        /// How many, including earlier losses whose notice is among the entries that are gone.
         entries: u64,
         /// Time of the last entry before the gap, if there was one.
         after: Option<Timestamp>,
@@ -131,7 +131,7 @@ pub struct Walk<T, F> {
     turn: Turn,
 }
 
-/// A share of the thread.
+/// The thread's time for one walk.
 struct Turn(Instant);
 
 impl Turn {
@@ -149,8 +149,8 @@ where
     T: Entry,
     F: Fn(&T) -> Option<U> + Send + 'static,
 {
-    /// A walk that has not begun. `take` makes what the client gets of an entry; nothing, if the client does not want
-    /// it. Of word of a loss it always makes something.
+    /// A walk that has not begun. `take` makes what the client gets of an entry, or nothing if the client does not want it.
+    /// For a loss notice it always makes something.
     pub fn new(ring: Arc<Ring<T>>, selection: Selection, take: F) -> Self {
         let batch = Vec::new().into_iter();
         Self {

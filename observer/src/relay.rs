@@ -1,11 +1,11 @@
 //! The relay: one Observer for many nodes, as a [`Source`] that asks others.
 //!
-//! Which nodes there are comes from outside ([`Peers`], kept current by [`follow_peers`] or a list); the relay asks each,
-//! with TLS ([`NodeTls`]), and merges by time. A node that comes, goes, hangs, lags, is wrong about time or answers
-//! rubbish costs the others at most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`, `NODE_GONE`,
-//! `NODE_ERROR`. Neighbours: [`question`] asks a node, [`passed`] are flows on their way, [`merge`] orders, [`clock`]
-//! tells wrong clocks, [`node`] has channels, [`resume`] goes on after a failure, [`discover`] learns which there are,
-//! [`counted`] has its metrics, [`crate::service`] serves the result.
+//! The set of nodes comes from outside ([`Peers`], kept current by [`follow_peers`] or a list). The relay asks each node,
+//! with TLS ([`NodeTls`]), and merges the answers by time. A node that comes, goes, hangs, lags, has a wrong clock or sends
+//! invalid answers delays the others by at most the window, and is reported: `NODE_CONNECTED`, `NODE_UNAVAILABLE`,
+//! `NODE_GONE`, `NODE_ERROR`. Neighbours: [`question`] asks a node, [`passed`] are flows on their way, [`merge`] orders,
+//! [`clock`] detects wrong clocks, [`node`] has channels, [`resume`] continues after a failure, [`discover`] learns the
+//! nodes, [`counted`] has the relay's metrics, [`crate::service`] serves the result.
 
 pub(crate) mod clock;
 pub mod counted;
@@ -44,7 +44,7 @@ use node::Nodes;
 pub struct RelaySettings {
     /// How long an answer may be held back for a slower node.
     pub window: Duration,
-    /// How long a node may take to be connected, to answer a single request, or to go on with an answer that has an end.
+    /// How long a node may take to connect, to answer a single request, or to continue an answer that has an end.
     pub patience: Duration,
 }
 
@@ -58,7 +58,7 @@ impl Default for RelaySettings {
 pub struct Relay {
     settings: RelaySettings,
     version: String,
-    /// The machine that it runs on, as the node that tells of other nodes.
+    /// The machine that it runs on, as the node that reports about other nodes.
     name: Arc<str>,
     started: SystemTime,
     nodes: Arc<Nodes>,
@@ -93,7 +93,7 @@ impl Relay {
         answering > 0
     }
 
-    /// One question to every node at once; what is not answered in time is an error of that node alone.
+    /// One request to every node at once; a node that does not answer in time is an error of that node alone.
     async fn ask_all<T, F>(
         &self,
         ask: impl Fn(node::Client) -> F,
@@ -119,8 +119,8 @@ impl Relay {
     }
 }
 
-/// Streams that a relay serves at a time: each takes one of the requests that a node lets be open on the connection that
-/// all of them share.
+/// Streams that a relay serves at a time: each takes one of the requests that a node allows on one connection, which all
+/// streams share.
 const STREAMS: usize = 120;
 /// Of those, streams of one address.
 const STREAMS_EACH: usize = 60;

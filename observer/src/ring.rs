@@ -1,9 +1,9 @@
 //! The ring: the last entries by count and by bytes, and cursors that read them at their own pace.
 //!
-//! One writer appends and never waits; readers copy entries out in batches under a short lock. Entries lie in the ring
-//! itself, so that writing one allocates nothing: what is heavy or shared stands behind an `Arc` of the entry's own. An
-//! entry has a position that grows by the number of events that it tells of, so a reader that was overtaken sees by how
-//! much: what it missed is the difference, and word of a thousand losses is missed as a thousand.
+//! One writer appends and never waits; readers copy entries out in batches under a short lock. Entries are stored in the
+//! ring itself, so that writing one allocates nothing: large or shared parts are behind an `Arc` of the entry's own. An
+//! entry's position grows by the number of events that it stands for, so a reader that was overtaken sees how many it
+//! missed: a missed notice of a thousand losses counts as a thousand.
 //! Neighbours: [`crate::query`] walks it for a request, [`crate::journal`] owns two of them.
 
 use std::collections::VecDeque;
@@ -25,11 +25,11 @@ pub struct Capacity {
 pub trait Weigh {
     /// Bytes of memory, roughly.
     fn bytes(&self) -> usize;
-    /// Events that it tells of, at least one: of one that was seen, or of many that were lost.
+    /// Events that it stands for, at least one: one that was seen, or many that were lost.
     fn events(&self) -> u64 {
         1
     }
-    /// Whether it tells of losses only, and is none of the entries that [`Fill`] counts.
+    /// Whether it is a loss notice, which [`Fill`] does not count as an entry.
     fn is_word(&self) -> bool {
         false
     }

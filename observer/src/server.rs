@@ -24,7 +24,7 @@ const HEALTH_NAMES: [&str; 4] = ["", "hubble.server.Observer", "observer.Observe
 /// Largest request that is read, in bytes. `hubble observe` sends a few hundred.
 const LARGEST_REQUEST: usize = 1 << 20;
 
-/// Observer, Peer, health (serving from now on) and reflection. The reporter changes what health says.
+/// Observer, Peer, health (serving from now on) and reflection. The reporter sets what health answers.
 pub async fn routes(
     source: Arc<dyn Source>,
     peers: watch::Receiver<Peers>,

@@ -1,8 +1,8 @@
 //! The Observer service: checks a request, asks the [`Source`], applies the field mask.
 //!
-//! A malformed request is INVALID_ARGUMENT with the field's name, before anything is read. What is sent is made when
-//! the client takes it: a client that stops reading holds one batch of references and nothing else. Neighbours:
-//! [`crate::source`] answers, [`served`] encodes nothing twice, [`crate::server`] puts the service on a socket.
+//! A malformed request is INVALID_ARGUMENT with the field's name, before anything is read. An answer is made when the client
+//! takes it: a client that stops reading holds one batch of references and nothing else. Neighbours: [`crate::source`]
+//! answers, [`served`] encodes nothing twice, [`crate::server`] puts the service on a socket.
 
 mod served;
 
@@ -31,7 +31,7 @@ pub(crate) use served::{GET_FLOWS, Served};
 pub struct ObserverService {
     source: Arc<dyn Source>,
     streams: Slots,
-    /// What relays are told of this node's clock.
+    /// What relays are told about this node's clock.
     clock: fn() -> SystemTime,
 }
 
@@ -100,7 +100,7 @@ impl Observer for ObserverService {
         &self,
         request: Request<GetFlowsRequest>,
     ) -> Result<Response<Self::GetFlowsStream>, Status> {
-        // For who has no wire; on one it is `Served` that answers.
+        // For callers in this process; over the network `Served` answers.
         let answers = self.flows(request).await?;
         Ok(answers.map(|answers| Box::pin(answers.map(|answer| answer?.decode())) as Self::GetFlowsStream))
     }

@@ -1,7 +1,7 @@
-//! TLS for the Observer's TCP ports and for those who ask there, from PEM files that may change at any time.
+//! TLS for the Observer's TCP ports and their clients, from PEM files that may change at any time.
 //!
-//! Files are read again at each handshake, so that a renewed certificate holds for the next connection and no live one
-//! notices; a set of files that does not fit together, as in the middle of a renewal, leaves the last good one in force.
+//! Files are read again at each handshake, so that a renewed certificate is used for the next connection and open ones stay;
+//! while the files don't match each other, as in the middle of a renewal, the last good set stays in use.
 //! `files.rs` reads and keeps them, `server.rs` and `client.rs` make rustls' configurations. Neighbours:
 //! [`crate::listen`] accepts with a [`ServerTls`], [`crate::dial`] connects with a [`ClientTls`].
 

@@ -1,10 +1,10 @@
 //! Encoded messages, looked at without decoding them: whether all that is in them is what our schema says.
 //!
-//! A relay hands on what nodes encoded. A client that can't read one answer ends its stream, and with it what all other
-//! nodes say; so bytes are sound here only if every reader takes them: fields that we know, of their kind, texts in UTF-8,
-//! messages within messages alike, keys and lengths as short as they can be written (some readers ask for that). What is
-//! not sound may still be good, such as a field of a newer version: the caller decodes it. Nothing is allocated, and
-//! nothing that comes from outside is an index. Neighbour: [`crate::encoded`] says what to do with which bytes.
+//! A relay forwards what nodes encoded. A client that can't read one answer ends its stream, and loses the answers of all
+//! other nodes. So bytes are called sound here only if every reader accepts them: known fields of the right type, strings in
+//! UTF-8, nested messages likewise, keys and lengths in their shortest form (some readers demand that). Bytes that are not
+//! sound may still be valid, such as a field of a newer version: the caller decodes them. Nothing is allocated, and nothing
+//! that comes from outside is used as an index. Neighbour: [`crate::encoded`] says what to do with which bytes.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FileDescriptorSet};
 use sinew_api::proto::FILE_DESCRIPTOR_SET;
 
-/// Messages within messages. The schema's have six at most, unless it grows one that holds itself.
+/// Deepest nesting of messages. The schema's own has six, unless a message is added that contains itself.
 const DEEPEST: u8 = 32;
 /// Field numbers that are looked up by index; the few larger ones are searched for.
 const LOW: u32 = 64;
@@ -22,7 +22,7 @@ const LOW: u32 = 64;
 /// The schema of everything that is served.
 pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(Schema::new);
 
-/// What stands behind a field's key.
+/// What follows a field's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value<'a> {
     /// A number of variable length.
@@ -38,7 +38,7 @@ pub(crate) enum Value<'a> {
 /// What a field may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// No field of ours, or one that is written in more than one manner.
+    /// Not a field of ours, or one that can be encoded in more than one way.
     Unknown,
     Varint,
     Fixed64,
@@ -87,8 +87,8 @@ impl Schema {
         Self { messages, answer, flow }
     }
 
-    /// Whether a message is sound. Tells every field on the way, with the message that it belongs to; what it told means
-    /// nothing if the end of it is that the message is not.
+    /// Whether a message is sound. Reports every field on the way, with the message that it belongs to; these reports mean
+    /// nothing if the message turns out not to be sound.
     pub(crate) fn is_sound<'a>(
         &self,
         shape: Shape,
@@ -152,7 +152,7 @@ impl Fields {
                 Type::Message => {
                     shapes.get(field.type_name()).map_or(Kind::Unknown, |shape| Kind::Message(*shape))
                 }
-                // Several numbers may stand behind one key or behind a key each.
+                // Repeated numbers may be packed behind one key or have a key each.
                 _ if field.label() == Label::Repeated => Kind::Unknown,
                 Type::Group => Kind::Unknown,
                 Type::Double | Type::Fixed64 | Type::Sfixed64 => Kind::Fixed64,
@@ -182,7 +182,7 @@ impl Fields {
     }
 }
 
-/// Takes the next field off an encoded message. `None` if none stands there, or a group, which no schema of our time has.
+/// Takes the next field off an encoded message. `None` if there is none, or a group, which proto3 does not have.
 #[inline]
 pub(crate) fn field<'a>(rest: &mut &'a [u8]) -> Option<(u32, Value<'a>)> {
     let key = u32::try_from(short(rest)?).ok()?;
@@ -210,18 +210,18 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     Some(taken)
 }
 
-/// A number that is written as short as it can be.
+/// A number in its shortest form.
 #[inline]
 fn short(rest: &mut &[u8]) -> Option<u64> {
     let (value, is_shortest) = varint(rest)?;
     is_shortest.then_some(value)
 }
 
-/// A number of variable length, and whether no shorter one says the same.
+/// A number of variable length, and whether this is its shortest form.
 #[inline]
 fn varint(rest: &mut &[u8]) -> Option<(u64, bool)> {
-    // Keys and lengths have two bytes at most, but for a few: with these cases first, and all of it inlined, a relay's
-    // whole time for a flow is a fifth shorter.
+    // Keys and lengths have two bytes at most, with few exceptions: with these cases first, and all of it inlined, a relay
+    // needs a fifth less time for a flow.
     match **rest {
         [one, ref left @ ..] if one < 0x80 => {
             *rest = left;
@@ -241,7 +241,7 @@ fn long_varint(rest: &mut &[u8]) -> Option<(u64, bool)> {
     for (index, byte) in bytes.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            // Of the tenth byte one bit is left.
+            // Only one bit of the tenth byte is left.
             if index == 9 && *byte > 1 {
                 return None;
             }

@@ -1,7 +1,7 @@
-//! What a journal holds of a flow: enough to make one when somebody asks.
+//! What a journal holds of a flow: enough to make the flow when somebody asks.
 //!
-//! Flows are seen by the ten thousand and asked for by the dozen. Whoever writes a journal may therefore give it something
-//! lighter than a [`Flow`]: the agent gives the kernel's record with its names (`sinew_agent::flow`).
+//! Far more flows are seen than asked for. So the writer of a journal may give it something lighter than a [`Flow`]: the
+//! agent gives it the kernel's record with its names (`sinew_agent::flow`).
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A connection that has shaken hands, with the place that it takes among all and a deadline for its first bytes.
+//! A connection after its handshake, with its counted place and a deadline for its first bytes.
 //!
 //! Neighbour: `super` hands it to the HTTP/2 server.
 
@@ -16,7 +16,7 @@ use tonic::transport::server::Connected;
 
 use super::slots::{Client, Slot};
 
-/// Bytes with which every HTTP/2 connection begins (RFC 9113 section 3.4). From then on pings tell who lives.
+/// Bytes with which every HTTP/2 connection begins (RFC 9113 section 3.4). After them, pings show that the client is alive.
 const PREFACE: usize = 24;
 
 /// With TLS or without.

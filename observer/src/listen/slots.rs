@@ -1,4 +1,4 @@
-//! Places that are counted by who takes them, so that one client leaves some to the others.
+//! Places that are counted by client address, so that one client leaves some to the others.
 //!
 //! Neighbours: `super` counts connections, [`crate::service`] the streams on them.
 
@@ -35,8 +35,8 @@ impl Slots {
         Self { taken: Arc::default(), all, per_address }
     }
 
-    /// A place for that address, if there is one. Who has no address came through a socket of this machine, which only
-    /// its owner opens, and may take all that are free.
+    /// A place for that address, if there is one. A client without an address came through a socket of this machine, which
+    /// only its owner can open, and may take all that are free.
     pub(crate) fn take(&self, address: Option<IpAddr>) -> Option<Slot> {
         let address = address.map(payer);
         let mut taken = self.lock();
@@ -67,7 +67,7 @@ impl Drop for Slot {
     }
 }
 
-/// Who pays: a host has a whole /64 of IPv6 addresses to choose from.
+/// The address that is counted: of IPv6 the /64, since a host can choose from a whole one.
 fn payer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

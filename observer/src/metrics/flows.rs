@@ -1,4 +1,4 @@
-//! What a journal says of itself: flows seen, how full its ring is, and what was lost, by Hubble's name.
+//! A journal's own metrics: flows seen, how full its ring is, and what was lost, under Hubble's name.
 
 use std::time::SystemTime;
 

@@ -1,9 +1,9 @@
 //! The metrics port: `GET /metrics` over HTTP/1.1, for Prometheus and for curl.
 //!
-//! One request a connection, within [`PATIENCE`] from its first byte to its last, so that a slow client costs a socket
-//! for that long and no more. [`CONNECTIONS`] at a time, [`CONNECTIONS_EACH`] of one address, so that one client does
-//! not keep the others out; more are closed at once. Tasks: one for each connection, owned by [`serve`]; dropping it
-//! ends them.
+//! Each connection has one request, within [`PATIENCE`] from its first byte to its last, so that a slow client costs a
+//! socket for that long and no more. There are [`CONNECTIONS`] at a time, [`CONNECTIONS_EACH`] of one address, so that one
+//! client does not keep the others out; more are closed at once. Tasks: one for each connection, owned by [`serve`];
+//! dropping it ends them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -93,7 +93,7 @@ pub async fn serve(listener: TcpListener, exposed: Arc<impl Exposed>) -> Infalli
                 Ok((stream, peer)) => if let Some(seat) = room.seat(peer.ip()) {
                     let (exposed, requests) = (exposed.clone(), requests.clone());
                     connections.spawn(async move {
-                        // A client that breaks off or takes too long is nobody's trouble but its own.
+                        // A client that breaks off or takes too long harms only itself.
                         let _late = tokio::time::timeout(PATIENCE, answer(stream, exposed, requests)).await;
                         drop(seat);
                     });

@@ -1,11 +1,11 @@
 //! Flows counted as Hubble counts them: its metrics, by its names, with its context options.
 //!
-//! A [`Meter`] belongs to whoever makes flows and is asked for nothing while it counts: no lock, and no allocation for a
-//! series that it knows. A scrape asks through its [`Scraper`] and gets an answer between two batches. What would grow
-//! without end does not: a series of a pod that is gone leaves after [`series::GRACE`], a metric has
-//! [`series::MOST`] series at most, a port label [`series::MOST_PORTS`] ports, an `ip` context only addresses of the
-//! cluster; what finds no room is counted. Inside: [`settings`] reads options, [`context`] who a flow is about,
-//! `handler.rs` what each metric counts, `icmp.rs` the names of ICMP's messages, [`series`] the numbers.
+//! A [`Meter`] belongs to whoever makes flows; counting takes no lock, and no allocation for a known series. A scrape asks
+//! through its [`Scraper`] and gets an answer between two batches. Everything is bounded: a series of a pod that is gone is
+//! removed after [`series::GRACE`], a metric has [`series::MOST`] series at most, a port label [`series::MOST_PORTS`] ports,
+//! an `ip` context only addresses of the cluster; flows that find no room are counted. Inside: [`settings`] reads options,
+//! [`context`] says who a flow is about, `handler.rs` what each metric counts, `icmp.rs` has the names of ICMP messages,
+//! [`series`] the numbers.
 
 pub mod context;
 mod handler;
@@ -88,8 +88,8 @@ impl Meter {
         }
     }
 
-    /// Lets series go whose pod, workload or address has been gone for [`series::GRACE`]. `living` is asked for only
-    /// when it is time to look.
+    /// Removes series whose pod, workload or address has been gone for [`series::GRACE`]. `living` is called only when it is
+    /// time to look.
     pub fn forget<'l>(&mut self, now: Instant, living: impl FnOnce() -> Living<'l>) {
         if now.saturating_duration_since(self.looked) < LOOK {
             return;
