@@ -1,9 +1,9 @@
 //! `sinew observe`: flows of a node or a cluster, past and coming, with Hubble's flags, defaults and lines.
 //!
-//! `flags.rs` has the command line, `filters.rs` turns its filters into FlowFilters, `request.rs` the rest into a
-//! request, `crate::server` finds whom to ask, `input.rs` reads a file instead, `print.rs` writes what comes, `census.rs`
-//! counts it for `edges.rs` and `top.rs`. The flows are
-//! made by the agent and filtered by `sinew_observer`, on whichever side they are.
+//! `flags.rs` has the command line, `filters.rs` turns its filters into FlowFilters, `request.rs` the rest into a request,
+//! `crate::server` finds the server to ask, `input.rs` reads a file instead, `print.rs` writes what comes, `census.rs`
+//! counts it for `edges.rs` and `top.rs`. The agent makes the flows, and `sinew_observer` filters them: in the server, or
+//! here for those of a file.
 
 mod census;
 mod edges;
@@ -140,7 +140,8 @@ async fn debug_events(args: &EventArgs) -> Result<()> {
     printer.finish()
 }
 
-/// A request for flows in words. A mask stands behind it: its JSON has camel case, which `IP` and `Summary` do not survive.
+/// A request for flows as text. Its mask is written separately: JSON would turn it into camel case, which `IP` and `Summary`
+/// do not survive.
 fn flows_asked(request: &GetFlowsRequest) -> Result<String> {
     let mut request = request.clone();
     let mask = request.field_mask.take().map(|mask| format!(" fields {}", mask.paths.join(",")));
@@ -148,7 +149,7 @@ fn flows_asked(request: &GetFlowsRequest) -> Result<String> {
     Ok(text.trim_end().to_owned() + &mask.unwrap_or_default())
 }
 
-/// Tells a request, where --debug asks for it.
+/// Prints a request, with --debug.
 fn told<M: prost::Message>(args: &ServerArgs, call: &str, name: &str, request: &M) -> Result<()> {
     if args.debug {
         args.tell(format_args!("{call} {}", json(name, request)?.trim_end()));
@@ -176,7 +177,7 @@ fn stdout_is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// Whether a terminal knows no escapes, by its name. One without a name gets none either.
+/// Whether a terminal has no escape sequences, judged by its name. One without a name gets none either.
 fn is_dumb(term: Option<&std::ffi::OsStr>) -> bool {
     term.is_none_or(|term| term.is_empty() || term == "dumb")
 }

@@ -24,7 +24,7 @@ pub(super) enum Naming {
     Namespace,
 }
 
-/// From whom, to whom, and how: the opener of the connection stands first.
+/// From whom, to whom, and how: the opener of the connection comes first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Edge {
     pub(super) source: String,
@@ -49,7 +49,7 @@ impl Count {
     }
 }
 
-/// Verdicts in which a policy had its part.
+/// Verdicts in which a policy took part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Hits {
     pub(super) allowed: u64,
@@ -74,7 +74,7 @@ pub(super) struct Census {
     /// By policy, as `kind/namespace/name`.
     pub(super) policies: BTreeMap<String, Hits>,
     pub(super) flows: u64,
-    /// Policy verdicts, those too that no policy is behind.
+    /// Policy verdicts, including those without a policy.
     pub(super) verdicts: u64,
     pub(super) lost: u64,
 }
@@ -84,8 +84,9 @@ impl Census {
         Self { naming, ..Self::default() }
     }
 
-    /// Counts one flow. A denied packet leaves a verdict and a drop: only the verdict counts for its edge. What the sender's
-    /// side allows may be refused yet: not its verdict counts, but what becomes of the packet.
+    /// Counts one flow. A denied packet produces a verdict and a drop, of which only the verdict counts for its edge. A
+    /// packet that the sender's side allows may still be refused: then that verdict does not count, but what becomes of
+    /// the packet.
     pub(super) fn count(&mut self, flow: &Flow) {
         self.flows += 1;
         let event = flow.event_type.as_ref().map_or(0, |event| event.r#type);

@@ -1,7 +1,7 @@
-//! `--explain`: behind a verdict, the rule that decided and where it stands, or the nearest rule and what failed.
+//! `--explain`: after a verdict, the rule that decided with its file and line, or the nearest rule and what did not match.
 //!
-//! What the flow carries is enough for a rule that decided. For a default deny the node's agent is asked, if it is the
-//! one that sent the flow: only it has the rules. Its answer is about now; the line says so when the revision moved.
+//! For a rule that decided, the flow carries enough. For a default deny the node's agent is asked, if it is the one that
+//! sent the flow: only it has the rules. It answers by its current rules; a line says so if the revision has changed.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Explainer {
     socket: Option<String>,
     agent: Option<AgentClient<Channel>>,
-    /// Whether one flow is asked for. Of all flows, a denial's verdict is explained and not its drop once more.
+    /// Whether one flow is asked for. If all flows are, a denial's verdict is explained and not its drop again.
     single: bool,
     explained: u64,
 }
@@ -41,7 +41,7 @@ impl Explainer {
         Self { socket, agent: None, single: !uuid.is_empty(), explained: 0 }
     }
 
-    /// Whether what was asked for was there to be explained.
+    /// Whether the flow that was asked for has been found.
     ///
     /// # Errors
     /// The one flow that was asked for is not held any more, or never was.
@@ -56,7 +56,7 @@ impl Explainer {
         Ok(())
     }
 
-    /// Lines for an answer; none for what is no verdict.
+    /// Lines for an answer; none for one that is not a verdict.
     pub(super) async fn of(&mut self, answer: &GetFlowsResponse) -> Vec<String> {
         let Some(ResponseTypes::Flow(flow)) = &answer.response_types else { return Vec::new() };
         self.explained += 1;
@@ -131,7 +131,7 @@ fn rule_line(rule: &DecidingRule, default_deny: bool) -> String {
     let did = match (default_deny, rule.shadow, rule.deny) {
         (true, ..) => "default deny by",
         (_, true, true) => "audit: would be denied by",
-        // A shadow is told of only where it denies: without a rule that does, by default.
+        // A shadow verdict is reported only where it denies; without a rule that denies, it does so by default.
         (_, true, false) => "audit: would be denied by default by",
         (_, _, true) => "denied by",
         (..) => "allowed by",
@@ -149,7 +149,7 @@ fn nearest(answer: &ExplainResponse, direction: TrafficDirection) -> Vec<String>
     of_direction.flat_map(|it| it.near_misses.iter().take(1)).map(near_miss).collect()
 }
 
-/// Says that the rules that were asked are not those that judged. A flow carries the low half of the revision.
+/// Says that the current rules are not those under which the flow was judged. A flow carries the low half of the revision.
 fn moved(flow: &Flow, now: u64) -> Option<String> {
     let denied = [&flow.egress_denied_by, &flow.ingress_denied_by].into_iter().flatten();
     let then = denied.map(|policy| policy.revision).find(|revision| *revision != 0)?;
@@ -191,7 +191,7 @@ fn question(flow: &Flow) -> Option<ExplainRequest> {
         layer4::Protocol::Tcp(it) => (port_of(it.source_port, it.destination_port), "TCP"),
         layer4::Protocol::Udp(it) => (port_of(it.source_port, it.destination_port), "UDP"),
         layer4::Protocol::Sctp(it) => (port_of(it.source_port, it.destination_port), "SCTP"),
-        // An answer to an echo belongs to the question, whose type rules name.
+        // An echo reply belongs to its request, whose type is the one that rules name.
         layer4::Protocol::IcmPv4(it) => (if reply && it.r#type == 0 { 8 } else { it.r#type }, "ICMP"),
         layer4::Protocol::IcmPv6(it) => (if reply && it.r#type == 129 { 128 } else { it.r#type }, "ICMPv6"),
         layer4::Protocol::Vrrp(_) | layer4::Protocol::Igmp(_) => return None,

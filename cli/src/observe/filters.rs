@@ -1,8 +1,8 @@
 //! FlowFilters from the filters of the command line.
 //!
 //! A flag about either end (`--pod`) makes two filters, one for each end, of which one must match; all other flags go
-//! into both. Namespaces are part of pod and service names, so they are worked in when everything has been read. What
-//! contradicts itself is refused, with Hubble's rules. Neighbours: `flags.rs`; the server's side is
+//! into both. Namespaces are part of pod and service names, so they are added once everything has been read. Flags that
+//! contradict each other are refused, by Hubble's rules. Neighbours: `flags.rs`; the server's side is
 //! `sinew_observer::filter`.
 
 mod value;
@@ -76,7 +76,7 @@ pub(super) fn lists(given: &[GivenFilter]) -> Result<FilterLists, String> {
     Ok(FilterLists { allow: allow.finish()?, deny: deny.finish()? })
 }
 
-/// The two filters of one list, alike but for flags about either end.
+/// The two filters of one list, which differ only in flags about either end.
 #[derive(Default)]
 struct Pair {
     /// Has the source's side of flags about either end.
@@ -190,7 +190,7 @@ fn namespace_of(name: &str) -> &str {
     name.split_once('/').map(|(namespace, _)| namespace).unwrap_or_default()
 }
 
-/// Puts names without a namespace into each of these; without a name, everything of them.
+/// Puts names without a namespace into each of these namespaces; without a name, selects everything in them.
 fn within(pods: &mut Vec<String>, services: &mut Vec<String>, namespaces: &[String]) {
     if pods.is_empty() && services.is_empty() {
         pods.push(String::new());

@@ -1,7 +1,7 @@
 //! The command line of `sinew observe`: Hubble's flags with its defaults, and ours.
 //!
-//! Filters keep the order in which they were given, since `--not` belongs to the one behind it. So they are declared in
-//! a table and read with their positions, beside the derived rest. Neighbours: `filters.rs` and `request.rs` read it.
+//! Filters keep the order in which they were given, since `--not` belongs to the filter after it. So they are declared in
+//! a table and read with their positions; all other flags are derived. Neighbours: `filters.rs` and `request.rs` read it.
 
 use std::path::PathBuf;
 

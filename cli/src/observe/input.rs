@@ -1,8 +1,8 @@
 //! Flows from a file or stdin instead of a server: what `-o json` wrote, filtered here as a server would.
 //!
-//! Flows come in the order of the file. A line that is no answer is told on stderr with its number and passed over; a
-//! field that this version does not know is ignored. A text without any answer in it is no recording, and an error once
-//! it ends; one without any line may be what a filter before a pipe let through.
+//! Flows come in the order of the file. A line that is not an answer is reported on stderr with its number and skipped; a
+//! field that this version does not know is ignored. Input that has lines but no answer is not a recording, and an error at
+//! its end; empty input is not, since it may be all that a filter before a pipe let through.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::output;
 
 /// Most flows that `--last` keeps in memory.
 const MOST_LAST: u64 = 1_000_000;
-/// Lines that are no flows, of which each is told.
+/// How many lines that are not flows are reported one by one.
 const MOST_TOLD: usize = 5;
 /// What a line must be.
 const FORM: &str = "a line is one flow, as `sinew observe -o jsonpb` prints it";
@@ -63,7 +63,7 @@ pub(crate) fn read(
     let (lines, found) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(false)));
     let end = {
         let (name, lines, found) = (name.clone(), Rc::clone(&lines), Rc::clone(&found));
-        // Asked when the lines have come to their end, not before.
+        // Checked once the lines have ended, not before.
         std::iter::once_with(move || {
             (lines.get() && !found.get())
                 .then(|| Err(Failure::failed(format!("no line of {name} is a flow: {FORM}")).into()))
@@ -85,7 +85,7 @@ pub(crate) fn read(
                     }
                     None
                 });
-                // Any other JSON reads as an answer that holds nothing.
+                // Any other JSON object decodes as an empty answer.
                 found.set(found.get() || answer.as_ref().is_some_and(|it| it.response_types.is_some()));
                 answer.map(Ok)
             }
@@ -94,7 +94,7 @@ pub(crate) fn read(
             }
         })
         .scan(false, |failed, answer: Result<GetFlowsResponse>| {
-            // What can't be read once is not read again and again.
+            // After a read error nothing more is read.
             (!std::mem::replace(failed, answer.is_err())).then_some(answer)
         })
         .chain(end.flatten())

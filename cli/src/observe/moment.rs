@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str, now: SystemTime) -> Result<Timestamp, String> {
     })
 }
 
-/// Go's lengths of time: numbers with a unit, fractions allowed, one behind the other.
+/// Go's durations: numbers with a unit, fractions allowed, one after the other.
 fn length(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -78,7 +78,7 @@ fn parsed(layout: &str, text: &str) -> Option<Instant> {
     broken.to_timestamp().ok()
 }
 
-/// A time as the form asks; `N/A` without one.
+/// A time in the form asked for; `N/A` without one.
 pub(super) fn text(time: Option<&Timestamp>, form: TimeForm) -> String {
     let instant = time.and_then(|time| Instant::new(time.seconds, time.nanos).ok());
     let Some(instant) = instant else { return "N/A".to_owned() };

@@ -1,7 +1,8 @@
-//! What `sinew observe` writes: Hubble's lines, blocks, columns and JSON, so that scripts and eyes used to them go on.
+//! What `sinew observe` writes: Hubble's lines, blocks, columns and JSON, so that scripts and people used to them can
+//! rely on them.
 //!
-//! Flows and losses go to stdout, troubles of nodes to stderr. Control characters in names are made visible: a pod's
-//! name must not drive the reader's terminal. Neighbours: `print/line.rs` (the parts of a line), `print/event.rs`
+//! Flows and losses go to stdout, trouble with nodes to stderr. Control characters in names are made visible: a pod's
+//! name must not control the reader's terminal. Neighbours: `print/line.rs` (the parts of a line), `print/event.rs`
 //! (agent and debug events), `print/json.rs`, `print/words.rs`.
 
 mod event;
@@ -39,7 +40,7 @@ pub(super) struct Printer {
     node_names: bool,
     style: Style,
     silent: bool,
-    /// Nodes that come and go are told, not only those in trouble.
+    /// Nodes that come and go are reported, not only those in trouble.
     pub(super) debug: bool,
     written: u64,
     rows: Vec<Vec<String>>,
@@ -162,7 +163,7 @@ impl Printer {
         output::write(&text)
     }
 
-    /// Writes what waits: columns are as wide as their widest cell, so they come last.
+    /// Writes what was held back: columns are as wide as their widest cell, so they are written last.
     pub(super) fn finish(self) -> Result<()> {
         output::write(&spaced(&self.rows))
     }
@@ -195,7 +196,7 @@ impl Printer {
                 };
                 let from = format!("{source} {}", identity(flow.source.as_ref()));
                 let to = format!("{destination} {}", identity(flow.destination.as_ref()));
-                // The opener stands first, whoever sent this packet.
+                // The opener comes first, whoever sent this packet.
                 let ends = match flow.is_reply {
                     None => format!("{from} <> {to}"),
                     Some(false) => format!("{from} -> {to}"),
@@ -244,7 +245,7 @@ impl Printer {
         }
     }
 
-    /// A relay's trouble with nodes goes to stderr; that all is well is told to who debugs.
+    /// A relay's trouble with nodes goes to stderr; that all is well is reported only with --debug.
     fn node_status(&mut self, answer: &GetFlowsResponse, status: &NodeStatusEvent) -> Result<()> {
         let trouble = matches!(status.state_change(), NodeState::NodeError | NodeState::NodeUnavailable);
         if self.silent || !(trouble || self.debug) {
@@ -272,7 +273,7 @@ impl Printer {
         std::io::stderr().write_all(text.as_bytes()).context("write to stderr")
     }
 
-    /// A node's state as a block, with what is between two blocks: it must not stand in the flows, which may go elsewhere.
+    /// A node's state as a block, with its separator: it must not be among the flows, which may be redirected elsewhere.
     fn status_block(&mut self, time: &str, status: &NodeStatusEvent) -> String {
         let between = if self.written > 0 { format!("{SEPARATOR}\n") } else { String::new() };
         self.written = self.written.max(1);

@@ -16,8 +16,8 @@ use crate::failure::Failure;
 /// Flows shown when nothing says how many.
 const DEFAULT_COUNT: u64 = 20;
 
-/// The fields that compact, dict and table show: Hubble's, and those of policies and drops, without which its own client
-/// can't show the direction of a verdict or the names of policies.
+/// The fields that compact, dict and table show: Hubble's, and those of policies and drops, without which Hubble's own
+/// client can't show the direction of a verdict or the names of policies.
 const SHOWN_FIELDS: [&str; 29] = [
     "time",
     "uuid",
@@ -106,7 +106,7 @@ pub(super) fn debug_events(args: &EventArgs, now: SystemTime) -> Result<GetDebug
     Ok(GetDebugEventsRequest { number, first, follow: args.selectors.follow, since, until })
 }
 
-/// Columns are as wide as their widest cell, which is known at the end, and an answer that goes on has none.
+/// Columns are as wide as their widest cell, which is known only at the end, and an answer that follows has no end.
 fn columns_have_an_end(selectors: &SelectorArgs, form: OutputForm) -> Result<(), Failure> {
     if selectors.follow && form == OutputForm::Table {
         return Err(Failure::usage(

@@ -1,8 +1,7 @@
 //! `sinew observe top`: talkers, drops by reason and hits of policies, window after window.
 //!
-//! On a terminal each window takes the place of the one before and as many rows as fit; into a pipe windows follow each
-//! other with all their rows. The size of the terminal is asked for each window, so that a resized one is right at the
-//! next.
+//! On a terminal each window replaces the one before and has as many rows as fit; into a pipe, windows follow each other
+//! with all their rows. The terminal's size is read for each window, so that the next one fits after a resize.
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
@@ -90,11 +89,11 @@ fn show(census: &Census, interval: Duration) -> Result<()> {
         .map_or((usize::MAX, 3 * ROWS + OTHER_LINES), |(width, height)| {
             (usize::from(width.0), usize::from(height.0))
         });
-    // Home, clear to the end of the screen: without a flicker, and what was longer before is gone.
+    // Home, then clear to the end of the screen: no flicker, and nothing remains of a longer window.
     output::write(&format!("\u{1b}[H\u{1b}[J{}", screen(census, interval, width, height)))
 }
 
-/// A window for a terminal of this size. The cursor stands in the line behind it; one line more and the terminal scrolls.
+/// A window for a terminal of this size. The cursor ends in the line after it; with one line more the terminal would scroll.
 fn screen(census: &Census, interval: Duration, width: usize, height: usize) -> String {
     let rows = height.saturating_sub(OTHER_LINES).max(3) / 3;
     let whole = window(census, interval, rows, width);
@@ -159,7 +158,7 @@ fn policies(census: &Census, rows: usize) -> String {
             Cell::from(name),
         ]);
     }
-    // Verdicts without a policy behind them are no row, and are verdicts nevertheless.
+    // Verdicts without a policy have no row, but count as verdicts.
     let none = match census.verdicts {
         0 => "No verdicts in this window.".to_owned(),
         1 => "1 verdict, by no policy: none applies to the pod.".to_owned(),

@@ -118,7 +118,7 @@ impl Style {
         )
     }
 
-    /// The verdict; of a policy verdict in policy's words, with its policies where they are wanted.
+    /// The verdict; for a policy verdict in policy's words, with its policies if asked for.
     pub(super) fn verdict(self, flow: &Flow) -> String {
         let by_policy =
             flow.event_type.as_ref().is_some_and(|event| event.r#type == words::TYPE_POLICY_VERDICT);
@@ -140,7 +140,7 @@ impl Style {
                 self.paint(Hue::Red, &format!("DENIED{by}"))
             }
             Verdict::Dropped | Verdict::Error => self.paint(Hue::Red, plain),
-            // Hubble's client names no policies here; ours does where they are asked for.
+            // Hubble's client names no policies here; ours does if asked to.
             Verdict::Audit if by_policy => {
                 let by = policies(&flow.egress_denied_by, &flow.ingress_denied_by);
                 self.paint(Hue::Yellow, &format!("AUDITED{by}"))
