@@ -1,9 +1,9 @@
-//! The benchmarks: each row of a ratio holds both sides, measured by turns in one run.
+//! The benchmarks: both sides of each ratio are measured by turns in one run.
 //!
-//! A shared machine drifts by tens of percent within a minute, so that numbers of two runs say nothing about each other.
-//! Every ratio is therefore made of neighbours in time, pair by pair, and the median of these ratios counts.
+//! A shared machine drifts by tens of percent within a minute, so that numbers of two runs can't be compared. Every ratio
+//! is therefore taken between neighbours in time, pair by pair, and the median of these ratios counts.
 //!
-//! Neighbours: [`spread`] and [`report`] hold the numbers; each group is a file of its own and makes its lab by
+//! Neighbours: [`spread`] and [`report`] hold the numbers; each group is a file of its own and makes its lab with
 //! `crate::lab`. What was measured is in `docs/performance.md`.
 
 pub mod report;

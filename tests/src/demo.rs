@@ -1,8 +1,8 @@
 //! The demo: two nodes on this machine, pods, policies and real packets, with every verdict as a flow line.
 //!
-//! It is a scenario of the lab and a test at once: each probe says what it expects, and a surprise ends the demo with an
-//! error. Every scene prints the commands that reproduce it in another terminal. Neighbours: [`stage`] prints, `lab`
-//! does; the policies are files under `demo/policies`.
+//! It is a scenario of the lab and a test at once: each probe says what it expects, and any other result ends the demo with
+//! an error. Every scene prints the commands that reproduce it in another terminal. Neighbours: [`stage`] prints, `lab`
+//! acts; the policies are files under `demo/policies`.
 
 mod stage;
 

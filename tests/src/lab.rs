@@ -1,6 +1,6 @@
 //! The lab: nodes and pods as network namespaces with real interfaces, the real agent and the real CNI plugin.
 //!
-//! A test says what stands where and what must happen:
+//! A test says which pods are on which node, and what must happen:
 //!
 //! ```no_run
 //! # use sinew_tests::lab::{Lab, Family, Topology};
@@ -14,13 +14,13 @@
 //! # }
 //! ```
 //!
-//! Everything is made with `ip` and `nsenter`, so that each step can be repeated by hand. What one lab makes carries its
-//! id: namespaces `sinew-<id>-…`, files under `/run/sinew-lab/<id>`, pins under `/sys/fs/bpf/sinew-<id>`. It is gone when
-//! the `Lab` is dropped; [`sweep`] removes what a killed process left. A test's lab prints a [`diagnosis`] first.
+//! Everything is made with `ip` and `nsenter`, so that each step can be repeated by hand. Everything that a lab makes
+//! carries its id: namespaces `sinew-<id>-…`, files under `/run/sinew-lab/<id>`, pins under `/sys/fs/bpf/sinew-<id>`. It
+//! is removed when the `Lab` is dropped, after a failing test's [`diagnosis`]; [`sweep`] removes what a killed process
+//! left.
 //!
 //! Neighbours: [`topology`] is the address plan, [`place`] what probes start from, [`node`] and [`pod`] the two kinds of
-//! place with an agent behind them, [`cni`] the call that a container runtime makes, [`tripwire`] ends a process at one
-//! of its steps.
+//! place with an agent, [`cni`] the call that a container runtime makes, [`tripwire`] ends a process at one of its steps.
 
 pub mod attached;
 pub mod binaries;

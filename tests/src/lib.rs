@@ -1,4 +1,4 @@
-//! What needs more than one package or more than a user: the lab, agreement and verifier tests.
+//! Tests that need more than one package, or root: the lab, agreement and verifier tests.
 
 pub mod bench;
 pub mod demo;

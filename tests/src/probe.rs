@@ -1,10 +1,10 @@
-//! `sinew-probe`: the traffic of the lab, run inside pods. It says exactly what happened to a packet or a stream, as one
-//! line of JSON, where `ping`, `nc` or `iperf3` say it in prose.
+//! `sinew-probe`: the traffic of the lab, run inside pods. It reports exactly what happened to a packet or a stream, as one
+//! line of JSON, where `ping`, `nc` or `iperf3` print prose.
 //!
 //! `serve` answers, everything else asks: [`dial`] makes one connection or exchange, [`stream`] moves verified bytes,
-//! [`watch`] goes on until its standard input closes, [`icmp`] is an echo request of its own, [`raw`] sends
-//! packets that no socket sends, [`frame`] frames that no stack sends. Neighbours: `lab::pod`
-//! starts it and reads [`report`]; `src/bin/sinew-probe.rs` is its command line.
+//! [`watch`] continues until its standard input closes, [`icmp`] sends an echo request of its own, [`raw`] packets that no
+//! socket sends, [`frame`] frames that no stack sends. Neighbours: `lab::pod` starts it and reads [`report`];
+//! `src/bin/sinew-probe.rs` is its command line.
 
 pub mod dial;
 pub mod frame;

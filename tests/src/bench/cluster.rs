@@ -1,4 +1,4 @@
-//! A large cluster around one node: what other agents and many people would have written into the store.
+//! A large cluster around one node: the objects that other agents and users would have written into the store.
 //!
 //! Neighbours: `enforce.rs` and `footprint.rs` measure an agent in it.
 

@@ -1,8 +1,8 @@
-//! How long it takes from a policy's file to the kernel: the file is renamed into place, and two watch.
+//! How long it takes from a policy's file to the kernel: the file is renamed into place, and two observers watch.
 //!
-//! One reads the node's state word from the pinned map, where the agent puts the revision as its last step. The other is a
-//! client that sends a datagram every half millisecond: the moment counts at which the first one was sent that is
-//! answered, or, for a policy that is taken back, the last one.
+//! One reads the node's state word from the pinned map, where the agent writes the revision as its last step. The other is
+//! a client that sends a datagram every half millisecond: what counts is when the first answered one was sent, or, for a
+//! policy that is taken back, the last one.
 //!
 //! Neighbours: `cluster.rs` writes the other policies and identities.
 

@@ -1,5 +1,5 @@
-//! What an agent takes: resident memory with a node full of pods in a large cluster, and the time from its start until it
-//! serves CNI, on an empty node and on that one.
+//! What an agent needs: resident memory on a node full of pods in a large cluster, and the time from its start until it
+//! serves CNI, on an empty node and on the full one.
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! The load: one client and one server, blocking sockets, each a thread in its own network namespace.
 //!
-//! In a stream client and server have a processor each. Requests go to and fro on one processor: there a transaction is
-//! the work that the machine does for it; between two it would mostly be the time that a processor takes to wake up,
-//! which is the same with and without programs.
+//! In a stream, client and server have a processor each. Request and response use one processor, so that a transaction
+//! takes the work that the machine does for it; between two processors it would mostly be the time that a processor takes
+//! to wake up, which is the same with and without programs.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

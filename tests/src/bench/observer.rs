@@ -1,11 +1,11 @@
-//! What the observer costs traffic, and how much goes through it: events of the kernel as flows to clients.
+//! What the observer costs traffic, and its throughput, from kernel events to flows at a client.
 //!
-//! Costs are compared in one run: a node without observer, one with it, and that one with a client that follows, by turns
+//! Costs are compared in one run: a node without observer, one with it, and the latter with a client that follows, by turns
 //! ([`sides`]). [`loads`] has the traffic of the group `traffic` at default aggregation, [`rates`] a fixed number of
-//! events a second, [`lossless`] as many as go, [`memory`] full rings. [`filters`] and [`relay`] need no node.
+//! events a second, [`lossless`] as many as possible, [`memory`] full rings. [`filters`] and [`relay`] need no node.
 //!
-//! Neighbours: [`follower`] is the client, [`paced`] sends at a rate, [`count`] is what programs say of their rings,
-//! [`processor`] the time that a process takes, [`sample`] a flow as an agent makes it.
+//! Neighbours: [`follower`] is the client, [`paced`] sends at a rate, [`count`] reads the programs' counters of their
+//! rings, [`processor`] a process's processor time, [`sample`] makes a flow as an agent does.
 
 mod count;
 mod filters;

@@ -1,10 +1,10 @@
 //! Nanoseconds that each program takes for a packet, beyond an empty program that is run the same way.
 //!
-//! Packets go through `BPF_PROG_TEST_RUN` in batches, a batch of the program and one of the empty program by turns. The
-//! programs are loaded with the settings of a real node: a packet that is run again and again starts with the largest hop
-//! limit and is begun anew before that is used up, and the second pod's host side has the first pod's MAC, so that what
-//! the program writes is again a packet of the first pod. What may happen once only (the first packet of a connection)
-//! is run once, with another port each time; the empty program then too.
+//! Packets go through `BPF_PROG_TEST_RUN` in batches, with batches of the program and of the empty program by turns. The
+//! programs are loaded with the settings of a real node. A packet that is run repeatedly starts with the largest hop limit
+//! and is replaced before that is used up, and the second pod's host side has the first pod's MAC, so that what the program
+//! writes is again a packet of the first pod. What can happen only once (the first packet of a connection) is run once,
+//! with another port each time, and so is the empty program then.
 
 use std::net::IpAddr;
 

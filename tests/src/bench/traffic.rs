@@ -1,7 +1,7 @@
 //! Pods' traffic against bare wires and against the kernel's routing.
 //!
 //! The pods are on nodes with real agents: every pod is selected by policies, connections are tracked, and the agents read
-//! and keep the flow events. Each round loads the three ways for a slice of time each, in turning order.
+//! and keep the flow events. Each round loads the three set-ups for a slice of time each, in rotating order.
 //!
 //! Neighbours: `ground.rs` makes the other sides, `load.rs` the traffic.
 

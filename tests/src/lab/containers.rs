@@ -1,5 +1,5 @@
-//! What a container runtime of a test leaves when the test dies: containers in the lab's cgroup, and the namespaces that
-//! the runtime has made for them, which carry the runtime's names and not the lab's.
+//! Removes what a test's container runtime leaves when the test dies: containers in the lab's cgroup, and the namespaces
+//! that the runtime made for them, which carry the runtime's names and not the lab's.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,6 @@
-//! Removing labs: the own one at its end, and those whose process died without that chance.
+//! Removing labs: one's own at its end, and those whose process died before it could.
 //!
-//! A lab's folder names its owner by process id and start time, since ids are used again. Everything else is found by
+//! A lab's folder names its owner by process id and start time, since ids are reused. Everything else is found by
 //! the lab's id: processes by the namespace that they are in, namespaces and pins by name.
 
 use std::fs::{self, File};

@@ -1,16 +1,16 @@
 //! Ends a process at one of its steps: `kill -9` when it is about to make a certain system call.
 //!
-//! Between two system calls a process changes nothing but memory. So a kill before the first one, before the second
-//! one, and so on, is a kill in every state in which it can leave the world behind, and needs neither a switch in the
-//! process nor a clock. The exception is a kernel map that the process has mapped: a store into it is no call, and the
-//! wire cannot stand between it and the call before.
+//! Between two system calls a process changes nothing but its memory. So killing it before the first call, before the
+//! second, and so on, kills it in every state in which it can leave the system, without a switch in the process and without
+//! a clock. The exception is a kernel map that the process has mapped into memory: a store into it is not a system call, so
+//! the tripwire can't come between it and the call before.
 //!
 //! A thread traces all threads of the process (ptrace(2)): calls are counted in the order in which they begin,
-//! whichever thread makes them. Nobody may wait for the process while the wire is set: a wait by another thread of the
+//! whichever thread makes them. Nobody may wait for the process while the tripwire is set: a wait by another thread of the
 //! test would take the stops away from the tracer.
 //!
-//! Neighbours: [`super::node`] and [`super::cni`] start what is ended; `tests/lab_cni_kill.rs` and
-//! `tests/lab_upgrade.rs` are its users.
+//! Neighbours: [`super::node`] and [`super::cni`] start the processes; `tests/lab_cni_kill.rs` and `tests/lab_upgrade.rs`
+//! use it.
 
 use std::collections::BTreeSet;
 use std::fmt;

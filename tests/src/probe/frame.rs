@@ -1,7 +1,7 @@
 //! Whole Ethernet frames, for what no stack of a pod sends: another MAC, an ARP message about somebody else, VLAN tags.
 //!
-//! Tests build frames here and `sinew-probe frame` sends them from a pod, past everything but the interface. IEEE 802.3,
-//! 802.1Q, RFC 826. Neighbours: [`super::raw`] builds the IP packets in them.
+//! Tests build frames here and `sinew-probe frame` sends them from a pod, bypassing everything but the interface. IEEE
+//! 802.3, 802.1Q, RFC 826. Neighbours: [`super::raw`] builds the IP packets in them.
 
 use std::io;
 use std::net::Ipv4Addr;

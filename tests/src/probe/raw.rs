@@ -1,5 +1,5 @@
-//! Whole IP packets, byte by byte, for what no socket sends: a RST out of nothing, data in a SYN, an ICMP error that
-//! quotes a stranger, fragments in the wrong order.
+//! Whole IP packets, byte by byte, for what no socket sends: an RST without a connection, data in a SYN, an ICMP error that
+//! quotes somebody else's packet, fragments in the wrong order.
 //!
 //! Tests build packets here and `sinew-probe raw` sends them from a pod. RFC 791, 8200, 9293, 768, 792, 4443.
 

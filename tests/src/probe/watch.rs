@@ -1,7 +1,8 @@
-//! Probes that go on until their standard input closes: the test that started them changes the world meanwhile.
+//! Probes that continue until their standard input closes, while the test that started them changes policies, agents or
+//! nodes.
 //!
-//! [`hold`] keeps one connection (or one UDP source port) and asks over it again and again: nothing that is established
-//! may be lost. [`redial`] makes a new connection each time: new ones must work, or, for one that is denied, must never.
+//! [`hold`] keeps one connection (or one UDP source port) and sends requests over it again and again: no established
+//! connection may be lost. [`redial`] makes a new connection each time: each must work, or, if it is denied, none may.
 
 use std::io::{self, Read, Write};
 use std::net::UdpSocket;

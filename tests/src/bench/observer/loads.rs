@@ -1,7 +1,7 @@
 //! What the observer costs the loads of the group `traffic`, pod to pod on one node, at default aggregation.
 //!
-//! Requests go to and fro on one processor, so their ratio is what records cost the programs; what the agent takes of
-//! another processor is a row of its own. A stream has both processors and feels both. Neighbours: `sides.rs`,
+//! Request and response use one processor, so their ratio is what records cost the programs; the agent's share of the
+//! other processor is a row of its own. A stream uses both processors and is affected by both. Neighbours: `sides.rs`,
 //! `../load.rs`.
 
 use std::time::Duration;

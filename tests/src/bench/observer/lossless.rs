@@ -1,8 +1,8 @@
-//! How many events a second go from the kernel's ring through the agent to a client without a loss, the agent on one
+//! How many events a second get from the kernel's ring through the agent to a client without a loss, with the agent on one
 //! processor.
 //!
-//! The rate is stepped up until something is lost or the sender can't offer more. What was sent is accounted for at each
-//! step: it came, or it was counted as lost, in the kernel's ring or for the client. Neighbours: `paced.rs` sends,
+//! The rate is raised until something is lost or the sender reaches its limit. At each step every event is accounted for:
+//! it arrived, or it was counted as lost, in the kernel's ring or for the client. Neighbours: `paced.rs` sends,
 //! `follower.rs` counts.
 
 use std::thread;

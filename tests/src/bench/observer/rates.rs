@@ -1,8 +1,8 @@
-//! What the observer costs at a fixed number of events a second: the agent's processor, and what requests feel of it.
+//! What the observer costs at a fixed number of events a second: the agent's processor time, and the effect on requests.
 //!
-//! One thread sends datagrams at the rate from processor 0; requests are asked on processor 1, 250 a second, and their
-//! packets are part of the rate. Without observer the same packets go and leave no record. Neighbours: `paced.rs`
-//! sends and asks, `sides.rs` has the nodes.
+//! One thread sends datagrams at the rate from processor 0; requests are sent on processor 1, 250 a second, and their
+//! packets are part of the rate. Without observer the same packets are sent and leave no record. Neighbours: `paced.rs`
+//! sends both, `sides.rs` has the nodes.
 
 use std::thread;
 use std::time::Duration;

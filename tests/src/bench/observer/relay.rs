@@ -1,8 +1,8 @@
 //! How many flows a second `sinew-relay` merges: the real program, its nodes and its client played by this process.
 //!
-//! On nodes that are not played, making a flow and reading it cost what they cost on other machines. Here they would
-//! take from the relay the processors that it is measured on, so [`nodes`] send flows that were encoded before, and the
-//! client counts answers without decoding them ([`raw`]). What remains is the relay's: to take, to order, to hand on.
+//! In a cluster, flows are made and read on other machines. Here that would take the processors on which the relay is
+//! measured, so [`nodes`] send flows encoded in advance, and the client counts answers without decoding them ([`raw`]). What
+//! remains is the relay's own work: to receive, order and forward.
 //!
 //! Neighbour: `sample.rs` makes the flow.
 
