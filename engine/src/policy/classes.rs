@@ -1,13 +1,13 @@
 //! Address classes: which number an address has for CIDR rules (policy.md 5).
 //!
 //! The kernel finds one class for an address, by the longest prefix. So the prefixes of all policies that select an
-//! endpoint here cut the address space into pieces, and a table holds an entry for every piece that a rule's CIDR
-//! contains. A piece ends, too, where a range of pods or the address of a node begins, because most CIDRs reach only
-//! what is outside the cluster: a class is a policy prefix and the kind of place. All nodes within one prefix share a
-//! class, and so do all ranges of pods: the number of classes grows with the policies, not with the cluster.
+//! endpoint here cut the address space into pieces, and a table has an entry for every piece that a rule's CIDR contains.
+//! A piece also ends where a range of pods or the address of a node begins, because most CIDRs match only addresses outside
+//! the cluster: a class is a policy prefix together with outside, node or pods. All nodes within one prefix share a class,
+//! and so do all ranges of pods, so the number of classes grows with the policies, not with the cluster.
 //!
-//! In the kernel's trie IPv4 is a part of IPv6 (`::ffff:0:0/96`), in policy it is not: where a prefix as short as `::/0`
-//! would hold it, `0.0.0.0/0` gets class 0, which is none.
+//! In the kernel's trie IPv4 is part of IPv6 (`::ffff:0:0/96`), in policy it is not: where a prefix as short as `::/0` would
+//! contain it, `0.0.0.0/0` gets class 0, which is none.
 //!
 //! Neighbours: `matcher.rs` compares CIDRs with classes, `state/order.rs` writes the trie in a safe order.
 
@@ -63,7 +63,7 @@ pub(crate) fn class_of(trie: &ClassTrie, address: IpAddr) -> Option<Class> {
     class_around(trie, &IpNet::from(address))
 }
 
-/// The class of the longest piece that holds all of a prefix.
+/// The class of the longest piece that contains a whole prefix.
 pub(crate) fn class_around(trie: &ClassTrie, inner: &IpNet) -> Option<Class> {
     (0..=inner.prefix_len())
         .rev()

@@ -20,7 +20,7 @@ use super::matcher::Matchers;
 use crate::numbers::{Cause, Direction, Numbers};
 use crate::table::{PolicyTable, TableKey};
 
-/// Ports by name and protocol. One pod has one port of a name; an identity has those of all its pods.
+/// Ports by name and protocol. A pod has one port for a name; an identity has those of all its pods.
 pub(crate) type NamedPorts = BTreeMap<(String, Protocol), Vec<u16>>;
 
 /// Whom a table is for: endpoints with equal subjects have equal tables.
@@ -46,7 +46,7 @@ pub struct Enforcement {
     pub policies: Vec<PolicyName>,
     /// Those that switch default deny on.
     pub switched_on_by: Vec<PolicyName>,
-    /// Audit policies that would.
+    /// Audit policies that would switch it on.
     pub audited_by: Vec<PolicyName>,
     /// It is `init`, which always enforces.
     pub init: bool,
@@ -117,7 +117,7 @@ impl World<'_> {
     }
 }
 
-/// One direction of a table on its way.
+/// One direction of a table that is being compiled.
 struct Side<'a> {
     world: &'a World<'a>,
     subject: &'a Subject,
@@ -125,7 +125,7 @@ struct Side<'a> {
     rules: Vec<Arc<LoadedRule>>,
     /// Which of the rules lets the node reach its pods (7).
     local_host: Option<usize>,
-    /// What holds where no rule matches.
+    /// The default, where no rule matches.
     default: PolicyEntry,
     enforcement: Enforcement,
 }
@@ -159,7 +159,7 @@ impl<'a> Side<'a> {
         {
             names.dedup();
         }
-        // 7. A rule like any other, so that a deny that holds the host outranks it.
+        // 7. A rule like any other, so that a deny rule that matches the host outranks it.
         let mut local_host = None;
         if direction == Direction::Ingress && !enforcement.init {
             local_host = Some(rules.len());
@@ -179,7 +179,7 @@ impl<'a> Side<'a> {
     fn write(&self, entries: &mut Vec<(TableKey, PolicyEntry)>) {
         let mut known: HashMap<Vec<usize>, Rc<Vec<(L4Prefix, PolicyEntry)>>> = HashMap::new();
         for (peer, rules) in self.rules_by_peer() {
-            // Which peers share a rule list is settled by the rules alone, unless ports are the peer's own.
+            // Peers that the same rules match share the resolved entries, unless a rule's ports are each peer's own.
             let shared = self.direction == Direction::Ingress
                 || rules.iter().all(|rule| self.rules[*rule].named.is_empty());
             let resolved = if shared {
@@ -225,7 +225,7 @@ impl<'a> Side<'a> {
                         }
                     }
                 }
-                // 10. Anybody, but on a port of his own: whoever has a port of that name.
+                // 10. Anybody, but on a port of the peer's own: so everybody who has a port of that name.
                 LoadedPeers::Any if self.direction == Direction::Egress && !rule.named.is_empty() => {
                     for (peer, ports) in self.world.ports {
                         if rule
@@ -247,8 +247,8 @@ impl<'a> Side<'a> {
     }
 
     /// The entries of one peer, from the rules that match it. 11: an entry's value is the best of the rules at its own
-    /// prefix and at all that hold it, because the kernel finds only the longest; where that is what the next shorter
-    /// entry says already, the entry is not written.
+    /// prefix and at all prefixes that contain it, because the kernel finds only the longest; if the next shorter entry has
+    /// the same value, the entry is not written.
     fn resolve(&self, peer: Identity, rules: &[usize]) -> Vec<(L4Prefix, PolicyEntry)> {
         let mut at: BTreeMap<L4Prefix, Best> = BTreeMap::new();
         for rule in rules {
@@ -264,7 +264,7 @@ impl<'a> Side<'a> {
             }
         }
         let mut written: BTreeMap<L4Prefix, PolicyEntry> = BTreeMap::new();
-        // In the order of their lengths, so whatever holds a prefix comes before it.
+        // In the order of their lengths, so that prefixes come before those that they contain.
         for prefix in at.keys() {
             let mut best = Best::default();
             let mut shorter = None;
@@ -295,7 +295,7 @@ impl<'a> Side<'a> {
     }
 }
 
-/// 2. The entry that says what holds where no rule matches, enforced and as audit policies would have it.
+/// 2. The default entry, for where no rule matches: enforced, and as audit policies would have it.
 fn default_entry(direction: Direction, enforcement: &Enforcement, numbers: &mut Numbers) -> PolicyEntry {
     let mut half = |policies: &[&Vec<PolicyName>]| {
         let mut policies: Vec<PolicyName> = policies.iter().flat_map(|names| names.iter().cloned()).collect();

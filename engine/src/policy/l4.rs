@@ -9,7 +9,7 @@ use sinew_bpf::abi::PolicyKey;
 
 use crate::table::TableKey;
 
-/// Every prefix here counts bits of protocol and port, which have to be what the kernel's key has behind the peer.
+/// Every prefix here counts bits of protocol and port, which must be laid out as after the peer in the kernel's key.
 const _: () = assert!(PolicyKey::FULL_BITS - PolicyKey::PEER_BITS == 24);
 
 /// The first `bits` of protocol (8 bits) and port or ICMP type (16 bits).
@@ -35,7 +35,7 @@ impl L4Prefix {
         Self { bits: 24, value: u32::from(protocol as u8) << 16 | u32::from(port) }
     }
 
-    /// The fewest prefixes that hold exactly `first..=last`.
+    /// The fewest prefixes that together contain exactly `first..=last`.
     pub(crate) fn range(protocol: Protocol, first: u16, last: u16) -> Vec<Self> {
         let mut prefixes = Vec::new();
         let (mut next, end) = (u32::from(first), u32::from(last) + 1);
@@ -51,7 +51,7 @@ impl L4Prefix {
         prefixes
     }
 
-    /// The prefixes of a port field; `None` for a named port, which depends on who is asked.
+    /// The prefixes of a port field; `None` for a named port, which depends on the pod.
     pub(crate) fn of(kind: &PortMatchKind) -> Option<Vec<Self>> {
         match kind {
             PortMatchKind::Protocol(protocol) => Some(vec![Self::protocol(*protocol)]),

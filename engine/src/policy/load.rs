@@ -25,7 +25,7 @@ pub enum Force {
     /// All of it.
     #[default]
     Whole,
-    /// Default denies and deny rules: it doesn't fit into a table (policy.md 14).
+    /// Default deny and deny rules only: the whole doesn't fit into a table (policy.md 14).
     NoAllows,
     /// Everything that it would have judged is denied: not even its deny rules fit.
     DenyAll,
@@ -85,7 +85,7 @@ pub(crate) enum LoadedPeers {
 }
 
 impl Loaded {
-    /// Takes shares in all matchers that the policy needs.
+    /// Acquires all matchers that the policy needs.
     pub(crate) fn new(
         policy: Arc<Policy>,
         force: Force,
@@ -108,7 +108,7 @@ impl Loaded {
         Self { specs, names_groups, matchers: acquired, policy }
     }
 
-    /// Gives the shares back.
+    /// Releases them.
     pub(crate) fn release(self, matchers: &mut Matchers) {
         for id in self.matchers {
             matchers.release(id);
@@ -223,8 +223,8 @@ impl Loading<'_> {
     }
 }
 
-/// The prefixes of the groups that a rule names; none for a group that isn't there. What can be read of a refused group
-/// holds in a deny rule only (policy.md 14).
+/// The prefixes of the groups that a rule names; none for a group that doesn't exist. What can be read of a refused group
+/// applies in a deny rule only (policy.md 14).
 pub(crate) fn prefixes_of<'a>(
     groups: &'a BTreeMap<(CidrGroupKind, String), CidrGroup>,
     wanted: &'a CidrGroupMatch,

@@ -27,7 +27,7 @@ pub(crate) enum Matcher {
     Cidr(CidrTerm),
 }
 
-/// A prefix without some others, and what may stand behind its addresses (policy.md 5).
+/// A prefix without some others, and who may have its addresses (policy.md 5).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CidrTerm {
     pub(crate) prefix: IpNet,
@@ -120,7 +120,7 @@ impl Matchers {
         &self.identities
     }
 
-    /// Takes a share in a matcher.
+    /// Acquires a matcher.
     pub(crate) fn acquire(&mut self, matcher: Matcher) -> MatcherId {
         if let Some(id) = self.by_matcher.get(&matcher) {
             if let Some(slot) = self.slots.get_mut(id) {
@@ -154,7 +154,7 @@ impl Matchers {
         id
     }
 
-    /// Gives a share back; the last one forgets the matcher.
+    /// Releases a matcher; the last release removes it.
     pub(crate) fn release(&mut self, id: MatcherId) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.users -= 1;
@@ -223,7 +223,7 @@ impl Matchers {
         candidates.into_iter().collect()
     }
 
-    /// An identity leaves. Returns the matchers that matched it.
+    /// An identity is removed. Returns the matchers that matched it.
     pub(crate) fn remove_identity(&mut self, number: Identity) -> Vec<MatcherId> {
         let Some(labels) = self.identities.remove(&number) else { return Vec::new() };
         for (label, value) in labels.iter() {

@@ -33,7 +33,7 @@ pub(crate) fn both(
         let peers: BTreeSet<u32> =
             one.keys().chain(other.keys()).filter(|(d, _)| *d == direction).map(|(_, peer)| *peer).collect();
         for peer in peers {
-            // All keys that a packet of this peer surely asks, the last one first in rank.
+            // All keys that are certainly looked up for a packet of this peer, in rising rank.
             let mut keys = vec![0];
             keys.extend(world(Identity(peer)).map(|world| world.0));
             keys.push(peer);
@@ -90,8 +90,8 @@ fn decide(keys: &[&Entries], prefix: L4Prefix) -> Option<PolicyEntry> {
     best
 }
 
-/// Allow only where both allow, with the higher of the two ranks: a peer whom both allow by his class is not closed by
-/// what his identity alone has.
+/// Allow only where both allow, with the higher of the two ranks: so a peer that both tables allow by its class is not
+/// denied by what its identity alone has.
 fn stricter(one: &PolicyEntry, other: &PolicyEntry) -> PolicyEntry {
     let mut entry = *one;
     let (deny, other_deny) = (one.verdict != verdict::ALLOW, other.verdict != verdict::ALLOW);
