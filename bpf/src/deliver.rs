@@ -49,7 +49,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// The observation point that the action is; `stack` is that of a packet which goes on from its hook as it came.
+    /// The action's observation point; `stack` is that of a packet that continues from its hook as it came.
     #[inline(always)]
     #[must_use]
     pub const fn point(&self, stack: u8) -> u8 {
@@ -139,7 +139,7 @@ fn segment_bytes<P: Packet>(packet: &P, parsed: &Parsed) -> u16 {
     } else {
         parsed.network_bytes - parsed.payload_bytes.min(parsed.network_bytes) + segment
     };
-    // A segment size that is none (`GSO_BY_FRAGS` of SCTP is 0xffff) must not come out small.
+    // A value that is not a segment size (`GSO_BY_FRAGS` of SCTP is 0xffff) must not come out small.
     bytes.min(u32::from(u16::MAX)) as u16
 }
 

@@ -1,5 +1,5 @@
 //! A case: packets through a world in order, each with what must become of it. Every counter that a packet may touch is
-//! compared: those that a case lists must change by what it says, all others must stay.
+//! compared: those that a case lists must change by the amount it gives, all others must stay the same.
 //!
 //! Neighbours: `cases.rs` has the tables of cases; the agreement tests run the same ones through the kernel.
 
@@ -26,13 +26,13 @@ pub enum Expected {
     Stack,
     /// The same, marked as a pod's answer.
     Answer,
-    /// It goes over to a pod: with the pair's MACs and one off its hop limit.
+    /// It is redirected to a pod: with the pair's MACs and its hop limit decremented.
     Pod(&'static Pod),
-    /// It leaves by a device to a neighbour, with one off its hop limit.
+    /// It leaves by a device to a neighbour, with its hop limit decremented.
     Forward(u32, Address),
-    /// It goes into the overlay, with one off its hop limit.
+    /// It goes into the overlay, with its hop limit decremented.
     Tunnel(Address, u32),
-    /// It goes into the overlay with its hop limit as it is, since the stack has taken its one.
+    /// It goes into the overlay with its hop limit unchanged, since the stack has decremented it.
     HostTunnel(Address, u32),
     /// It drops.
     Drop(DropReason),

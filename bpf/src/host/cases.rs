@@ -1,7 +1,7 @@
 //! The pipeline's cases, one for each thing that datapath.md says, with expectations worked out from its text. Each is a
 //! test of its own here, for both families; the agreement tests send the same packets through the kernel.
 //!
-//! A name begins with the number in datapath.md (`dp`) or the CVE whose class it holds shut.
+//! A name begins with the number in datapath.md (`dp`) or with the CVE whose class of mistake it guards against.
 
 mod connection;
 mod cve;

@@ -1,4 +1,4 @@
-//! What this process costs, under the names that every Prometheus client library uses for it.
+//! This process's own resource use, under the names that every Prometheus client library uses.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};

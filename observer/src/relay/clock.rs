@@ -1,9 +1,9 @@
-//! How far a node's clock is off ours, from one answer.
+//! How far a node's clock differs from ours, from one answer.
 //!
-//! An Observer of ours says its time in the headers of every stream ([`HEADER`]); it wrote them somewhere between our
-//! asking and our hearing, so that all of a difference that the way cannot explain is the clock's. Of another Observer
-//! only a time from the future shows that its clock is wrong, which `merge.rs` sees. Neighbours: `fan.rs` asks and
-//! reports, [`crate::service`] writes the header.
+//! Our own Observer sends its time in the headers of every stream ([`HEADER`]). It wrote them at some moment between our
+//! request and the arrival of the headers, so any difference that this interval can't explain is the clock's. With another
+//! Observer only a time in the future shows that its clock is wrong, which `merge.rs` notices. Neighbours: `fan.rs` asks
+//! and reports, [`crate::service`] writes the header.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 /// Name of the header with a node's time, in nanoseconds since 1970.
 pub(crate) const HEADER: &str = "sinew-clock";
-/// How far a clock may be off before it orders nothing.
+/// How far a clock may be off before its times are no longer used for ordering.
 pub(super) const TOLERANCE: Duration = Duration::from_secs(1);
 
 /// The header's value for a moment.

@@ -1,4 +1,4 @@
-//! What a relay says of itself to Prometheus: its nodes, its clients' requests, and what it handed on.
+//! A relay's own metrics: its nodes, its clients' requests, and what it forwarded.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,8 +1,8 @@
-//! Which nodes there are, as a Peer service tells it: any agent, which knows all nodes.
+//! The set of nodes, learned from a Peer service: any agent, since each knows all nodes.
 //!
 //! An answer begins with all nodes as added, one by one, and does not say where this beginning ends. So after a new
-//! connection the old set holds, grows by what is told, and loses what was not told once the other side is quiet: an
-//! agent that restarts makes no node go.
+//! connection the old set stays and new nodes are added; nodes that were not named are removed once the other side has been
+//! quiet. So an agent that restarts makes no node disappear.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -22,7 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Silence after which the beginning of an answer is over.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Keeps `peers` as the Peer service tells, for ever; while it does not answer, the last set holds.
+/// Keeps `peers` as the Peer service says, for ever; while it does not answer, the last set stays.
 pub async fn follow_peers(at: &Way, peers: watch::Sender<Peers>, patience: Duration) -> Infallible {
     let mut pause = FIRST_PAUSE;
     loop {

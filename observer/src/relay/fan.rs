@@ -1,8 +1,8 @@
 //! One request to every node, their answers as one stream.
 //!
-//! For each node one task asks and forwards what has come, some answers at a time, through a bounded channel
-//! ([`task`]); what is due goes out as many at a time as there are. Tasks are owned by the stream: dropping it ends
-//! them. Neighbours: [`super::question`] has the requests, [`super::merge`] the order.
+//! For each node one task asks and forwards what has arrived, in batches, through a bounded channel ([`task`]); all answers
+//! that are due go out together. Tasks are owned by the stream: dropping it ends them. Neighbours: [`super::question`] has
+//! the requests, [`super::merge`] the order.
 
 mod task;
 
@@ -26,7 +26,7 @@ use crate::peer::{PeerAddress, Peers};
 use crate::source::Answers;
 use task::{NodeTask, Told};
 
-/// How long word of a node's state waits for others that are the same: fifty nodes behind a switch that fails are one line.
+/// How long a report of a node's state waits for others that say the same: fifty nodes behind a failed switch are one line.
 const GROUPING: Duration = Duration::from_millis(100);
 /// Answers that go out at a time, at most.
 const MOST_GIVEN: usize = 128;
@@ -128,8 +128,8 @@ impl<Q: Question> Gathering<Q> {
                 || tokio::time::Instant::now() + self.fan.settings.window,
                 tokio::time::Instant::from_std,
             );
-            // In this order: nodes that always have something to say don't keep others from coming and going, and the clock
-            // is only looked at when nobody has.
+            // In this order: nodes that always have answers don't keep others from being added and removed, and the clock is
+            // only looked at when nothing else is ready.
             tokio::select! {
                 biased;
                 changed = self.fan.peers.changed(), if self.question.follows() => match changed {

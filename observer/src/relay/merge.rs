@@ -1,8 +1,8 @@
-//! Order by time out of several streams, without a clock of its own: `now` is passed.
+//! Merges several streams by time, without a clock of its own: `now` is an argument.
 //!
 //! The oldest waiting answer goes out when every open node has one waiting (then nothing older can come), or when it has
-//! waited for the window, or when too many wait. So a silent node holds the others back by the window and no longer.
-//! A node whose clock is known to be wrong, and any answer from the future, is ordered by when it came.
+//! waited for the window, or when too many wait. So a silent node delays the others by the window at most. Answers of a node
+//! whose clock is known to be wrong, and any answer from the future, are ordered by arrival.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};

@@ -1,4 +1,4 @@
-//! Nodes: in what manner each is spoken to, and its channels.
+//! Nodes: how each is connected to, and its channels.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,12 +24,12 @@ pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// In what manner nodes are spoken to. Sockets of this machine need neither.
+/// Whether nodes are connected to with TLS. Sockets of this machine never are.
 #[derive(Clone, Debug)]
 pub enum NodeTls {
-    /// With TLS, and in no other manner: a node that is said to speak none is not asked.
+    /// With TLS only: a node that is announced without TLS is not asked.
     With(Arc<ClientTls>),
-    /// In the clear, because somebody asked for that in words.
+    /// Without TLS, because it was explicitly asked for.
     Disabled,
     /// Nobody has decided: sockets only.
     Undecided,
@@ -72,7 +72,7 @@ struct Channels {
     peer: PeerAddress,
     /// For answers that may have no end.
     streams: Channel,
-    /// For one answer, now. Streams must not keep it waiting: whether a node lives is such a question.
+    /// For single answers. Streams must not delay these: whether a node is alive is such a request.
     singles: Channel,
 }
 

@@ -1,8 +1,8 @@
 //! Answers of `GetFlows` as nodes send them: looked at, and decoded only where they are not what they should be.
 //!
-//! What is sound goes on as it came. All else is decoded as it was sent, so that what nobody can read is its node's error
-//! and ends no client's stream, and what this program has no field for is left out. Neighbours: [`crate::encoded`] tells
-//! the two apart, `question.rs` asks.
+//! Sound answers are forwarded as they came. All others are decoded, so that one that nobody can read is an error of its
+//! node and ends no client's stream, and fields that this program does not know are left out. Neighbours:
+//! [`crate::encoded`] distinguishes the two, `question.rs` asks.
 
 use prost::Message;
 use prost::bytes::Buf;

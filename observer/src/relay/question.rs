@@ -1,7 +1,7 @@
-//! The streaming requests that a relay puts to nodes, and what it has to know of their answers.
+//! The streaming requests that a relay sends to nodes, and what it must know about their answers.
 //!
-//! Flows are many, so their answers are handed on as they came ([`Passed`]); events are few, and decoded. Neighbours:
-//! `task.rs` asks one node, `fan.rs` puts the answers of all of them together.
+//! Flows are many, so they are forwarded as they came ([`Passed`]); events are few, and decoded. Neighbours: `fan/task.rs`
+//! asks one node, `fan.rs` merges the answers of all of them.
 
 use prost::Message;
 use prost_types::Timestamp;
@@ -23,7 +23,7 @@ use crate::encoded::EncodedAnswer;
 use crate::service::GET_FLOWS;
 
 /// Largest answer of a stream that is read, in bytes: a flow whose ends and policies have every label that Kubernetes lets
-/// them have. Rubbish ends its stream, not the relay.
+/// them have. A larger answer ends its stream, not the relay.
 const LARGEST: usize = 256 << 10;
 
 /// A streaming request of the Observer.

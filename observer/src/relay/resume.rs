@@ -1,8 +1,8 @@
-//! How a node's answers go on after its connection broke: without a word twice, and not in silence over a gap.
+//! How a node's answers continue after its connection broke: without repeating an answer, and without hiding a gap.
 //!
-//! All flows of one packet have one time, so that "behind the last one" by time would leave out its siblings. The node is
-//! asked from the last time on, its own included, and what was handed out already is passed over. If that doesn't come
-//! again, the node has forgotten it, and whatever came behind it. Neighbour: `fan.rs` asks.
+//! All flows of one packet have the same time, so asking for everything after the last time would leave out siblings of the
+//! last answer. The node is asked from that time on, including it, and answers already handed out are skipped. If the last
+//! one doesn't come again, the node no longer has it, nor perhaps what followed it. Neighbour: `fan.rs` asks.
 
 use prost_types::Timestamp;
 use sinew_api::proto::flow::LostEvent;

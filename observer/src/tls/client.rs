@@ -1,4 +1,4 @@
-//! The asking side: whom it trusts, and what it shows of itself.
+//! The client side: which authorities it trusts, and which certificate it presents.
 //!
 //! Neighbour: [`crate::dial`] connects with it.
 
@@ -17,14 +17,14 @@ use tokio_rustls::client::TlsStream;
 
 use super::files::{Contents, Identity, Reloading, TlsError};
 
-/// Whose certificates are believed.
+/// Which certificates are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// Those of the authorities in these PEM files.
     Files(Vec<PathBuf>),
     /// Those of the authorities that this machine trusts.
     System,
-    /// Any: whoever is in between reads everything. Only for who asks for it in words.
+    /// Any: whoever is in between can read everything. Only if explicitly asked for.
     Anything,
 }
 
@@ -101,7 +101,7 @@ fn system_authorities() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// Believes any certificate whose key the server has.
+/// Accepts any certificate whose key the server has.
 #[derive(Debug)]
 struct AnyServer {
     provider: Arc<CryptoProvider>,

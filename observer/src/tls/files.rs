@@ -46,7 +46,7 @@ pub enum TlsError {
     },
 }
 
-/// Who one is: a certificate, with those between it and its authority, and its key.
+/// An identity: a certificate, with those between it and its authority, and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// PEM file of the certificates, one's own first.
@@ -67,7 +67,7 @@ type Make<T> = Box<dyn Fn(&Contents) -> Result<T, TlsError> + Send + Sync>;
 struct Held<T> {
     of: Contents,
     value: Arc<T>,
-    /// What the log was told last, so that it is told once.
+    /// What was logged last, so that it is logged once.
     complaint: Option<TlsError>,
 }
 

@@ -1,4 +1,4 @@
-//! The listening side: shows its certificate and, with authorities for clients, lets in only who shows one of theirs.
+//! The server side: presents its certificate and, with authorities for clients, accepts only clients with one of theirs.
 //!
 //! Neighbour: [`crate::listen`] accepts with it, and bounds how long and how many.
 

@@ -1,4 +1,4 @@
-//! Classes of mistakes that others have made in a datapath, each held shut by a case with the number of one of them.
+//! Classes of vulnerabilities in other datapaths, each guarded against by a case named after one of them.
 
 use super::cases;
 use super::talk::{DATA, SYN_ACK, opened, talk};

@@ -1,4 +1,4 @@
-//! The overlay: datapath.md 24. A node's claim to an identity is a claim, and no more.
+//! The overlay: datapath.md 24. A node's claim to an identity is checked, not trusted.
 
 use super::cases;
 use super::talk::{HTTP, SYN_ACK, talk, unreachable};

@@ -1,4 +1,4 @@
-//! SYNs on connections that stand: datapath.md 12, and how RST and FIN shorten a connection (14).
+//! SYNs on existing connections: datapath.md 12, and how RST and FIN shorten a connection (14).
 
 use super::cases;
 use super::talk::{DATA, FIN, SYN_ACK, Talk, opened, talk};

@@ -1,8 +1,8 @@
-//! Whom a series names: Hubble's context options and labels, as values of a flow.
+//! Who a series is about: Hubble's context options and labels, as values taken from a flow.
 //!
-//! `source` and `destination` take the first context that has a value, by the flow's direction where that is asked for;
-//! the labels of `labelsContext` stand beside them. An address has a value only where it is a pod's or a node's: those of
-//! the world have no bound, and fall back to the next context.
+//! `source` and `destination` take the first context that has a value, by the flow's direction if that is configured;
+//! the labels of `labelsContext` are added. An address is a value only if it is a pod's or a node's: those of the world are
+//! unbounded, and fall back to the next context.
 
 use std::borrow::Cow;
 
@@ -38,7 +38,7 @@ pub enum Context {
 pub struct EndContexts {
     /// Whatever the direction.
     pub any: Vec<Context>,
-    /// In place of these for egress flows, if there are any.
+    /// Used instead for egress flows, if there are any.
     pub egress: Vec<Context>,
     /// Likewise for ingress flows.
     pub ingress: Vec<Context>,

@@ -1,16 +1,16 @@
-//! The series of one metric: numbers by label values, as many as there may be, and gone when whom they name is gone.
+//! The series of one metric: numbers by label values, bounded in number, and removed when what they name is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::super::{Description, Family, Labels, Value};
 
-/// How long the series of somebody who is gone stay: Prometheus scrapes the last counts meanwhile. Hubble's time.
+/// How long the series of a pod that is gone stay, so that Prometheus can scrape the last counts. As in Hubble.
 pub const GRACE: Duration = Duration::from_secs(60);
-/// Series of one metric. A Prometheus server takes some millions; a node of 110 pods that all talk to each other has
-/// 12,100 pairs, which are for workloads to name, not for pods.
+/// Series of one metric. A Prometheus server takes some millions. A node of 110 pods that all talk to each other has 12,100
+/// pairs of pods: name workloads rather than pods there.
 pub const MOST: usize = 10_000;
-/// Ports that one metric tells apart; the others are `other`. A scan of all ports must not cost 65,536 series.
+/// Ports that one metric distinguishes; the others are `other`. A scan of all ports must not cost 65,536 series.
 pub const MOST_PORTS: usize = 1000;
 
 /// Whom the value of a label names.
@@ -163,7 +163,7 @@ impl SeriesSet {
         self.subjects.iter().flatten().any(|subject| *subject != Subject::Lasting)
     }
 
-    /// Lets series go that have named somebody who is gone for long enough.
+    /// Removes series whose subject has been gone for long enough.
     pub(super) fn forget(&mut self, now: Instant, living: &Living<'_>) {
         let subjects = &self.subjects;
         self.series.retain(|_, series| {
@@ -190,7 +190,7 @@ impl SeriesSet {
 fn names_only_the_living(labels: &Labels, subjects: &[Vec<Subject>], living: &Living<'_>) -> bool {
     labels.iter().zip(subjects).enumerate().all(|(at, ((_, value), subjects))| {
         let next = labels.get(at + 1).map_or("", |(_, value)| value);
-        // What none of the contexts could name is an empty value, which is nobody.
+        // If no context had a value, the label is empty and names nobody.
         value.is_empty()
             || subjects.is_empty()
             || subjects == &[Subject::Lasting]

@@ -1,9 +1,9 @@
 //! Which metrics are asked for, in Hubble's words: `drop:sourceContext=pod|namespace;destinationContext=workload flow`.
 //!
 //! Metrics are separated by blanks, a metric from its options by a colon, options by semicolons, values by `|` or, where
-//! there is none, by commas. Names of options and contexts may be in any case. What Hubble passes over in silence (an
-//! unknown metric, an option that a metric does not have) is refused here, for its author would never know; so is what
-//! would add a label without bound.
+//! there is none, by commas. Names of options and contexts may be in any case. What Hubble silently ignores (an unknown
+//! metric, an option that a metric does not have) is refused here, because its author would never notice; so is an option
+//! that would add an unbounded label.
 
 use super::context::{Context, Contexts, LABELS, Label};
 
@@ -139,7 +139,7 @@ fn set(settings: &mut MetricSettings, key: &str, value: Option<&str>) -> Result<
         };
         if let Some(switch) = switch {
             *switch = true;
-            // Hubble takes a value and looks at none of it: `port=false` would switch it on.
+            // Hubble accepts a value and ignores it: `port=false` would switch the option on.
             return value.map_or(Ok(()), |_| Err("it takes no value: leave it out or name it".to_owned()));
         }
     }

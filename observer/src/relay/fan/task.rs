@@ -1,5 +1,5 @@
-//! One node's part of a request: it is asked, and asked again after a failure if the request follows, with growing
-//! pauses and from where its answers broke off ([`Resume`]). Neighbours: [`super`] starts tasks and hears them.
+//! One node's part of a request: the node is asked, and after a failure asked again if the request follows, with growing
+//! pauses and from where its answers broke off ([`Resume`]). Neighbours: [`super`] starts tasks and receives their answers.
 
 use std::pin::pin;
 use std::time::SystemTime;
@@ -142,7 +142,7 @@ fn state_of(status: &Status) -> NodeState {
     }
 }
 
-/// Word of answers that the node had and has no longer. Nobody knows how many they were.
+/// A notice of answers that the node no longer has. Their number is unknown.
 fn gap(first: Timestamp, last: Option<Timestamp>) -> LostEvent {
     let source = LostEventSource::HubbleRingBuffer.into();
     LostEvent { source, num_events_lost: 0, cpu: None, first: Some(first), last: last.or(Some(first)) }
