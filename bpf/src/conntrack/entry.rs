@@ -14,12 +14,12 @@ pub mod timeout {
     pub const TCP_OPENING: u64 = 60 * SECOND;
     /// A TCP connection that both ends have closed, or one has reset.
     pub const TCP_CLOSING: u64 = 10 * SECOND;
-    /// How long the responder of a refused UDP or SCTP connection is silent before its next packet is its own beginning
-    /// (datapath.md 10): as long as a resolver waits for an answer (resolv.conf(5), `timeout`), so that an answer to
-    /// what was asked while it was allowed is none.
+    /// How long the responder of a refused UDP or SCTP connection must be silent before its next packet counts as a
+    /// connection of its own (datapath.md 10): as long as a resolver waits for an answer (resolv.conf(5), `timeout`), so
+    /// that an answer to what was asked while it was allowed does not count as one.
     pub const SILENCE: u64 = 5 * SECOND;
-    /// When that silence is waited for no longer: by then an end that never pauses has been refused for long enough to
-    /// be talking for itself.
+    /// When silence is no longer required: an end that has sent without a pause for this long after the refusal is not
+    /// answering any more, but sending on its own account.
     pub const SILENCE_WAITED_FOR: u64 = 60 * SECOND;
     /// UDP and SCTP. RFC 4787 §4.3 asks for at least 2 min.
     pub const ANY: u64 = 120 * SECOND;
@@ -78,7 +78,7 @@ pub fn is_expired(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> b
     now > last && now - last > allowed_idle(entry, table, transport)
 }
 
-/// Nanoseconds that it lives without another packet; negative for an expired one.
+/// Nanoseconds until it expires without another packet; negative for an expired one.
 #[cfg(not(target_arch = "bpf"))]
 #[must_use]
 pub fn remaining(entry: &CtEntry, table: CtTable, transport: u8, now: u64) -> i64 {
@@ -149,7 +149,7 @@ pub(super) fn half_flags(before: u64, parsed: &Parsed) -> u64 {
     after
 }
 
-/// Data after the other end's RST: the connection goes on, whoever sent that RST (datapath.md 14).
+/// Data after the other end's RST: the connection continues, whoever sent that RST (datapath.md 14).
 #[inline(always)]
 pub(super) fn revive(other: &CtHalf, parsed: &Parsed) {
     let flags = other.flags.get();
