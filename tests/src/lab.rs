@@ -16,8 +16,8 @@
 //!
 //! Everything is made with `ip` and `nsenter`, so that each step can be repeated by hand. Everything that a lab makes
 //! carries its id: namespaces `sinew-<id>-…`, files under `/run/sinew-lab/<id>`, pins under `/sys/fs/bpf/sinew-<id>`. It
-//! is removed when the `Lab` is dropped, after a failing test's [`diagnosis`]; [`sweep`] removes what a killed process
-//! left.
+//! is removed when the `Lab` is dropped; a test's lab prints a [`diagnosis`] before that. [`sweep`] removes what a killed
+//! process left.
 //!
 //! Neighbours: [`topology`] is the address plan, [`place`] what probes start from, [`node`] and [`pod`] the two kinds of
 //! place with an agent, [`cni`] the call that a container runtime makes, [`tripwire`] ends a process at one of its steps.
@@ -150,8 +150,8 @@ pub struct Lab {
     store: Store,
     /// Cleared for a lab that outlives the process.
     removes_itself: Mutex<bool>,
-    /// Whether it tells its state at its end. A test that returns an error does not panic, so that the drop cannot know
-    /// how the test ends; but libtest shows what was said only if it failed.
+    /// Whether it prints its state at its end. A test that returns an error does not panic, so that the drop cannot know
+    /// how the test ends; but libtest shows the output only if it failed.
     tells: bool,
 }
 
@@ -390,7 +390,7 @@ impl Builder {
         self
     }
 
-    /// Tells somebody what is being made and waited for.
+    /// Reports what is being made and waited for.
     #[must_use]
     pub fn tell(mut self, tell: fn(&str)) -> Self {
         self.tell = tell;
@@ -436,7 +436,7 @@ impl Builder {
     }
 }
 
-/// Whether a lab of this id stands and its process lives.
+/// Whether a lab of this id exists and its process is alive.
 #[must_use]
 pub fn is_alive(id: &str) -> bool {
     folder_of(id).exists() && !sweep::is_stale(id)

@@ -23,7 +23,7 @@ use crate::lab::{Family, Lab, Place, Routing, Topology, binaries, folder_of, swe
 /// The lab that is meant where none is named.
 pub const USUAL: &str = "up";
 
-/// How long each agent may take. A person waits longer than a test, and sees what is waited for.
+/// How long each agent may take. A person can wait longer than a test, and sees what is awaited.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What `up` is asked for.
@@ -204,7 +204,7 @@ fn fresh_uid() -> Result<String> {
     Ok(uid.trim().to_owned())
 }
 
-/// What Kubernetes would refuse, and what would take another pod's or a machine's name.
+/// Refuses what Kubernetes would refuse, and names that another pod or a machine has.
 fn refuse<'a>(
     arguments: &PodArguments,
     pods: impl IntoIterator<Item = &'a PodRecord>,

@@ -114,7 +114,7 @@ impl Call<'_> {
         Ok(Answer { success: output.status.success(), object })
     }
 
-    /// Starts the call with a plugin that stands still before its first instruction, to be traced from there on; its
+    /// Starts the call with a plugin that is stopped before its first instruction, to be traced from there on; its
     /// tracer, or SIGCONT, lets it go.
     ///
     /// # Errors

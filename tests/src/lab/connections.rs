@@ -144,7 +144,7 @@ impl Node {
         Ok(())
     }
 
-    /// Makes every connection older, in the pinned tables: the programs then meet what they would meet after so long
+    /// Makes every connection older, in the pinned tables: the programs then see what they would see after so long
     /// without a packet. It is meant for connections that are idle.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::{Lab, Node, process};
 /// Lines of each part.
 const LINES: usize = 25;
 
-/// Pods, and policies, that are told in full; of more a failing test with a hundred pods would only scroll away.
+/// How many pods, and policies, are printed in full; with all of a hundred pods the output would only scroll away.
 const MOST: usize = 8;
 
 /// What is asked of each agent, and why a reader wants it.
@@ -68,7 +68,7 @@ fn policies(node: &Node) -> Vec<String> {
     policies.iter().filter_map(|policy| policy["name"].as_str().map(str::to_owned)).collect()
 }
 
-/// The answer, or why there is none: a diagnosis goes on whatever fails.
+/// The answer, or why there is none: a diagnosis continues whatever fails.
 fn ask(node: &Node, words: &[&str]) -> String {
     match node.sinew(words) {
         Ok(output) => {

@@ -109,7 +109,7 @@ impl Node {
         Ok(())
     }
 
-    /// Starts a build of the agent that stands still before its first instruction, to be traced from there on; its
+    /// Starts a build of the agent that is stopped before its first instruction, to be traced from there on; its
     /// tracer, or SIGCONT, lets it go.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Node {
         self.wait_ready_telling(limit, |_| ())
     }
 
-    /// The same, telling every few seconds what the agent answers instead.
+    /// The same, reporting every few seconds what the agent answers instead.
     ///
     /// # Errors
     /// As [`Node::wait_ready`].
@@ -272,7 +272,7 @@ impl Node {
         Ok(command)
     }
 
-    /// Waits until this node, and every other that lives, enforces what the store holds.
+    /// Waits until this node, and every other living node, enforces what the store holds.
     ///
     /// # Errors
     /// Something was refused, or the time is over.

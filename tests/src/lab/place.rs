@@ -39,7 +39,7 @@ pub struct Place {
     servers: Mutex<Vec<Running>>,
 }
 
-/// A probe that goes on until it is asked for its report.
+/// A probe that runs until it is asked for its report.
 #[derive(Debug)]
 pub struct Watch {
     running: Running,
@@ -170,7 +170,7 @@ impl Place {
         run(self.probe()?.args(["frame", "eth0", &raw::to_hex(frame), "--checksum-at", &at])).map(drop)
     }
 
-    /// Starts a stream that goes on until it is cut or `total` bytes are through.
+    /// Starts a stream that runs until it is cut or `total` bytes are through.
     ///
     /// # Errors
     /// The probe cannot be started.
@@ -218,7 +218,7 @@ impl Place {
         run(self.probe()?.args(["spray", &to.to_string(), &count.to_string()])).map(drop)
     }
 
-    /// A probe that goes on, with more words for it.
+    /// A probe that runs on, with more arguments.
     ///
     /// # Errors
     /// The probe cannot be started.
@@ -248,15 +248,15 @@ impl Place {
     }
 }
 
-/// A stream that goes on.
+/// A stream that is running.
 #[derive(Debug)]
 pub struct Streaming(Running);
 
 impl Streaming {
-    /// Waits for its end and reads what came of it.
+    /// Waits for its end and reads its result.
     ///
     /// # Errors
-    /// It goes on, or died without a report.
+    /// It is still running, or died without a report.
     pub fn finish(mut self, limit: Duration) -> Result<Streamed> {
         self.0.wait(limit)?;
         let output = self.0.finish()?;

@@ -88,10 +88,10 @@ pub fn pause(length: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Calls `done` until it says so.
+/// Calls `done` until it returns true.
 ///
 /// # Errors
-/// It still has not when the time is over; the error says what was waited for.
+/// It has not happened when the time is over; the error says what was awaited.
 pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !done()? {
@@ -103,7 +103,7 @@ pub fn wait_until(what: &str, limit: Duration, mut done: impl FnMut() -> Result<
     Ok(())
 }
 
-/// Waits until a process stands still because of SIGSTOP.
+/// Waits until a process is stopped by SIGSTOP.
 ///
 /// # Errors
 /// It does not, or is gone.
@@ -115,8 +115,8 @@ pub fn wait_stopped(pid: u32) -> Result<()> {
     })
 }
 
-/// A process that runs until this value is dropped. It stands in a process group of its own, so that Ctrl-C on the
-/// terminal ends the lab's owner and not the lab's parts behind its back.
+/// A process that runs until this value is dropped. It is in a process group of its own, so that Ctrl-C on the terminal
+/// ends the lab's owner, which then ends the lab's parts.
 #[derive(Debug)]
 pub struct Running {
     child: Child,

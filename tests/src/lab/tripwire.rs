@@ -34,7 +34,7 @@ use super::process;
 pub struct SystemCall {
     /// Its number on this machine, `libc::SYS_…`.
     pub number: libc::c_long,
-    /// Its arguments as they stand in the registers.
+    /// Its arguments, as they are in the registers.
     pub arguments: [u64; 6],
     process: Pid,
 }
@@ -110,7 +110,7 @@ impl SystemCall {
         fs::read_link(format!("/proc/{}/exe", self.process)).ok()
     }
 
-    /// What a descriptor of the process stands for: a path, or `socket:[…]`, `anon_inode:[…]`.
+    /// What a descriptor of the process refers to: a path, or `socket:[…]`, `anon_inode:[…]`.
     #[must_use]
     pub fn descriptor(&self, number: u64) -> Option<PathBuf> {
         fs::read_link(format!("/proc/{}/fd/{number}", self.process)).ok()
@@ -217,7 +217,7 @@ impl Tracer {
         }
     }
 
-    /// The call that a thread stands before; none if it stands behind one, or is being killed.
+    /// The call that a thread is about to make; none if it has just returned from one, or is being killed.
     fn entered(&self, thread: Pid) -> Option<SystemCall> {
         if ptrace::syscall_info(thread).ok()?.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
             return None;
