@@ -1,5 +1,5 @@
-//! The interactive lab: `up` makes it, `pod add`, `pod remove` and `exec` use it, `down` removes it. It stays until then, whatever happens
-//! to the terminal.
+//! The interactive lab: `up` makes it, `pod add`, `pod remove` and `exec` use it, `down` removes it. It stays until then,
+//! whatever happens to the terminal.
 //!
 //! Pods resolve each other by name: a command runs with a hosts file of the lab, in a mount namespace of its own.
 //! Neighbours: `lab` makes everything; `src/bin/sinew-lab.rs` is the command line.
