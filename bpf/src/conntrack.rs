@@ -34,9 +34,9 @@
 //!     connection is forgotten with its entry. So a responder's packet takes the stack and leaves no entry: the connection
 //!     is picked up in front of a pod, or by its initiator's next packet.
 //! 14. An ICMP error passes only if it quotes a connection that 9 allows and a packet that the error's receiver sent; from
-//!     the wire only if that packet can have gone there, and was not for another pod of this node. It never creates,
-//!     refreshes or changes an entry, even where 9 judges again for it: the connection's own next packet does that. RST
-//!     and FIN shorten the time-out; data that comes after them restores it.
+//!     the wire only if that packet can have gone there, so not if it was for this node or another pod of it. It never
+//!     creates, refreshes or changes an entry, even where 9 judges again for it: the connection's own next packet does
+//!     that. RST and FIN shorten the time-out; data that comes after them restores it.
 //! 15. If both ends are local, both are judged at once. An end that is not enforced here is stamped with the generation,
 //!     which is never an epoch: so, if it gets an endpoint here, that endpoint's hook judges it.
 //! 16. Through a looked-up entry only counters, times and flags are written. Everything else is written by key, since the

@@ -13,7 +13,7 @@ pub mod to_overlay;
 pub mod to_pod;
 
 use crate::abi::endpoint::{self, stamp};
-use crate::abi::{Address, EndpointEntry, StateWord, event};
+use crate::abi::{Address, EndpointEntry, IpcacheEntry, StateWord, event, ipcache};
 use crate::conntrack::{End, Place, Report, Tracking, track};
 use crate::deliver::Action;
 use crate::drop::{Dropped, file};
@@ -244,6 +244,13 @@ impl<'a, M: Maps, P: Packet> Run<'a, M, P> {
             Some(endpoint) => self.local_end(endpoint, address),
             None => self.other_end(address, lookup),
         }
+    }
+
+    /// Whether an address is the node's own or that of one of its pods: nothing on the wire comes from there.
+    #[inline(always)]
+    fn is_of_this_node(&self, address: &Address) -> bool {
+        let of_node = |entry: &IpcacheEntry| entry.flags & ipcache::flag::LOCAL_NODE != 0;
+        self.maps.endpoint_by_address(address).is_some() || self.maps.ipcache(address).is_some_and(of_node)
     }
 
     /// The pod that sent a packet which then went through the host's stack, by the device that it came in by; an IPv6

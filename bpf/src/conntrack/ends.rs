@@ -27,9 +27,10 @@ pub(super) fn from_its_own_side<M: Maps, P: Packet>(
     sender: u8,
 ) -> Result<(), Dropped> {
     let identity = entry::identity_of(entry, sender);
-    // An error's sender is whoever the quoted packet was for, and the host's NAT may have sent that packet elsewhere.
-    if identity == reserved::HOST && !t.is_error && !has_left_the_node(t, entry, sender) {
-        return Err(dropped!(SpoofedLocalSource));
+    if identity == reserved::HOST && !has_left_the_node(t, entry, sender) {
+        // An error's sender is whoever the quoted packet was for: here the node, so that packet has met no router. What the
+        // host's NAT has sent elsewhere is quoted by the addresses that it had there, which are another connection's.
+        return Err(if t.is_error { dropped!(UnrelatedIcmpError) } else { dropped!(SpoofedLocalSource) });
     }
     if t.settings.overlay_ifindex != 0
         && t.sender.lookup as u8 == Lookup::FromWire as u8

@@ -63,7 +63,7 @@ pub(super) fn judged<M: Maps, P: Packet>(
     }
     run.frame.receiver = run.local_end(pod, &run.frame.parsed.destination);
     if run.frame.parsed.is_icmp_error() {
-        if run.maps.endpoint_by_address(&run.frame.parsed.source).is_some() {
+        if run.is_of_this_node(&run.frame.parsed.source) {
             return Err(dropped!(SpoofedLocalSource));
         }
         run.read_quoted()?;

@@ -41,6 +41,10 @@ fn judged<M: Maps, P: Packet>(run: &mut Run<'_, M, P>) -> Result<Action, Dropped
     if run.frame.parsed.ether_type != ether_type::V4 && run.frame.parsed.ether_type != ether_type::V6 {
         return Err(dropped!(UnsupportedL3));
     }
+    if run.packet.vlan_tagged() {
+        // No node sends one (datapath.md 26), and the pod would take it for its own VLAN's (RFC 7348 §6.1).
+        return Err(dropped!(Vlan));
+    }
     let Some(tunnel) = run.packet.tunnel_key() else { return Err(dropped!(TunnelSourceMismatch)) };
     let claimed = claim(run, &tunnel)?;
     run.frame.report.identities[0] = claimed;

@@ -67,6 +67,23 @@ cases! {
                 Expected::Pod(&WEB), &[])
     }
 
+    /// 14: nor has what a pod sends its own node, and nothing on the wire comes from the node itself. The node's own error
+    /// takes its stack.
+    fn dp14_error_from_the_wire_about_the_node(f) {
+        let t = talk(f, WEB.place, NODE);
+        let about = t.udp();
+        let elsewhere = talk(f, WEB.place, REMOTE).udp();
+        Case::new(World::open())
+            .packet(Sent::from_pod(&WEB, about.clone()), Expected::Stack, NEW_OUT)
+            .packet(Sent::from_net(unreachable(ROUTER.ip(f), WEB.place.ip(f), &about)),
+                DropReason::UnrelatedIcmpError, UNRELATED)
+            .packet(Sent::to_pod(&WEB, 0, unreachable(NODE.ip(f), WEB.place.ip(f), &about)), Expected::Stack, &[])
+            .packet(Sent::from_pod(&WEB, elsewhere.clone()), to_remote(f), NEW_OUT)
+            .packet(Sent::from_net(unreachable(NODE.ip(f), WEB.place.ip(f), &elsewhere)),
+                DropReason::SpoofedLocalSource, &[("drop 1012", 1), ("dropped", 1)])
+            .packet(Sent::from_net(unreachable(ROUTER.ip(f), WEB.place.ip(f), &elsewhere)), Expected::Pod(&WEB), &[])
+    }
+
     /// 14: the error is for whoever sent the quoted packet: to anybody else it drops.
     fn dp14_for_the_sender_of_the_quoted_packet_alone(f) {
         let t = talk(f, WEB.place, REMOTE);
