@@ -4,8 +4,9 @@
 //!    [`Maps::may_answer`] grants.
 //! 2. TCP gets an RST as RFC 9293 §3.10.7.1 makes it for a closed port: to a segment with ACK, one with its
 //!    acknowledgement as sequence number; to any other, one with sequence number 0 that acknowledges the segment.
-//! 3. Everything else gets "administratively prohibited": ICMP type 3 code 13 (RFC 1812 §5.2.7.1) quoting header and 8
-//!    bytes, ICMPv6 type 1 code 1 (RFC 4443 §3.1) quoting 48 bytes.
+//! 3. Everything else gets "administratively prohibited": ICMP type 3 code 13 (RFC 1812 §5.2.7.1) or ICMPv6 type 1 code 1
+//!    (RFC 4443 §3.1). Both quote the headers, with options or extensions, and the 8 bytes behind them, by which the sender
+//!    finds its socket. Behind extensions of more than 64 bytes, which no socket sends unasked, there is no answer.
 //! 4. The answer comes from the address that the packet was for, and goes straight back into the pod: no hook judges it.
 
 use crate::abi::{Address, EndpointEntry};
@@ -20,13 +21,17 @@ const V4_BYTES: usize = 20;
 const V6_BYTES: usize = 40;
 const TCP_BYTES: usize = 20;
 const ICMP_BYTES: usize = 8;
-/// What an ICMP answer quotes: an IPv4 header without options and 8 bytes.
+/// What an ICMP answer quotes at least: an IPv4 header and 8 bytes.
 const V4_QUOTED: usize = 28;
 /// An IPv6 header and 8 bytes.
 const V6_QUOTED: usize = 48;
+/// Options of IPv4 have at most 40 bytes; of IPv6 as many are taken as its extensions have in practice.
+const MOST_OPTIONS: usize = 64;
+/// Options and extensions come in multiples of this.
+const STEP: usize = 4;
 
 /// Room for the longest answer from the network header on.
-pub type Room = [u8; V6_BYTES + ICMP_BYTES + V6_QUOTED];
+pub type Room = [u8; V6_BYTES + ICMP_BYTES + V6_QUOTED + MOST_OPTIONS];
 
 /// Turns a refused packet into its answer, made in `room`. False: it gets none, and the packet may be half rewritten.
 #[inline(always)]
@@ -68,7 +73,7 @@ fn reset_v4<P: Packet>(packet: &mut P, parsed: &Parsed, room: &mut Room) -> bool
     }
     let total = v4_pseudo(parsed, protocol::TCP, TCP_BYTES) + sum(room, V4_BYTES, TCP_BYTES);
     put(room, V4_BYTES + 16, fold(total).to_be_bytes());
-    write::<P, { V4_BYTES + TCP_BYTES }>(packet, room)
+    write::<P, { V4_BYTES + TCP_BYTES }>(packet, room, 0)
 }
 
 #[inline(always)]
@@ -79,7 +84,7 @@ fn reset_v6<P: Packet>(packet: &mut P, parsed: &Parsed, room: &mut Room) -> bool
     }
     let total = v6_pseudo(parsed, protocol::TCP, TCP_BYTES) + sum(room, V6_BYTES, TCP_BYTES);
     put(room, V6_BYTES + 16, fold(total).to_be_bytes());
-    write::<P, { V6_BYTES + TCP_BYTES }>(packet, room)
+    write::<P, { V6_BYTES + TCP_BYTES }>(packet, room, 0)
 }
 
 /// 2, at a place of the room, without its checksum.
@@ -109,10 +114,14 @@ fn prohibited_v4<P: Packet>(packet: &mut P, parsed: &Parsed, room: &mut Room) ->
     let Some(quoted) = packet.load::<[u8; V4_QUOTED]>(LINK_BYTES) else { return false };
     put(room, V4_BYTES, [3, 13, 0, 0, 0, 0, 0, 0]);
     put(room, V4_BYTES + ICMP_BYTES, quoted);
-    let total = sum(room, V4_BYTES, ICMP_BYTES + V4_QUOTED);
+    let Some(options) = options(parsed, V4_BYTES) else { return false };
+    if !quote_options(packet, room, (V4_BYTES + ICMP_BYTES, V4_QUOTED), options) {
+        return false;
+    }
+    let total = sum(room, V4_BYTES, ICMP_BYTES + V4_QUOTED + MOST_OPTIONS);
     put(room, V4_BYTES + 2, fold(total).to_be_bytes());
-    v4_header(room, parsed, protocol::ICMP, ICMP_BYTES + V4_QUOTED);
-    write::<P, { V4_BYTES + ICMP_BYTES + V4_QUOTED }>(packet, room)
+    v4_header(room, parsed, protocol::ICMP, ICMP_BYTES + V4_QUOTED + options);
+    write::<P, { V4_BYTES + ICMP_BYTES + V4_QUOTED }>(packet, room, options)
 }
 
 /// 3, IPv6.
@@ -121,18 +130,64 @@ fn prohibited_v6<P: Packet>(packet: &mut P, parsed: &Parsed, room: &mut Room) ->
     let Some(quoted) = packet.load::<[u8; V6_QUOTED]>(LINK_BYTES) else { return false };
     put(room, V6_BYTES, [1, 1, 0, 0, 0, 0, 0, 0]);
     put(room, V6_BYTES + ICMP_BYTES, quoted);
-    let pseudo = v6_pseudo(parsed, protocol::ICMPV6, ICMP_BYTES + V6_QUOTED);
-    let total = pseudo + sum(room, V6_BYTES, ICMP_BYTES + V6_QUOTED);
+    let Some(options) = options(parsed, V6_BYTES) else { return false };
+    if !quote_options(packet, room, (V6_BYTES + ICMP_BYTES, V6_QUOTED), options) {
+        return false;
+    }
+    let pseudo = v6_pseudo(parsed, protocol::ICMPV6, ICMP_BYTES + V6_QUOTED + options);
+    let total = pseudo + sum(room, V6_BYTES, ICMP_BYTES + V6_QUOTED + MOST_OPTIONS);
     put(room, V6_BYTES + 2, fold(total).to_be_bytes());
-    v6_header(room, parsed, protocol::ICMPV6, ICMP_BYTES + V6_QUOTED);
-    write::<P, { V6_BYTES + ICMP_BYTES + V6_QUOTED }>(packet, room)
+    v6_header(room, parsed, protocol::ICMPV6, ICMP_BYTES + V6_QUOTED + options);
+    write::<P, { V6_BYTES + ICMP_BYTES + V6_QUOTED }>(packet, room, options)
 }
 
-/// Writes the first `N` bytes of the room behind the link header.
+/// Bytes between the network header and the transport's; `None` if they are more than an answer has room for.
 #[inline(always)]
-fn write<P: Packet, const N: usize>(packet: &mut P, room: &Room) -> bool {
+fn options(parsed: &Parsed, header: usize) -> Option<usize> {
+    let bytes = usize::from(parsed.transport_at).checked_sub(LINK_BYTES + header)?;
+    (bytes <= MOST_OPTIONS).then_some(bytes)
+}
+
+/// Quotes what follows the first `quoted` bytes, as many as options moved the transport's first 8 bytes away. The rest of
+/// their room is zero, so that a sum over all of it is the sum of what is there: one of a length that the verifier does not
+/// know takes it 200,000 instructions.
+#[inline(always)]
+fn quote_options<P: Packet>(
+    packet: &P,
+    room: &mut Room,
+    (at, quoted): (usize, usize),
+    options: usize,
+) -> bool {
+    put(room, at + quoted, [0; MOST_OPTIONS]);
+    for step in 0..MOST_OPTIONS / STEP {
+        let offset = quoted + step * STEP;
+        if step * STEP >= options {
+            break;
+        }
+        let Some(bytes) = packet.load::<[u8; STEP]>(LINK_BYTES + offset) else { return false };
+        put(room, at + offset, bytes);
+    }
+    true
+}
+
+/// Writes the first `N` bytes of the room, and as many behind them as there are options, behind the link header.
+#[inline(always)]
+fn write<P: Packet, const N: usize>(packet: &mut P, room: &Room, options: usize) -> bool {
     let Some(bytes) = room.first_chunk::<N>() else { return false };
-    packet.resize((LINK_BYTES + N) as u32) && packet.store(LINK_BYTES as u32, bytes)
+    if !packet.resize((LINK_BYTES + N + options) as u32) || !packet.store(LINK_BYTES as u32, bytes) {
+        return false;
+    }
+    for step in 0..MOST_OPTIONS / STEP {
+        if step * STEP >= options {
+            break;
+        }
+        let more = room.get(N + step * STEP..).and_then(<[u8]>::first_chunk::<STEP>);
+        let Some(bytes) = more else { return false };
+        if !packet.store((LINK_BYTES + N + step * STEP) as u32, bytes) {
+            return false;
+        }
+    }
+    true
 }
 
 #[inline(always)]

@@ -1,6 +1,7 @@
 //! Answers to refused egress: datapath.md 29. What is expected is built from RFC 9293 §3.10.7.1, RFC 792 and RFC 4443.
 
 use core::net::IpAddr;
+use std::vec;
 use std::vec::Vec;
 
 use super::cases;
@@ -53,9 +54,14 @@ fn reset(from: IpAddr, ports: (u16, u16), sequence: u32, acknowledgement: u32, f
     answer(Build::new(from, to, Transport::Raw(6)).payload(header))
 }
 
-/// "Administratively prohibited", which quotes what it is about.
+/// "Administratively prohibited", which quotes the headers of what it is about and 8 bytes behind them.
 fn prohibited(from: IpAddr, about: &Build) -> Vec<u8> {
-    let (icmp_type, code, quoted) = if from.is_ipv4() { (3, 13, 28) } else { (1, 1, 48) };
+    let part = if about.part.is_some() { 8 } else { 0 };
+    let extensions: usize = about.extensions.iter().map(|(_, content)| content.len() + 1).sum();
+    let (icmp_type, code, quoted) = match from {
+        IpAddr::V4(_) => (3, 13, 20 + about.options.len() + 8),
+        IpAddr::V6(_) => (1, 1, 40 + extensions + part + 8),
+    };
     let transport = Transport::Icmp { icmp_type, code, rest: [0; 4], other_family: false };
     answer(Build::new(from, about.source, transport).payload(&about.network()[..quoted]))
 }
@@ -89,6 +95,36 @@ cases! {
                 DropReason::PolicyDenied, REFUSED);
         }
         case
+    }
+
+    /// 29: by the 8 bytes behind options and extensions the sender finds its socket: an IPv4 header may have 40 bytes of
+    /// options, here 4, 12 and 40 that record the route; IPv6 hop-by-hop options here 8 and 64 bytes of padding.
+    fn dp29_options(f) {
+        let t = talk(f, WEB.place, WORLD);
+        let plain = t.udp().payload([7; 100]);
+        let padding = |bytes: usize| {
+            let mut content = vec![(bytes / 8 - 1) as u8, 1, (bytes - 4) as u8];
+            content.resize(bytes - 1, 0);
+            plain.clone().extension(0, content)
+        };
+        let recorded = |bytes: usize| {
+            let mut content = vec![7, bytes as u8 - 1, 4];
+            content.resize(bytes - 1, 0);
+            content.push(1);
+            plain.clone().options(content)
+        };
+        let packets = match f {
+            Family::V4 => [4, 12, 40].map(recorded).to_vec(),
+            Family::V6 => vec![padding(8), padding(64)],
+        };
+        let case = packets.into_iter().fold(Case::new(closed()), |case, packet| {
+            let answer = prohibited(WORLD.ip(f), &packet);
+            case.answered(Sent::from_pod(&WEB, packet), answer, DropReason::PolicyDenied, REFUSED)
+        });
+        match f {
+            Family::V4 => case,
+            Family::V6 => case.packet(Sent::from_pod(&WEB, padding(72)), DropReason::PolicyDenied, REFUSED),
+        }
     }
 
     /// 29: a connection that is cut is answered too, with each packet that meets its tombstone.
