@@ -196,12 +196,12 @@ impl Source for Relay {
                     sum.max_flows += answer.max_flows;
                     sum.seen_flows += answer.seen_flows;
                     sum.flows_rate += answer.flows_rate;
+                    // Clients divide the flows seen by the time, so it is that of who has counted longest.
+                    sum.uptime_ns = sum.uptime_ns.max(answer.uptime_ns);
                 }
                 Err(_) => sum.unavailable_nodes.push(name),
             }
         }
-        let uptime = SystemTime::now().duration_since(self.started).unwrap_or_default();
-        sum.uptime_ns = u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX);
         sum.num_connected_nodes = Some(connected);
         sum.num_unavailable_nodes = Some(u32::try_from(sum.unavailable_nodes.len()).unwrap_or(u32::MAX));
         // Hubble's relay lists ten at most.

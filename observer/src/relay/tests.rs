@@ -403,13 +403,17 @@ async fn a_clock_that_is_an_hour_behind_is_told_and_hides_nothing() {
 #[tokio::test]
 async fn single_answers_are_added_up() {
     let bench = Bench::new(&["a", "b", "missing"]);
-    let (a, b) = (bench.live("a"), bench.live("b"));
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    let old = Arc::new(Journal::new(JournalSettings::new("default/a", "0.1.0"), an_hour_ago));
+    let (a, b) = (Live::serve(&bench.path("a"), old), bench.live("b"));
     a.journal.record_flows([flow("1", SystemTime::now().into())]);
     b.journal.record_flows([flow("2", SystemTime::now().into()), flow("3", SystemTime::now().into())]);
     let status = bench.relay.status().await.expect("a status");
     assert_eq!((status.num_flows, status.seen_flows, status.max_flows), (3, 3, 2 * 4095));
     assert_eq!((status.num_connected_nodes, status.num_unavailable_nodes), (Some(2), Some(1)));
     assert_eq!(status.unavailable_nodes, ["default/missing"]);
+    let an_hour = Duration::from_secs(3600).as_nanos();
+    assert!(u128::from(status.uptime_ns) >= an_hour, "the node's that has counted longest, not the relay's");
     let nodes = bench.relay.nodes().await.expect("nodes");
     let states: Vec<_> = nodes.iter().map(|node| (node.name.as_str(), node.state())).collect();
     let expected = [
