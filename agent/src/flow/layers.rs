@@ -7,6 +7,7 @@ use sinew_api::proto::flow::{
     Ethernet, IcmPv4, IcmPv6, Igmp, Ip, IpVersion, Layer4, Sctp, Tcp, TcpFlags, Udp, Vrrp,
 };
 use sinew_bpf::abi::{EventRecord, event};
+use sinew_bpf::drop::DropReason;
 use sinew_bpf::parse::{protocol, tcp};
 use sinew_observer::metrics::hubble::icmp;
 
@@ -38,8 +39,50 @@ pub(super) fn ip(record: &EventRecord) -> Option<Ip> {
     })
 }
 
-/// The transport header.
+/// Whether the packet was dropped before its transport header was read, so that the record's zeros are no values.
+///
+/// A record does not say so itself. A judged packet has been read. TCP from port 0 to port 0 without flags, and UDP or
+/// SCTP between ports 0, are not seen otherwise; an ICMP message of type 0 and code 0 is an echo reply, so there the reason
+/// decides. A fragment with somebody else's source is dropped unread for a reason that whole packets have too: of ICMPv4
+/// it stays an echo reply, while ICMPv6's type 0 is reserved (RFC 4443, section 2.1).
+fn is_unread(record: &EventRecord) -> bool {
+    const READ: u8 = event::flag::EGRESS_JUDGED | event::flag::INGRESS_JUDGED | event::flag::DIRECTION_KNOWN;
+    let zero = (record.source_port, record.destination_port, record.tcp_flags) == (0, 0, 0);
+    if record.kind != event::kind::DROP || record.flags & READ != 0 || !zero {
+        return false;
+    }
+    let reason = DropReason::from_number(record.reason);
+    match record.protocol {
+        protocol::TCP => reason != Some(DropReason::InvalidTcpFlags),
+        protocol::UDP | protocol::SCTP => true,
+        protocol::ICMP => reason.is_some_and(precedes_transport),
+        protocol::ICMPV6 => {
+            reason.is_some_and(|it| it == DropReason::InvalidSourceIp || precedes_transport(it))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a packet that is dropped for this reason, and whose ICMP type is 0, has not been read that far.
+const fn precedes_transport(reason: DropReason) -> bool {
+    matches!(
+        reason,
+        DropReason::InvalidSourceMac
+            | DropReason::Vlan
+            | DropReason::SourceRoute
+            | DropReason::WrongIcmpFamily
+            | DropReason::FragmentNotFound
+            | DropReason::TinyFragment
+            | DropReason::Truncated
+            | DropReason::InvalidExtensionHeader
+    )
+}
+
+/// The transport header; none where it was not read.
 pub(super) fn l4(record: &EventRecord) -> Option<Layer4> {
+    if is_unread(record) {
+        return None;
+    }
     let (source, destination) =
         (u32::from(u16::from_be(record.source_port)), u32::from(u16::from_be(record.destination_port)));
     let protocol = match record.protocol {
@@ -74,12 +117,13 @@ fn tcp_flags(flags: u8) -> TcpFlags {
     }
 }
 
-/// The transport in words: `TCP Flags: SYN, ACK`, `UDP`, `ICMPv4 DestinationUnreachable(Port)`. Without one that has a
-/// name, the last layer that has: `IPv4`.
+/// The transport in words: `TCP Flags: SYN, ACK`, `UDP`, `ICMPv4 DestinationUnreachable(Port)`. Without one that was read
+/// and has a name, the last layer that has: `IPv4`.
 pub(super) fn summary(record: &EventRecord) -> String {
     let (icmp_type, icmp_code) =
         (u32::from(u16::from_be(record.source_port)), u32::from(u16::from_be(record.destination_port)));
     match record.protocol {
+        _ if is_unread(record) => network(record),
         protocol::TCP => {
             let names: Vec<&str> = [
                 (tcp::SYN, "SYN"),
@@ -103,10 +147,15 @@ pub(super) fn summary(record: &EventRecord) -> String {
         protocol::ICMPV6 => format!("ICMPv6 {}", icmp::v6(icmp_type, icmp_code)),
         protocol::IGMP => "IGMP".to_owned(),
         VRRP => "VRRP".to_owned(),
-        _ => match record.ip_version {
-            4 => "IPv4".to_owned(),
-            6 => "IPv6".to_owned(),
-            _ => "Ethernet".to_owned(),
-        },
+        _ => network(record),
     }
+}
+
+fn network(record: &EventRecord) -> String {
+    let name = match record.ip_version {
+        4 => "IPv4",
+        6 => "IPv6",
+        _ => "Ethernet",
+    };
+    name.to_owned()
 }

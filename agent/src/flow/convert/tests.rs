@@ -412,6 +412,44 @@ fn summaries_are_hubbles() {
     }
 }
 
+/// A source MAC is judged before the transport header is read: what was not seen is not claimed.
+#[test]
+fn what_was_dropped_unread_has_no_transport() {
+    let of = |protocol: u8, reason: DropReason, flags: u8| {
+        let record = EventRecord {
+            flags,
+            protocol,
+            source_port: 0,
+            destination_port: 0,
+            tcp_flags: 0,
+            ip_version: if protocol == 58 { 6 } else { 4 },
+            ..denied(reason, 0, 0)
+        };
+        let flow = flows(&record, names()).pop().unwrap();
+        (flow.summary, flow.l4.is_some())
+    };
+    for protocol in [1, 6, 17, 132] {
+        for reason in [DropReason::InvalidSourceMac, DropReason::Vlan, DropReason::SourceRoute] {
+            assert_eq!(of(protocol, reason, 0), ("IPv4".to_owned(), false), "{protocol} {reason:?}");
+        }
+    }
+    let none = ("IPv6".to_owned(), false);
+    assert_eq!(of(58, DropReason::InvalidSourceMac, 0), none);
+    assert_eq!(of(58, DropReason::InvalidSourceIp, 0), none, "a fragment");
+    let reply = ("ICMPv4 EchoReply".to_owned(), true);
+    assert_eq!(of(1, DropReason::InvalidSourceIp, 0), reply, "it may be a whole packet, which was read");
+    assert_eq!(of(1, DropReason::PolicyDenied, event::flag::DIRECTION_KNOWN), reply, "judged");
+    assert_eq!(
+        of(6, DropReason::InvalidTcpFlags, 0),
+        ("TCP Flags: ".to_owned(), true),
+        "no flags is the reason"
+    );
+    let judged = event::flag::INGRESS_JUDGED;
+    assert_eq!(of(17, DropReason::PolicyDenied, judged), ("UDP".to_owned(), true));
+    let syn = EventRecord { flags: 0, ..denied(DropReason::InvalidSourceIp, 0, 0) };
+    assert_eq!(flows(&syn, names())[0].summary, "TCP Flags: SYN");
+}
+
 /// So that `--protocol igmp` finds what was dropped for being IGMP.
 #[test]
 fn igmp_and_vrrp_are_protocols_without_ports() {
