@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use sinew_api::extensions::{DecidingRule, Extensions};
+use sinew_api::identity::Identity;
 use sinew_api::proto::agent::agent_client::AgentClient;
 use sinew_api::proto::agent::party::By;
 use sinew_api::proto::agent::{ExplainRequest, ExplainResponse, NearMiss, Party};
 use sinew_api::proto::flow::{Endpoint, Flow, TrafficDirection, Verdict, layer4};
 use sinew_api::proto::observer::GetFlowsResponse;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use sinew_bpf::drop::DropReason;
 use tonic::transport::Channel;
 
 use super::census::policy_name;
@@ -19,6 +21,8 @@ use super::print::words;
 use crate::failure::Failure;
 use crate::server::Address;
 
+/// `policy_match_type` of an entry that takes every peer and port.
+const MATCH_ALL: u32 = 4;
 /// How long the agent may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -71,6 +75,9 @@ impl Explainer {
         }
         let known = Extensions::of(flow);
         let mut lines = carried(flow, &known);
+        if lines.is_empty() {
+            lines.extend(without_policy(flow, is_verdict));
+        }
         if known.default_deny && (is_verdict || self.single) {
             match self.ask(flow).await {
                 Ok(Some(answer)) => {
@@ -120,6 +127,39 @@ fn carried(flow: &Flow, known: &Extensions) -> Vec<String> {
         lines.extend(allowed.map(|policy| format!("allowed by {}", policy_name(policy))));
     }
     lines
+}
+
+/// Why a verdict or a drop is what it is where no policy stands behind it.
+fn without_policy(flow: &Flow, is_verdict: bool) -> Option<String> {
+    if !is_verdict {
+        return reason_line(flow.drop_reason_desc);
+    }
+    let (direction, judge) = match flow.traffic_direction() {
+        TrafficDirection::Ingress => ("ingress", &flow.destination),
+        TrafficDirection::Egress => ("egress", &flow.source),
+        TrafficDirection::Unknown => return reason_line(flow.drop_reason_desc),
+    };
+    let is = |end: &Option<Endpoint>, identity: Identity| {
+        end.as_ref().is_some_and(|end| end.identity == identity.0)
+    };
+    let why = match flow.verdict() {
+        Verdict::Dropped if is(judge, Identity::INIT) => "default deny: the pod's labels are not known yet",
+        Verdict::Dropped => return reason_line(flow.drop_reason_desc),
+        _ if flow.policy_match_type == MATCH_ALL => "allowed: no policy switches default deny on for it",
+        _ if direction == "ingress" && is(&flow.source, Identity::HOST) => {
+            "allowed: a node may always reach its own pods"
+        }
+        _ => "allowed by a policy that the flow does not name",
+    };
+    Some(format!("{direction} {why}"))
+}
+
+/// A reason by Hubble's number, in our words where it is one of ours.
+fn reason_line(number: i32) -> Option<String> {
+    let number = u16::try_from(number).ok().filter(|number| *number != 0)?;
+    let ours = DropReason::from_number(number).map(DropReason::words);
+    let said = ours.or_else(|| words::drop_reason(u8::try_from(number).ok()?))?;
+    Some(format!("reason {number}: {said}"))
 }
 
 fn rule_line(rule: &DecidingRule, default_deny: bool) -> String {

@@ -181,3 +181,46 @@ async fn one_flow_is_explained_whichever_it_is_or_said_to_be_gone() {
     assert_eq!(gone.code as i32, 3);
     assert!(gone.message.contains("no flow \"4f2a\" is held"), "{gone}");
 }
+
+/// An allow without a policy and a drop before any policy are explained as well.
+#[test]
+fn what_no_policy_decided_is_told_as_that() {
+    let of =
+        |direction: TrafficDirection, verdict: Verdict, source: u32, destination: u32, match_type: u32| {
+            Flow {
+                verdict: verdict.into(),
+                traffic_direction: direction.into(),
+                source: Some(Endpoint { identity: source, ..Endpoint::default() }),
+                destination: Some(Endpoint { identity: destination, ..Endpoint::default() }),
+                policy_match_type: match_type,
+                drop_reason_desc: if verdict == Verdict::Dropped { 133 } else { 0 },
+                ..Flow::default()
+            }
+        };
+    let (egress, ingress) = (TrafficDirection::Egress, TrafficDirection::Ingress);
+    let (passed, dropped) = (Verdict::Forwarded, Verdict::Dropped);
+    for (flow, told) in [
+        (of(egress, passed, 1001, 1002, 4), "egress allowed: no policy switches default deny on for it"),
+        (of(ingress, passed, 1, 1002, 1), "ingress allowed: a node may always reach its own pods"),
+        (of(ingress, passed, 1001, 1002, 2), "ingress allowed by a policy that the flow does not name"),
+        (of(ingress, dropped, 1001, 5, 0), "ingress default deny: the pod's labels are not known yet"),
+        (of(ingress, dropped, 1001, 1002, 0), "reason 133: policy denied by default"),
+    ] {
+        assert_eq!(without_policy(&flow, true).as_deref(), Some(told));
+    }
+}
+
+#[tokio::test]
+async fn a_drop_before_policy_has_its_reason() {
+    let told = async |number: i32| {
+        let flow = Flow { verdict: Verdict::Dropped.into(), drop_reason_desc: number, ..Flow::default() };
+        let answer = GetFlowsResponse {
+            response_types: Some(ResponseTypes::Flow(flow)),
+            ..GetFlowsResponse::default()
+        };
+        Explainer::new(None, "").of(&answer).await
+    };
+    assert_eq!(told(201).await, ["reason 201: multicast handled"]);
+    assert_eq!(told(196).await, ["reason 196: TTL exceeded"], "one that only Cilium has");
+    assert_eq!(told(0).await, [""; 0]);
+}

@@ -106,7 +106,7 @@ fn l7_type(l7: &Layer7) -> String {
 }
 
 /// Hubble's words for a drop reason, by the number in `event_type.sub_type`.
-fn drop_reason(number: u8) -> Option<&'static str> {
+pub(in crate::observe) fn drop_reason(number: u8) -> Option<&'static str> {
     Some(match number {
         0 => "Success",
         2 => "Invalid packet",
