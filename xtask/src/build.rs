@@ -63,13 +63,13 @@ pub(crate) fn with_lab() -> Result<()> {
 /// Compiles the programs and returns the object's path.
 pub(crate) fn programs() -> Result<PathBuf> {
     let recipe = Recipe::installed()?;
-    println!("building the kernel programs with {} (recipe {})", recipe.compiler_version()?, recipe.name());
+    eprintln!("building the kernel programs with {} (recipe {})", recipe.compiler_version()?, recipe.name());
     compile(recipe, Code::Shipped, paths::datapath_object())
 }
 
 /// Compiles the programs into other instructions and returns the object's path.
 pub(crate) fn changed_programs() -> Result<PathBuf> {
-    println!("building the kernel programs that tests upgrade to");
+    eprintln!("building the kernel programs that tests upgrade to");
     compile(Recipe::installed()?, Code::Changed, paths::changed_object())
 }
 
@@ -79,7 +79,7 @@ fn compile(recipe: Recipe, code: Code, object: PathBuf) -> Result<PathBuf> {
     process::run(&mut cargo)?;
     let made = recipe.target(code).join(TARGET).join("release/sinew-datapath");
     copy_if_changed(&made, &object)?;
-    println!("programs: {}", object.display());
+    eprintln!("programs: {}", object.display());
     Ok(object)
 }
 
@@ -92,9 +92,9 @@ fn binaries(packages: &[(&str, &[&str])]) -> Result<()> {
             cargo.args(["--bin", binary]);
         }
     }
-    println!("building the binaries: the first time some ten minutes on two cores");
+    eprintln!("building the binaries: the first time some ten minutes on two cores");
     process::run(&mut cargo)?;
-    println!("binaries: {}", paths::target().join("release").display());
+    eprintln!("binaries: {}", paths::target().join("release").display());
     Ok(())
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn lock(name: &str) -> Result<File> {
     let file =
         File::create(&path).with_context(|| format!("cannot make the lock file {}", path.display()))?;
     if file.try_lock().is_err() {
-        println!("waiting for another run of `cargo xtask` ({})", path.display());
+        eprintln!("waiting for another run of `cargo xtask` ({})", path.display());
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)

@@ -21,7 +21,7 @@ pub(crate) fn as_root(program: &str, arguments: &[&str]) -> Result<Command> {
                 arguments.join(" ")
             );
         }
-        println!("this step needs root: {program} {}", arguments.join(" "));
+        eprintln!("this step needs root: {program} {}", arguments.join(" "));
         let mut sudo = Command::new("sudo");
         sudo.arg(program);
         sudo

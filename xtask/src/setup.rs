@@ -26,7 +26,7 @@ pub(crate) enum Group {
     Build,
     /// A node on this machine: kernel, bpffs, network tools.
     Lab,
-    /// Container runtimes, other CNI plugins and an emulator.
+    /// Container runtimes, other CNI plugins, Hubble's client, Prometheus and an emulator.
     Test,
 }
 
@@ -47,9 +47,9 @@ pub(crate) fn run(group: Group) -> Result<()> {
     if group >= Group::Test {
         golang::install_cnitool()?;
         golang::install_hubble()?;
-        println!("kernel to test on: {}", Kernel::fetch()?.release());
+        eprintln!("kernel to test on: {}", Kernel::fetch()?.release());
     }
-    println!("setup: everything for `{}` is in place", group.name());
+    eprintln!("setup: everything for `{}` is in place", group.name());
     Ok(())
 }
 
@@ -59,6 +59,29 @@ impl Group {
             Self::Build => "build",
             Self::Lab => "lab",
             Self::Test => "test",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// What a command prints in the lab is all that stands on stdout, so that it can be piped.
+    #[test]
+    fn progress_is_told_on_stderr() {
+        let files = [
+            include_str!("build.rs"),
+            include_str!("paths.rs"),
+            include_str!("privilege.rs"),
+            include_str!("qemu/kernel.rs"),
+            include_str!("setup.rs"),
+            include_str!("setup/apt.rs"),
+            include_str!("setup/compiler.rs"),
+            include_str!("setup/golang.rs"),
+            include_str!("setup/kernel.rs"),
+            include_str!("setup/packages.rs"),
+        ];
+        for line in files.iter().flat_map(|text| text.lines()) {
+            assert!(!line.trim_start().starts_with("println!"), "{line}");
         }
     }
 }

@@ -28,7 +28,7 @@ impl Kernel {
         if let Some(kernel) = Self::find(&folder)? {
             return Ok(kernel);
         }
-        println!("kernel: fetching Debian's {SERIES}");
+        eprintln!("kernel: fetching Debian's {SERIES}");
         let beside = folder.with_extension("new");
         if beside.exists() {
             fs::remove_dir_all(&beside).with_context(|| format!("cannot empty {}", beside.display()))?;

@@ -26,10 +26,10 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
             "this machine has no apt; install what these Debian packages contain, then run this again: {list}"
         );
     }
-    println!("installing with apt: {list}");
+    eprintln!("installing with apt: {list}");
     let first = attempt(packages);
     if let Err(error) = first {
-        println!("apt: {error:#}; fetching new package lists");
+        eprintln!("apt: {error:#}; fetching new package lists");
         update()?;
         attempt(packages)
             .with_context(|| format!("install these Debian packages by hand, then run this again: {list}"))?;

@@ -19,7 +19,7 @@ use crate::toolchain::Recipe;
 /// None could be made complete; the text says what stood in the way of each.
 pub(super) fn install() -> Result<()> {
     if let Some(recipe) = Recipe::find()? {
-        println!("BPF toolchain: {} (recipe {})", recipe.compiler_version()?, recipe.name());
+        eprintln!("BPF toolchain: {} (recipe {})", recipe.compiler_version()?, recipe.name());
         return Ok(());
     }
     let mut refusals = Vec::new();
@@ -27,14 +27,14 @@ pub(super) fn install() -> Result<()> {
     // A compiler that is there needs no download.
     recipes.sort_by_key(|recipe| !recipe.has_compiler());
     for recipe in recipes {
-        println!("BPF toolchain: trying recipe {}", recipe.name());
+        eprintln!("BPF toolchain: trying recipe {}", recipe.name());
         match install_compiler(recipe).and_then(|()| install_linker(recipe)) {
             Ok(()) => {
-                println!("BPF toolchain: {} (recipe {})", recipe.compiler_version()?, recipe.name());
+                eprintln!("BPF toolchain: {} (recipe {})", recipe.compiler_version()?, recipe.name());
                 return Ok(());
             }
             Err(error) => {
-                println!("BPF toolchain: recipe {} is not possible here: {error:#}", recipe.name());
+                eprintln!("BPF toolchain: recipe {} is not possible here: {error:#}", recipe.name());
                 refusals.push(format!("{}: {error:#}", recipe.name()));
             }
         }
@@ -87,7 +87,7 @@ fn install_linker(recipe: Recipe) -> Result<()> {
         return Ok(());
     }
     let version = recipe.linker_version();
-    println!("BPF toolchain: compiling bpf-linker {version}, which takes a few minutes");
+    eprintln!("BPF toolchain: compiling bpf-linker {version}, which takes a few minutes");
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["install", "--locked", "--force", "--root"]).arg(recipe.linker_folder()?);
     cargo.arg(format!("bpf-linker@{version}"));

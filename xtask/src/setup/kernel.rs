@@ -20,7 +20,7 @@ pub(super) fn check() -> Result<()> {
     if !is_supported(release) {
         bail!("Sinew needs Linux {}.{} or newer, and this machine runs {release}", OLDEST.0, OLDEST.1);
     }
-    println!("kernel: {release}");
+    eprintln!("kernel: {release}");
     Ok(())
 }
 
@@ -38,10 +38,10 @@ pub(super) fn mount_bpffs() -> Result<()> {
     const PLACE: &str = "/sys/fs/bpf";
     let kind = process::output(Command::new("stat").args(["--file-system", "--format=%T", PLACE]))?;
     if kind == "bpf_fs" {
-        println!("bpffs: mounted at {PLACE}");
+        eprintln!("bpffs: mounted at {PLACE}");
         return Ok(());
     }
-    println!("bpffs: mounting it at {PLACE}");
+    eprintln!("bpffs: mounting it at {PLACE}");
     process::run(&mut privilege::as_root("mount", &["-t", "bpf", "bpf", PLACE])?)
 }
 

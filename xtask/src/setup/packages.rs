@@ -52,11 +52,11 @@ pub(super) fn install(group: Group) -> Result<()> {
     let missing: Vec<&Tool> =
         TOOLS.iter().filter(|tool| tool.group <= group && !is_there(tool.file)).collect();
     if missing.is_empty() {
-        println!("packages: all there");
+        eprintln!("packages: all there");
         return Ok(());
     }
     for tool in &missing {
-        println!("packages: {} is missing ({}: {})", tool.file, tool.package, tool.why);
+        eprintln!("packages: {} is missing ({}: {})", tool.file, tool.package, tool.why);
     }
     let packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     apt::install(&packages)?;
