@@ -84,8 +84,22 @@ pub(crate) async fn connect(args: &ServerArgs) -> Result<(Server, Address), Fail
             }
         }
     }
-    let failure = Failure::unreachable(format!("no server answers; tried {}", tried.join("; ")));
-    Err(failure.next("name one: --server ADDRESS, $SINEW_SERVER or $HUBBLE_SERVER"))
+    let tried = tried.join("; ");
+    let next = next_step(&tried);
+    Err(Failure::unreachable(format!("no server answers; tried {tried}")).next(next))
+}
+
+/// What to change after these failures. TLS tells what it did not like in rustls' words.
+fn next_step(tried: &str) -> &'static str {
+    // In the order in which a handshake meets them.
+    const STEPS: [(&str, &str); 4] = [
+        ("InvalidContentType", "it does not speak TLS: leave out --tls, tls:// and the client certificate"),
+        ("certificate not valid for name", "say for which name its certificate is: --tls-server-name NAME"),
+        ("NotValidForName", "say for which name its certificate is: --tls-server-name NAME"),
+        ("UnknownIssuer", "say who has issued its certificate: --tls-ca-cert-files FILE"),
+    ];
+    let found = STEPS.iter().find(|(problem, _)| tried.contains(problem));
+    found.map_or("name one: --server ADDRESS, $SINEW_SERVER or $HUBBLE_SERVER", |(_, next)| next)
 }
 
 impl ServerArgs {

@@ -82,6 +82,32 @@ async fn a_failure_tells_everything_that_was_tried() {
     assert!(failure.message.contains("agent.sock (--server): No such file"), "{failure}");
 }
 
+/// TLS to a port that speaks something else, and a certificate that is not the one expected.
+#[tokio::test]
+async fn a_failure_of_tls_says_which_flag_mends_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut connection, b"HTTP/1.1 400 no\r\n\r\n").await;
+        }
+    });
+    let line = format!("--server tls://{address} --tls-allow-insecure");
+    let failure = connect(&args(&line)).await.expect_err("it speaks no TLS");
+    assert_eq!(failure.code, ExitCode::Unreachable);
+    assert!(failure.to_string().contains("it does not speak TLS"), "{failure}");
+    for (problem, flag) in [
+        ("invalid peer certificate: UnknownIssuer", "--tls-ca-cert-files FILE"),
+        (
+            "invalid peer certificate: certificate not valid for name \"a\"; it is for \"b\"",
+            "--tls-server-name",
+        ),
+        ("Connection refused (os error 111)", "--server ADDRESS"),
+    ] {
+        assert!(next_step(problem).contains(flag), "{problem}");
+    }
+}
+
 #[tokio::test]
 async fn a_password_is_not_sent_in_the_clear() {
     let failure = connect(&args("--server h:1 --basic-auth-username a --basic-auth-password b")).await;
