@@ -28,8 +28,12 @@ enum EdgeForm {
     Json,
 }
 
-/// The command line.
+/// The command line. It counts all that the server holds unless a selector says otherwise, and what is to come has no end.
 #[derive(Args, Clone, Debug)]
+#[command(mut_arg("all", |arg| arg.help("Everything that the server holds; so it is without a selector")))]
+#[command(mut_arg("last", |arg| arg.help("The newest N; from a relay N of each node")))]
+#[command(mut_arg("until", |arg| arg.help("Not after, as for --since")))]
+#[command(mut_arg("follow", |arg| arg.hide(true)))]
 pub(super) struct EdgeArgs {
     #[command(flatten)]
     selectors: SelectorArgs,
@@ -160,6 +164,16 @@ mod tests {
     use prost_types::Timestamp;
 
     use super::*;
+
+    /// It counts everything, and has no `--follow`: its help promises neither a last 20 nor that flag.
+    #[test]
+    fn the_help_is_of_what_it_does() {
+        let mut command = EdgeArgs::augment_args(clap::Command::new("edges"));
+        let help = command.render_long_help().to_string();
+        assert!(!help.contains("[default: 20]") && !help.contains("--follow"), "{help}");
+        assert!(help.contains("Everything that the server holds; so it is without a selector"), "{help}");
+        assert!(help.contains("--not[=<BOOL>]") && help.contains("--all-namespaces[=<BOOL>]"), "{help}");
+    }
 
     fn census() -> Census {
         let mut census = Census::new(Naming::Workload);

@@ -317,6 +317,7 @@ impl Args for FilterArgs {
                     .require_equals(true)
                     .default_missing_value("true")
                     .hide_default_value(true)
+                    .value_name("BOOL")
             } else {
                 arg.value_name(filter.value).allow_hyphen_values(true)
             };
