@@ -16,7 +16,24 @@ pub(super) fn identity(value: &str) -> Result<u32, String> {
         return Ok(number);
     }
     let names = Identity::RESERVED.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", ");
-    value.parse().map_err(|_| format!("{value:?} is no identity: a number, or one of {names}"))
+    unsigned(value).ok_or_else(|| format!("{value:?} is no identity: a number, or one of {names}"))
+}
+
+/// A number as Go reads one whose base its prefix names, which is how Hubble's client reads identities: `0x5`, `0b101`,
+/// `0o5` and `05` are 5, and single underscores may stand between digits and behind the prefix.
+fn unsigned(value: &str) -> Option<u32> {
+    let lower = value.to_ascii_lowercase();
+    let (base, digits) = match lower.as_bytes() {
+        [b'0', b'x', ..] => (16, &lower[2..]),
+        [b'0', b'b', ..] => (2, &lower[2..]),
+        [b'0', b'o', ..] => (8, &lower[2..]),
+        [b'0', _, ..] => (8, &lower[1..]),
+        _ => (10, &*lower),
+    };
+    let digits = if base == 10 { digits } else { digits.strip_prefix('_').unwrap_or(digits) };
+    let sound =
+        digits.split('_').all(|run| !run.is_empty() && run.bytes().all(|it| it.is_ascii_alphanumeric()));
+    sound.then(|| u32::from_str_radix(&digits.replace('_', ""), base).ok()).flatten()
 }
 
 /// `name`, `Kind/name` or `Kind/`.
@@ -136,4 +153,32 @@ pub(super) fn policy_expression(value: &str) -> Result<String, String> {
     let test = tests.join(" && ");
     let lists = ["egress_allowed_by", "ingress_allowed_by", "egress_denied_by", "ingress_denied_by"];
     Ok(lists.map(|list| format!("_flow.{list}.exists(p, {test})")).join(" || "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Go's `strconv.ParseUint(s, 0, 32)` makes of them.
+    #[test]
+    fn identities_are_numbers_as_go_reads_them() {
+        for (text, number) in [
+            ("0", 0),
+            ("5", 5),
+            ("0x5", 5),
+            ("0XfF", 255),
+            ("0b101", 5),
+            ("0o17", 15),
+            ("017", 15),
+            ("1_000", 1000),
+            ("0x_1_0", 16),
+            ("4294967295", u32::MAX),
+            ("0x1000001", 16_777_217),
+        ] {
+            assert_eq!(identity(text), Ok(number), "{text}");
+        }
+        for text in ["", "+5", "-1", "08", "0x", "0xg", "0b2", "1__0", "_1", "1_", "0_", "4294967296", "5 "] {
+            assert!(identity(text).is_err(), "{text}");
+        }
+    }
 }
