@@ -179,8 +179,9 @@ fn change_under_traffic(stage: &mut Stage, lab: &Lab, pods: &Pods) -> Result<()>
     stage.withdraw(lab, "policies/api-accepts-guest")?;
     let cut = connection.finish()?;
     stage.say(&format!(
-        "guest's open connection: {} answers, then {:?}: a change ends what stands",
-        cut.answered, cut.failed
+        "guest's open connection: {} answers, then it failed ({}): a change ends what stands",
+        cut.answered,
+        cut.failures()
     ))?;
     ensure!(!cut.failed.is_empty(), "guest's connection outlived its permission");
     let held = held.finish()?;
@@ -190,7 +191,7 @@ fn change_under_traffic(stage: &mut Stage, lab: &Lab, pods: &Pods) -> Result<()>
         held.attempts,
         held.longest_gap_micros / 1000
     ))?;
-    ensure!(held.failed.is_empty(), "web's connection was disturbed: {:?}", held.failed);
+    ensure!(held.failed.is_empty(), "web's connection was disturbed: {}", held.failures());
     stage.curtain()
 }
 

@@ -182,9 +182,9 @@ impl Stage {
         let answer = if attempt.answered() {
             self.paint(GREEN, &format!("answered in {} µs", attempt.micros))
         } else {
-            self.paint(RED, &format!("{:?}", attempt.outcome))
+            self.paint(RED, &attempt.outcome.to_string())
         };
-        self.print(&format!("   {:<5} → {:<4} {what:<7} {family:?}  {answer}", from.name(), to.name()))?;
+        self.print(&format!("   {:<5} → {:<4} {what:<7} {family}  {answer}", from.name(), to.name()))?;
         let words = from.command("sinew-probe");
         let verb = format!("{transport:?}").to_lowercase();
         self.command(&format!("{} dial {verb} {address} {port}", show(&words)))?;
@@ -194,7 +194,7 @@ impl Stage {
         };
         ensure!(
             right,
-            "{} → {} {what} {family:?}: {expect:?} was expected: {attempt:?}",
+            "{} → {} {what} {family}: {expect:?} was expected: {attempt:?}",
             from.name(),
             to.name()
         );
@@ -225,6 +225,9 @@ impl Stage {
             );
             self.print(&format!("\n   flows of node {}:", node.name()))?;
             let lines: Vec<&str> = text.lines().collect();
+            if lines.is_empty() {
+                self.say("(none)")?;
+            }
             for line in lines.iter().take(FLOW_LINES) {
                 self.print(&format!("   {line}"))?;
             }

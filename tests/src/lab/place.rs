@@ -1,6 +1,7 @@
 //! A place that probes start from and that can be reached: a namespace with its addresses. Nodes, pods and the outside
 //! host are places.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::Mutex;
@@ -27,6 +28,15 @@ pub enum Family {
 impl Family {
     /// Both, in the order of their numbers.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
 
 /// A network namespace with addresses.

@@ -1,6 +1,7 @@
 //! What a probe saw, as the line of JSON that it prints and the lab reads.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -51,6 +52,22 @@ impl Outcome {
                 _ => Self::NotSent,
             },
         }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Unreachable => "unreachable",
+            Self::TooBig => "too big",
+            Self::Closed => "closed",
+            Self::TimedOut => "timed out",
+            Self::Corrupt => "corrupt",
+            Self::NotSent => "not sent",
+        })
     }
 }
 
@@ -108,6 +125,14 @@ pub fn clock() -> Duration {
 }
 
 impl Watched {
+    /// How attempts failed and how often, for a person: `timed out: 1, reset: 2`.
+    #[must_use]
+    pub fn failures(&self) -> String {
+        let each: Vec<String> =
+            self.failed.iter().map(|(outcome, count)| format!("{outcome}: {count}")).collect();
+        each.join(", ")
+    }
+
     /// Notes one attempt that ended `at` microseconds after the start.
     pub fn note(&mut self, outcome: Outcome, at: u64) {
         self.attempts += 1;
@@ -121,5 +146,19 @@ impl Watched {
             *self.failed.entry(outcome).or_default() += 1;
             self.first_failure_micros.get_or_insert(at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_words() {
+        let mut watched = Watched::default();
+        for outcome in [Outcome::Answered, Outcome::TimedOut, Outcome::Reset, Outcome::TimedOut] {
+            watched.note(outcome, 1);
+        }
+        assert_eq!(watched.failures(), "reset: 1, timed out: 2");
     }
 }
