@@ -1039,10 +1039,10 @@ pub struct ConntrackEntry {
 /// One direction of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ConntrackDirection {
-    /// Packets.
+    /// Packets as they are on the wire: a GSO packet counts as the segments that it becomes.
     #[prost(uint64, tag = "1")]
     pub packets: u64,
-    /// Bytes.
+    /// Bytes from the IP header on, as the programs see them: the headers of a GSO packet count once, not per segment.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
     /// TCP flags seen.

@@ -136,7 +136,7 @@ pub struct CtHalf {
     pub last: Counter,
     /// Packets, a GSO packet counted by its segments.
     pub packets: Counter,
-    /// Bytes from the network header on.
+    /// Bytes from the network header on; the headers of a GSO packet count once.
     pub bytes: Counter,
     /// TCP flags seen so far, and [`half_flag`]s above them.
     pub flags: Counter,
