@@ -13,9 +13,29 @@ use sinew_api::labels::Labels;
 use sinew_api::object::PolicyName;
 use sinew_api::policy::Policy;
 use sinew_bpf::abi::IpcacheEntry;
+use sinew_bpf::identity::reserved;
 
 use crate::numbers::Record;
 use crate::table::PolicyTable;
+
+// The kernel's numbers of reserved identities are those of labels and flows.
+const _: () = {
+    let same = [
+        (Identity::UNKNOWN, reserved::UNKNOWN),
+        (Identity::HOST, reserved::HOST),
+        (Identity::WORLD, reserved::WORLD),
+        (Identity::INIT, reserved::INIT),
+        (Identity::REMOTE_NODE, reserved::REMOTE_NODE),
+        (Identity::KUBE_APISERVER, reserved::KUBE_APISERVER),
+        (Identity::WORLD_IPV4, reserved::WORLD_V4),
+        (Identity::WORLD_IPV6, reserved::WORLD_V6),
+    ];
+    let mut at = 0;
+    while at < same.len() {
+        assert!(same[at].0.0 == same[at].1);
+        at += 1;
+    }
+};
 
 /// Number of an endpoint on its node: its index in the array of state words, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
