@@ -362,6 +362,7 @@ impl<S: Store> Control<S> {
                 self.reserve_own();
                 self.hear(vec![Event::NodeAddresses(addresses)]);
                 self.attach_devices().await;
+                self.routes.suspect();
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the node's addresses cannot be read"),

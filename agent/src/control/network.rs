@@ -19,6 +19,23 @@ use crate::netlink::{Link, NetlinkError};
 use crate::store::Store;
 use crate::view::Part;
 
+/// What is to be done where the underlay's MTU is another one than at the agent's start, and what happens until then.
+fn other_mtu(device: u32, at_start: u32, overlay: bool) -> Option<String> {
+    // The programs tell a pod of the path that they were loaded with, and the kernel splits the outer packet.
+    let until_then = if overlay && device < at_start {
+        "; until then a pod's packet that is too big is not answered with the size that fits, whether it may be split or \
+         not: it leaves in an outer packet that is split, which not every network delivers"
+    } else {
+        ""
+    };
+    (device != at_start).then(|| {
+        format!(
+            "the underlay's MTU is {device}, and was {at_start} when the agent started: restart the agent, which takes \
+             it up, and then the pods, which keep the old one{until_then}"
+        )
+    })
+}
+
 impl<S: Store> Control<S> {
     pub(super) async fn hear_link(&mut self, event: &LinkEvent) {
         let ours = |name: &str| {
@@ -85,12 +102,7 @@ impl<S: Store> Control<S> {
         }
         // One that is too small is told of as that: no restart makes it serve.
         let serves = !self.failures.contains_key(&Part::Underlay);
-        let differs = (serves && device != at_start).then(|| {
-            format!(
-                "the underlay's MTU is {device}, and was {at_start} when the agent started: restart the agent, which \
-                 takes it up, and then the pods, which keep the old one"
-            )
-        });
+        let differs = serves.then(|| other_mtu(device, at_start, self.config.overlay())).flatten();
         self.fail(Part::Mtu, differs);
     }
 
@@ -144,6 +156,7 @@ impl<S: Store> Control<S> {
         if name != OVERLAY_LINK {
             if self.config.v6() {
                 node::keep_advertisements(name).map_err(refused)?;
+                node::keep_addresses(name).map_err(refused)?;
             }
             let prefixes = self.netlink.addresses(link.index).await.map_err(refused)?;
             on_link.extend(prefixes.into_iter().map(|prefix| (link.index, prefix.trunc())));
@@ -197,5 +210,19 @@ impl<S: Store> Control<S> {
             }
         }
         self.fail(Part::Queues, (!trouble.is_empty()).then(|| trouble.join("; ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::other_mtu;
+
+    #[test]
+    fn a_smaller_underlay_says_what_becomes_of_packets_in_the_overlay() {
+        assert_eq!(other_mtu(1500, 1500, true), None);
+        let native = other_mtu(1400, 1500, false).unwrap();
+        assert!(native.contains("is 1400, and was 1500") && native.ends_with("keep the old one"), "{native}");
+        assert!(other_mtu(1400, 1500, true).unwrap().contains("; until then a pod's packet"));
+        assert!(!other_mtu(1600, 1500, true).unwrap().contains("until then"), "it fits");
     }
 }

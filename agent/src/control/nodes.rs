@@ -72,6 +72,25 @@ impl Nodes {
             .collect()
     }
 
+    /// The pods of living nodes that no route of ours leads to, with the nodes' names: others' routes have to. `written`
+    /// are ours. A family that either node lacks is nobody's business.
+    pub(super) fn left_to_others(
+        &self,
+        own: &Node,
+        written: &[Route],
+        now: Duration,
+    ) -> Vec<(String, IpNet)> {
+        self.living(now)
+            .filter(|node| node.name != own.name)
+            .flat_map(|node| node.pod_cidrs.iter().map(move |range| (node, *range)))
+            .filter(|(node, range)| {
+                [own, node].iter().all(|end| address_of_family(&end.addresses, range).is_some())
+            })
+            .filter(|(_, range)| written.iter().all(|route| route.destination != *range))
+            .map(|(node, range)| (node.name.clone(), range))
+            .collect()
+    }
+
     /// Routes to the pods of other nodes through the overlay's device, and the neighbours that they go by. The next hop
     /// only gives the frame a destination: the tunnel is chosen by the packet's address.
     pub(super) fn overlay_routes(
@@ -195,5 +214,25 @@ mod tests {
         assert_eq!(routes[0].source.unwrap().to_string(), "192.0.2.7");
         let (routes, neighbours) = nodes.overlay_routes(&own, 9, 1450);
         assert_eq!((routes.len(), neighbours.len()), (2, 2), "the overlay reaches both");
+    }
+
+    #[test]
+    fn what_no_route_of_ours_leads_to_is_left_to_others() {
+        let own = node("own", "192.0.2.7", "10.7.0.0/24", Duration::ZERO);
+        let near = node("near", "192.0.2.2", "10.2.0.0/24", Duration::ZERO);
+        let mut far = node("far", "198.51.100.2", "10.3.0.0/24", Duration::ZERO);
+        // This node has no IPv6.
+        far.pod_cidrs.push("fd00:3::/64".parse().unwrap());
+        let silent = node("silent", "198.51.100.3", "10.4.0.0/24", Duration::from_secs(31));
+        let other_family = node("v6", "2001:db8::2", "10.5.0.0/24", Duration::ZERO);
+        let nodes = nodes(&[own.clone(), near, far, silent, other_family]);
+        let left = |on_link: &[(u32, IpNet)]| {
+            let left = nodes.left_to_others(&own, &nodes.native_routes(&own, on_link), NOW);
+            left.into_iter().map(|(node, range)| format!("{node} {range}")).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&[(4, "192.0.2.0/24".parse().unwrap())]), ["far 10.3.0.0/24"]);
+        assert_eq!(left(&[]), ["far 10.3.0.0/24", "near 10.2.0.0/24"], "the underlay's address is gone");
+        let alone = Nodes::default();
+        assert_eq!(alone.left_to_others(&own, &[], NOW), []);
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 
-use super::Control;
+use super::{Control, since_1970};
 use crate::cni::ledger::{Entry, Phase};
 use crate::netlink::address::host_prefix;
 use crate::netlink::route::{self, Route, RouteFilter};
@@ -84,6 +84,7 @@ impl<S: Store> Control<S> {
             Err(error) => trouble.push(error.to_string()),
         }
         self.sync_unreachable(&mut trouble).await;
+        self.miss_own_addresses(&mut trouble).await;
         self.routes.end(Instant::now(), !trouble.is_empty());
         self.fail(Part::Routes, sentence(trouble));
     }
@@ -106,6 +107,30 @@ impl<S: Store> Control<S> {
             tracing::info!(%range, "another node's pods have no route any more");
         }
         trouble.extend(changes.refused.into_iter().map(|(_, reason)| reason));
+        if self.overlay.is_none() {
+            self.miss_ways(&wanted, trouble).await;
+        }
+    }
+
+    /// Living nodes whose pods nothing leads to: neither a route of ours nor, as between nodes behind routers, another's.
+    async fn miss_ways(&self, written: &[Route], trouble: &mut Vec<String>) {
+        for (node, range) in self.nodes.left_to_others(&self.own, written, since_1970()) {
+            let address = range.hosts().next().unwrap_or_else(|| range.network());
+            match self.netlink.has_way_to(address).await {
+                Ok(true) => {}
+                Ok(false) => trouble.push(format!("no route to {range} of node {node}")),
+                Err(error) => trouble.push(error.to_string()),
+            }
+        }
+    }
+
+    /// What other nodes know this one by and send to it by, and it doesn't have: somebody took it, or the kernel did, as it
+    /// does with IPv6 addresses of a device that goes down.
+    async fn miss_own_addresses(&self, trouble: &mut Vec<String>) {
+        match self.netlink.node_addresses().await {
+            Ok(present) => trouble.extend(missing_addresses(&self.own.addresses, &present)),
+            Err(error) => trouble.push(error.to_string()),
+        }
     }
 
     /// What is for this node's pods and for none of them ends here.
@@ -158,6 +183,12 @@ impl<S: Store> Control<S> {
         let Some(link) = self.netlink.link(&entry.host_link).await? else { return Ok(()) };
         veth::open_host_side(&self.netlink, &link, &self.pod_link(entry)).await
     }
+}
+
+/// One sentence for each address that other nodes know this one by and that no interface has.
+fn missing_addresses(own: &[IpAddr], present: &[IpAddr]) -> Vec<String> {
+    let missing = own.iter().filter(|own| !present.contains(own) && !own.is_loopback());
+    missing.map(|own| format!("this node's address {own} is on no interface")).collect()
 }
 
 /// The ranges of this node's pods that nothing but pods can be in. One that is a part of the underlay's own subnet may hold
@@ -245,6 +276,16 @@ mod tests {
         assert_eq!(own(&["172.31.0.0/24", "10.240.1.128/25", "fe80::/64"]), both);
         assert_eq!(own(&["10.240.0.0/16"]), ranges(&["fd00:240:1::/64"]));
         assert_eq!(own(&["10.240.1.0/24", "fd00:240::/32"]), []);
+    }
+
+    #[test]
+    fn an_own_address_that_is_on_no_interface_is_named() {
+        let addresses = |all: &[&str]| all.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        let own = addresses(&["172.31.0.10", "fd00:31::10"]);
+        assert_eq!(missing_addresses(&own, &own), [""; 0]);
+        let present = addresses(&["10.0.2.15", "172.31.0.10"]);
+        assert_eq!(missing_addresses(&own, &present), ["this node's address fd00:31::10 is on no interface"]);
+        assert_eq!(missing_addresses(&addresses(&["127.0.0.1"]), &present), [""; 0]);
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub fn enable_forwarding(underlay: &[String], v6: bool) -> Result<bool, NetlinkE
     sysctl::set(Family::V4, "all", "forwarding", "1")?;
     if v6 && sysctl::has_v6() {
         underlay.iter().try_for_each(|interface| keep_advertisements(interface))?;
+        underlay.iter().try_for_each(|interface| keep_addresses(interface))?;
         if is_off(Family::V6) {
             was_off = true;
             let hears = |interface: &String| {
@@ -67,8 +68,23 @@ pub fn keep_advertisements(interface: &str) -> Result<(), NetlinkError> {
     if sysctl::get(Family::V6, interface, "accept_ra").is_none_or(|value| value != "1") {
         return Ok(());
     }
-    match sysctl::set(Family::V6, interface, "accept_ra", "2") {
-        // It went away.
+    set_unless_gone(interface, "accept_ra", "2")
+}
+
+/// Lets an interface that is set down keep the IPv6 addresses that somebody gave it: by default the kernel takes them away,
+/// and nothing gives them back (`addrconf_ifdown`, Linux 6.18). A negative value says that somebody wants that.
+///
+/// # Errors
+/// [`NetlinkError::Sysctl`].
+pub fn keep_addresses(interface: &str) -> Result<(), NetlinkError> {
+    if sysctl::get(Family::V6, interface, "keep_addr_on_down").is_none_or(|value| value != "0") {
+        return Ok(());
+    }
+    set_unless_gone(interface, "keep_addr_on_down", "1")
+}
+
+fn set_unless_gone(interface: &str, key: &str, value: &str) -> Result<(), NetlinkError> {
+    match sysctl::set(Family::V6, interface, key, value) {
         Err(NetlinkError::Sysctl { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
     }

@@ -16,6 +16,7 @@ use netlink_packet_route::route::{
     RouteScope, RouteType,
 };
 
+use super::address::host_prefix;
 use super::{Netlink, NetlinkError, ROUTE_PROTOCOL, refused};
 
 /// One route of the main table.
@@ -138,6 +139,40 @@ impl Netlink {
     }
 }
 
+impl Netlink {
+    /// Whether the kernel has a way to an address, by whoever's route.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn has_way_to(&self, address: IpAddr) -> Result<bool, NetlinkError> {
+        let mut answer = self.handle.route().get(way_to(address)).execute();
+        match answer.try_next().await.map_err(|error| refused(format!("look up a route to {address}"), error))
+        {
+            Ok(_) => Ok(true),
+            // No route at all; one that says unreachable, prohibit or blackhole.
+            Err(error)
+                if [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL]
+                    .map(Some)
+                    .contains(&error.errno()) =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The question for one address: checked strictly, it has nothing but that (`inet_rtm_valid_getroute_req`, Linux 6.18).
+fn way_to(address: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let whole = host_prefix(address);
+    message.header.address_family =
+        if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.destination_prefix_length = whole.prefix_len();
+    message.attributes.push(RouteAttribute::Destination(address.into()));
+    message
+}
+
 impl RouteFilter {
     /// The request of one family (`ip_valid_fib_dump_req` and `inet6_dump_fib`, Linux 6.18).
     fn request(self, family: AddressFamily) -> RouteMessage {
@@ -226,5 +261,29 @@ fn address_of(address: &RouteAddress) -> Option<IpAddr> {
         RouteAddress::Inet(v4) => Some((*v4).into()),
         RouteAddress::Inet6(v6) => Some((*v6).into()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asked in the namespace of whoever tests, where a loopback address has a way.
+    #[tokio::test]
+    async fn the_kernel_is_asked_for_one_address() {
+        let netlink = Netlink::open().unwrap();
+        for address in ["127.0.0.1", "::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            let message = way_to(address);
+            assert_eq!(
+                message.attributes,
+                [RouteAttribute::Destination(address.into())],
+                "else it lists all"
+            );
+            assert_eq!(message.header.destination_prefix_length, host_prefix(address).prefix_len());
+            if address.is_ipv4() {
+                assert!(netlink.has_way_to(address).await.unwrap(), "{address}");
+            }
+        }
     }
 }

@@ -27,7 +27,7 @@ fn good(part: Part) -> &'static str {
         Part::Addresses => "every pool has free addresses",
         Part::Underlay => "the underlay can serve pods",
         Part::Devices => "the underlay's devices have their programs",
-        Part::Routes => "other nodes' pods are reached",
+        Part::Routes => "there is a way to every living node's pods",
         Part::Mtu => "the underlay's MTU is that of the agent's start",
         Part::Queues => "no limit on a pod's interface is passed by",
         Part::State => "what a restart needs is on disk",
