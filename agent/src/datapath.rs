@@ -174,6 +174,7 @@ pub struct Datapath {
     connections: connections::Connections,
     counters: counters::Counters,
     kernel_drops: Counting,
+    checksums_off: Option<String>,
     events: Option<EventRings>,
     entries: BTreeMap<EndpointId, EndpointEntry>,
     /// Endpoints whose identity was rewritten since the last grace period. A program that had read the old entry may
@@ -239,11 +240,18 @@ impl Datapath {
             connections,
             counters,
             kernel_drops,
+            checksums_off: kernel.pending.err(),
             events: Some(events),
             entries,
             unconfirmed: BTreeSet::new(),
             alone: false,
         })
+    }
+
+    /// Why the programs don't look at where a pod's packet wants its checksum, if they don't.
+    #[must_use]
+    pub fn checksums_off(&self) -> Option<&str> {
+        self.checksums_off.as_deref()
     }
 
     /// Attaches `from_net` and `to_net` to an underlay device, or moves the links that are there to these programs.

@@ -51,6 +51,8 @@ pub struct View {
     pub pools: Vec<PoolFill>,
     /// What is not as it should be, by what it concerns; empty is good.
     pub failures: BTreeMap<Part, String>,
+    /// Why the programs don't look at where a pod's packet wants its checksum, if they don't.
+    pub checksums_off: Option<String>,
 }
 
 impl View {
@@ -69,6 +71,7 @@ impl View {
             wires: Arc::default(),
             pools: Vec::new(),
             failures: BTreeMap::new(),
+            checksums_off: None,
         }
     }
 

@@ -45,6 +45,7 @@ impl<S: Store> Control<S> {
             wires: Arc::new(self.wires()),
             pools: self.pools(),
             failures: self.failures.clone(),
+            checksums_off: self.datapath.checksums_off().map(str::to_owned),
         };
         self.view.send_replace(Arc::new(view));
         for labels in std::mem::take(&mut self.wanted_identities) {

@@ -48,13 +48,14 @@ impl Kernel {
         }
         let read = fs::read(KERNEL_TYPES).map_err(|error| format!("reading {KERNEL_TYPES}: {error}"));
         let netns = netns_cookie().map_err(|error| format!("asking for the network namespace: {error}"));
-        match (read, netns) {
-            (Ok(types), Ok(netns)) => Self::told(&types, netns),
-            (Err(why), _) | (_, Err(why)) => Self::unknown(why),
+        match read {
+            Ok(types) => Self::told(&types, netns),
+            Err(why) => Self::unknown(why),
         }
     }
 
-    fn told(types: &[u8], netns: u64) -> Self {
+    /// The namespace is for the program at the tracepoint alone.
+    fn told(types: &[u8], netns: Result<u64, String>) -> Self {
         let Some(types) = Types::parse(types) else {
             return Self::unknown(format!("{KERNEL_TYPES} holds no types that this agent can read"));
         };
@@ -64,7 +65,8 @@ impl Kernel {
             .into_iter()
             .map(|(name, number)| (number, without_prefix(&name)))
             .collect();
-        Self { places: places(&types, &reasons, netns), pending: pending(&types), reasons }
+        let places = netns.and_then(|netns| places(&types, &reasons, netns));
+        Self { places, pending: pending(&types), reasons }
     }
 
     fn unknown(why: String) -> Self {
@@ -176,7 +178,7 @@ mod tests {
 
     #[test]
     fn everything_is_found_where_the_kernel_has_it() {
-        let kernel = Kernel::told(&kernel(&REASONS).bytes(), 4097);
+        let kernel = Kernel::told(&kernel(&REASONS).bytes(), Ok(4097));
         let found = kernel.places.unwrap();
         let expected = Places {
             load: found.load,
@@ -200,14 +202,17 @@ mod tests {
 
     #[test]
     fn what_is_not_found_is_named() {
-        let places = Kernel::told(&kernel(&REASONS[..1]).bytes(), 1).places;
+        let places = Kernel::told(&kernel(&REASONS[..1]).bytes(), Ok(1)).places;
         assert_eq!(places.unwrap_err(), "the kernel gives no reasons for what it drops");
         let mut types = Made::new();
         types.enumeration("skb_drop_reason", &REASONS);
-        let places = Kernel::told(&types.bytes(), 1).places;
+        let places = Kernel::told(&types.bytes(), Ok(1)).places;
         assert_eq!(places.unwrap_err(), "the kernel tells of no sk_buff.pkt_type");
-        let places = Kernel::told(&[], 1).places;
+        let places = Kernel::told(&[], Ok(1)).places;
         assert!(places.unwrap_err().starts_with(KERNEL_TYPES));
+        let kernel = Kernel::told(&kernel(&REASONS).bytes(), Err("no cookie".into()));
+        assert_eq!(kernel.places.unwrap_err(), "no cookie");
+        assert!(kernel.pending.is_ok(), "checksums need no namespace");
     }
 
     #[test]

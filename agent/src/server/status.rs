@@ -143,6 +143,12 @@ pub(crate) fn conditions(view: &View) -> Vec<Condition> {
 /// What the view says against a part of which no failure was told.
 fn found(view: &View, part: Part) -> Option<(State, String)> {
     match part {
+        Part::Datapath => {
+            let why = view.checksums_off.as_deref()?;
+            let message =
+                format!("{}; where pods' packets want their checksums is not looked at: {why}", good(part));
+            Some((State::Warning, message))
+        }
         Part::Store if !view.snapshot.synced => {
             Some((State::Failure, "the first list of objects is not complete yet".into()))
         }
@@ -262,6 +268,13 @@ mod tests {
         let mut view = well();
         view.failures.insert(Part::State, "no".into());
         assert_eq!(unwell(&view), [("state".into(), State::Warning)]);
+    }
+
+    #[test]
+    fn a_check_that_the_kernel_does_not_allow_shows() {
+        let mut view = well();
+        view.checksums_off = Some("no types".into());
+        assert_eq!(unwell(&view), [("datapath".into(), State::Warning)]);
     }
 
     #[test]
