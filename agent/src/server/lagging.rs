@@ -1,7 +1,7 @@
 //! Nodes whose pods are judged by other policies than the store's: an answer that is computed from the store is not what
 //! happens there.
 //!
-//! Neighbours: `wait.rs` waits for those that live, `policies.rs` counts them.
+//! Neighbours: `wait.rs` waits for them, `policies.rs` counts them.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;

@@ -24,7 +24,7 @@ pub(super) fn progress(
     request: &WaitPolicyRequest,
 ) -> Result<Progress, Status> {
     let own = own.to_owned();
-    let generation = request.generation;
+    let WaitPolicyRequest { generation, ignore_silent, .. } = *request;
     let name = match request.name.as_str() {
         "" => String::new(),
         name => policies::find(&views.borrow(), name)?.0.to_string(),
@@ -36,7 +36,7 @@ pub(super) fn progress(
             if done {
                 return None;
             }
-            let (answer, settled) = answer(&*views.next().await?, &own, &name, generation);
+            let (answer, settled) = answer(&*views.next().await?, &own, &name, generation, ignore_silent);
             Some((Ok(answer), (views, settled)))
         }
     });
@@ -44,8 +44,14 @@ pub(super) fn progress(
 }
 
 /// The answer as of now, and whether every node has followed: a node that did enforces what is valid, and what is refused
-/// never.
-fn answer(view: &View, own: &str, name: &str, generation: u64) -> (WaitPolicyResponse, bool) {
+/// never. The pods of a silent node are judged by what it had when it was last heard of.
+fn answer(
+    view: &View,
+    own: &str,
+    name: &str,
+    generation: u64,
+    ignore_silent: bool,
+) -> (WaitPolicyResponse, bool) {
     let now = SystemTime::now();
     let wanted = view.snapshot.policies.iter().find(|(full, _)| full.to_string() == name);
     // A generation is a hash of the content: another one is neither older nor newer.
@@ -80,8 +86,8 @@ fn answer(view: &View, own: &str, name: &str, generation: u64) -> (WaitPolicyRes
             }
         })
         .collect();
-    let mut live = nodes.iter().filter(|node| node.alive).peekable();
-    let settled = here && live.peek().is_some() && live.all(|node| node.enforced);
+    let mut counted = nodes.iter().filter(|node| node.alive || !ignore_silent).peekable();
+    let settled = here && counted.peek().is_some() && counted.all(|node| node.enforced);
     if !refused.is_empty() {
         nodes.iter_mut().for_each(|node| node.enforced = false);
     }
@@ -169,6 +175,11 @@ mod tests {
 
     const WEB: &str = "snp/default/web";
 
+    /// What node `a` says to whoever waits for every node.
+    fn answer_to_all(view: &View, name: &str, generation: u64) -> (WaitPolicyResponse, bool) {
+        answer(view, "a", name, generation, false)
+    }
+
     #[test]
     fn a_generation_is_waited_for_as_it_is() {
         let view = view();
@@ -176,29 +187,48 @@ mod tests {
         for (wanted, enforced) in
             [(0, true), (generation, true), (generation - 1, false), (generation + 1, false)]
         {
-            assert_eq!(answer(&view, "a", WEB, wanted).0.enforced, enforced, "{wanted} of {generation}");
+            assert_eq!(answer_to_all(&view, WEB, wanted).0.enforced, enforced, "{wanted} of {generation}");
         }
     }
 
-    /// A node that died in the middle of a relabel is not waited for, as for its policies.
+    /// Not of a node that is no more.
     #[test]
     fn labels_on_their_way_are_waited_for() {
         let mut view = view();
         let moving = |node: &str| Arc::new(BTreeMap::from([("shop/client".to_owned(), node.to_owned())]));
         view.moving = moving("a");
-        let (told, settled) = answer(&view, "a", "", 0);
+        let (told, settled) = answer_to_all(&view, "", 0);
         assert!(!told.enforced && !settled);
         assert_eq!(told.nodes[0].behind, ["labels of shop/client"]);
         view.moving = moving("gone");
-        assert!(answer(&view, "a", "", 0).0.enforced);
+        assert!(answer_to_all(&view, "", 0).0.enforced);
         view.moving = Arc::default();
-        assert!(answer(&view, "a", "", 0).0.enforced);
+        assert!(answer_to_all(&view, "", 0).0.enforced);
+    }
+
+    #[test]
+    fn a_silent_node_counts_with_what_it_had() {
+        let mut view = view();
+        let silent = |digest: &str| {
+            let mut node = view.nodes["a"].clone();
+            node.name = "b".into();
+            node.status = NodeStatus { policy_digest: digest.into(), ..NodeStatus::default() };
+            BTreeMap::from([("a".to_owned(), view.nodes["a"].clone()), ("b".to_owned(), node)])
+        };
+        let (before, now) = (silent("before"), silent("x"));
+        view.nodes = Arc::new(before);
+        let (answered, settled) = answer_to_all(&view, "", 0);
+        assert!(!answered.enforced && !settled, "its pods answer under what it had");
+        assert_eq!(answered.nodes.iter().map(|node| node.alive).collect::<Vec<_>>(), [true, false]);
+        assert!(answer(&view, "a", "", 0, true).0.enforced, "not waited for");
+        view.nodes = Arc::new(now);
+        assert!(answer_to_all(&view, "", 0).0.enforced, "it has what the store holds");
     }
 
     #[test]
     fn documents_that_are_refused_will_never_be_enforced() {
         let mut view = view();
-        assert_eq!(answer(&view, "a", "", 0).0.refused, [] as [&str; 0]);
+        assert_eq!(answer_to_all(&view, "", 0).0.refused, [] as [&str; 0]);
         let at = |file: &str| Origin { file: file.into(), line: 3 };
         let problem = |file: &str| Problem { path: String::new(), message: "x".into(), origin: at(file) };
         view.unreadable = Arc::new(vec![problem("other.yaml"), problem("web.yaml")]);
@@ -215,10 +245,10 @@ mod tests {
             Refused::new(Some(duplicate), at("x.yaml"), vec![problem("x.yaml")]),
         ]);
         assert_eq!(
-            answer(&view, "a", "", 0).0.refused,
+            answer_to_all(&view, "", 0).0.refused,
             ["SinewCIDRGroup/g in g.yaml:3", "snp/default/web in x.yaml:3", "other.yaml:3", "web.yaml:3"]
         );
-        let (told, settled) = answer(&view, "a", WEB, 0);
+        let (told, settled) = answer_to_all(&view, WEB, 0);
         assert_eq!(told.refused, ["snp/default/web in x.yaml:3", "web.yaml:3"]);
         // Every node has followed, and what is waited for is not enforced: nothing is said that says otherwise.
         assert!(settled && !told.enforced && !told.nodes[0].enforced, "{told:?}");

@@ -255,6 +255,9 @@ pub struct DirectionEnforcement {
     /// Every policy that selects the endpoint for this direction.
     #[prost(string, repeated, tag = "4")]
     pub policies: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Deny rules that are enforced stand in its table. Never set in explanations.
+    #[prost(bool, tag = "5")]
+    pub deny_rules: bool,
 }
 /// A pod's interface.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -709,11 +712,14 @@ pub struct WaitPolicyRequest {
     /// This generation of it, a hash of its content; 0 for the one in the store.
     #[prost(uint64, tag = "2")]
     pub generation: u64,
+    /// Silent nodes are listed and not waited for.
+    #[prost(bool, tag = "3")]
+    pub ignore_silent: bool,
 }
 /// How far the nodes are.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WaitPolicyResponse {
-    /// Every live node enforces it, and nothing of it is refused.
+    /// Every node that is waited for enforces it, and nothing of it is refused.
     #[prost(bool, tag = "1")]
     pub enforced: bool,
     /// Node by node, by name.
@@ -732,10 +738,10 @@ pub struct NodeProgress {
     /// Node name.
     #[prost(string, tag = "1")]
     pub node: ::prost::alloc::string::String,
-    /// It has been heard of lately. A dead node is listed and not waited for.
+    /// It has been heard of lately. One that is silent goes on with the policies that it had.
     #[prost(bool, tag = "2")]
     pub alive: bool,
-    /// It enforces what is waited for.
+    /// It enforces what is waited for, or did when it was last heard of.
     #[prost(bool, tag = "3")]
     pub enforced: bool,
     /// Revision that it enforces.
@@ -1119,7 +1125,7 @@ pub struct MonitorRequest {
     /// Only these kinds; empty for all.
     #[prost(enumeration = "MonitorEventType", repeated, tag = "1")]
     pub types: ::prost::alloc::vec::Vec<i32>,
-    /// Only events of these endpoints, by number; empty for all.
+    /// Only events of these endpoints and of packets to and from them, by number; empty for all.
     #[prost(uint32, repeated, tag = "2")]
     pub endpoint_ids: ::prost::alloc::vec::Vec<u32>,
 }
@@ -1273,9 +1279,9 @@ impl EndpointState {
 pub enum EnforcementMode {
     /// Never sent.
     Unspecified = 0,
-    /// No policy switches default deny on.
+    /// No policy switches default deny on. Deny rules may drop all the same.
     Open = 1,
-    /// Only audit policies do: nothing is dropped for them, flows say AUDIT.
+    /// Only audit policies do: nothing is dropped for them, flows say AUDIT. Other policies' deny rules may drop.
     Auditing = 2,
     /// Default deny.
     Enforcing = 3,
@@ -1355,7 +1361,7 @@ pub enum MonitorEventType {
     MonitorDrop = 1,
     /// A packet passed a trace point.
     MonitorTrace = 2,
-    /// A policy decided.
+    /// A policy decided. What it denies is a MONITOR_DROP, which a request for this kind means too.
     MonitorPolicyVerdict = 3,
     /// A connection was closed.
     MonitorClose = 4,
@@ -1646,8 +1652,8 @@ pub mod agent_client {
                 .insert(GrpcMethod::new("sinew.agent.v1.Agent", "GetPolicy"));
             self.inner.unary(req, path, codec).await
         }
-        /// Progress until every live node has followed what the store holds. The last message has `enforced` set, or names
-        /// what is `refused`; the stream ends with DEADLINE_EXCEEDED at the request's deadline.
+        /// Progress until every node has followed what the store holds. The last message has `enforced` set, or names what is
+        /// `refused`; the stream ends with DEADLINE_EXCEEDED at the request's deadline.
         pub async fn wait_policy(
             &mut self,
             request: impl tonic::IntoRequest<super::WaitPolicyRequest>,
@@ -1899,8 +1905,8 @@ pub mod agent_server {
             >
             + std::marker::Send
             + 'static;
-        /// Progress until every live node has followed what the store holds. The last message has `enforced` set, or names
-        /// what is `refused`; the stream ends with DEADLINE_EXCEEDED at the request's deadline.
+        /// Progress until every node has followed what the store holds. The last message has `enforced` set, or names what is
+        /// `refused`; the stream ends with DEADLINE_EXCEEDED at the request's deadline.
         async fn wait_policy(
             &self,
             request: tonic::Request<super::WaitPolicyRequest>,

@@ -21,7 +21,8 @@ pub(super) fn list(asked: &ListPoliciesRequest, answer: &ListPoliciesResponse, p
             state_cell(policy),
             policy.selected_endpoints.len().into(),
             policy.rules.len().into(),
-            format!("{}/{}", policy.nodes_enforcing, policy.nodes_live).into(),
+            format!("{}/{}", policy.nodes_enforcing, policy.nodes_live as usize + policy.nodes_silent.len())
+                .into(),
             file_place(&policy.file, policy.line).into(),
         ]);
     }
@@ -301,6 +302,14 @@ REFUSED SinewCIDRGroup/offices
 UNREADABLE bad.yaml:3: line 3: a tab
 ";
         assert_eq!(list(&ListPoliciesRequest::default(), &answer, Paint::Plain), expected);
+    }
+
+    #[test]
+    fn a_silent_node_counts_among_the_nodes() {
+        let policy = Policy { nodes_enforcing: 1, nodes_live: 1, nodes_silent: vec!["b".into()], ..web() };
+        let answer = ListPoliciesResponse { policies: vec![policy], ..ListPoliciesResponse::default() };
+        let shown = list(&ListPoliciesRequest::default(), &answer, Paint::Plain);
+        assert!(shown.contains("  1/2  "), "{shown}");
     }
 
     #[test]

@@ -1,10 +1,13 @@
-//! `sinew policy wait`: returns when every live node enforces what the store holds (policy.md 16).
+//! `sinew policy wait`: returns when every node enforces what the store holds (policy.md 16). A silent
+//! node counts too, since its pods go on with the policies that it had, unless whoever waits says otherwise.
 
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use clap::Args;
-use sinew_api::proto::agent::{ListPoliciesRequest, Policy, WaitPolicyRequest, WaitPolicyResponse};
+use sinew_api::proto::agent::{
+    ListPoliciesRequest, NodeProgress, Policy, WaitPolicyRequest, WaitPolicyResponse,
+};
 use tonic::{Code, Status};
 
 use crate::explain::words;
@@ -12,7 +15,7 @@ use crate::failure::Failure;
 use crate::output::Paint;
 use crate::output::paint::Tone;
 use crate::output::table::{Cell, Table};
-use crate::{AgentArgs, agent, names, when};
+use crate::{AgentArgs, agent, names, output, when};
 
 /// Arguments of `sinew policy wait`.
 #[derive(Args)]
@@ -25,6 +28,9 @@ pub(crate) struct WaitArgs {
     /// How long to wait
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration, value_name = "TIME")]
     timeout: Duration,
+    /// List nodes that are silent, and don't wait for them: their pods go on with the policies that they had
+    #[arg(long)]
+    ignore_silent: bool,
     #[command(flatten)]
     agent: AgentArgs,
 }
@@ -34,6 +40,7 @@ pub(crate) async fn run(args: &WaitArgs) -> Result<()> {
     let mut request = WaitPolicyRequest {
         name: args.policy.clone().unwrap_or_default(),
         generation: args.generation.unwrap_or_default(),
+        ignore_silent: args.ignore_silent,
     };
     let mut client = args.agent.connect().await?;
     let mut last = WaitPolicyResponse::default();
@@ -66,6 +73,7 @@ pub(crate) async fn run(args: &WaitArgs) -> Result<()> {
     };
     let now = SystemTime::now();
     args.agent.screen().show("WaitPolicyResponse", &last, |paint| text(&last, now, paint))?;
+    silent(&last).iter().for_each(output::tell);
     let other = if in_time { None } else { other_generation(args).await };
     judge(&last, in_time, args.timeout, other).map_err(Into::into)
 }
@@ -89,6 +97,21 @@ fn generations(wanted: u64, policy: &Policy) -> Option<String> {
     (policy.generation != wanted).then(|| {
         format!("generation {wanted} is asked for, the store has {}, and {running}", policy.generation)
     })
+}
+
+/// One sentence for each node that is silent and has other policies than the store, as far as anybody knows.
+fn silent(progress: &WaitPolicyResponse) -> Vec<String> {
+    let silent = progress.nodes.iter().filter(|node| !node.alive && !node.enforced);
+    let since = |node: &NodeProgress| {
+        let heard = node.last_seen.filter(|heard| heard.seconds > 0);
+        heard.map(|heard| format!(" since {}", when::timestamp(Some(&heard)))).unwrap_or_default()
+    };
+    silent
+        .map(|node| {
+            let since = since(node);
+            format!("node {} is silent{since}: its pods go on with the policies that it had", node.node)
+        })
+        .collect()
 }
 
 /// Why there is no progress.
@@ -128,27 +151,41 @@ fn judge(
         return Err(Failure::unreachable("the agent ended the answer before every node had followed")
             .next("see whether it still runs: sinew status"));
     }
-    let behind = last.nodes.iter().filter(|node| node.alive && !node.enforced).map(|node| node.node.as_str());
-    let behind = behind.collect::<Vec<_>>().join(", ");
-    let behind =
-        if behind.is_empty() { "no node has answered".to_owned() } else { format!("behind: {behind}") };
+    let behind = match (lagging(last, true).as_str(), lagging(last, false).as_str()) {
+        ("", "") => "no node has answered".to_owned(),
+        (behind, "") => format!("behind: {behind}"),
+        ("", silent) => format!("silent: {silent}"),
+        (behind, silent) => format!("behind: {behind}; silent: {silent}"),
+    };
     let behind = other_generation.unwrap_or(behind);
     let refused = match last.refused.as_slice() {
         [] => String::new(),
         refused => format!("; refused: {}", words::listed(refused)),
     };
-    Err(Failure::timed_out(format!(
+    let failure = Failure::timed_out(format!(
         "not enforced everywhere after {}; {behind}{refused}",
         when::brief(timeout)
     ))
-    .next("see what holds it up there: sinew status"))
+    .next("see what holds it up there: sinew status");
+    Err(if lagging(last, false).is_empty() {
+        failure
+    } else {
+        failure.next("of a silent node: start its agent, or wait for the others only: --ignore-silent")
+    })
+}
+
+/// The nodes of either sort that don't enforce what is waited for.
+fn lagging(progress: &WaitPolicyResponse, alive: bool) -> String {
+    let nodes = progress.nodes.iter().filter(|node| node.alive == alive && !node.enforced);
+    nodes.map(|node| node.node.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 fn text(progress: &WaitPolicyResponse, now: SystemTime, paint: Paint) -> String {
     let mut table = Table::new(&["NODE", "STATE", "REVISION", "LAST HEARD OF", "BEHIND IN"]);
     for node in &progress.nodes {
         let state = match (node.alive, node.enforced) {
-            (false, _) => Cell::toned(Tone::Odd, "dead, not waited for"),
+            (false, true) => Cell::toned(Tone::Odd, "enforced, silent"),
+            (false, false) => Cell::toned(Tone::Odd, "silent"),
             (true, true) => Cell::toned(Tone::Good, "enforced"),
             (true, false) if !progress.refused.is_empty() => Cell::toned(Tone::Bad, "refused"),
             (true, false) => Cell::toned(Tone::Bad, "behind"),
@@ -169,23 +206,25 @@ fn text(progress: &WaitPolicyResponse, now: SystemTime, paint: Paint) -> String 
 #[cfg(test)]
 mod tests {
     use prost_types::Timestamp;
-    use sinew_api::proto::agent::NodeProgress;
 
     use super::*;
     use crate::failure::Code;
 
-    fn progress(enforced: bool, refused: &[&str]) -> WaitPolicyResponse {
-        let node = |node: &str, alive, enforced| NodeProgress {
+    fn node(node: &str, alive: bool, enforced: bool) -> NodeProgress {
+        NodeProgress {
             node: node.into(),
             alive,
             enforced,
             revision: 12,
             last_seen: Some(Timestamp { seconds: 100, nanos: 0 }),
             behind: if enforced { vec![] } else { vec!["snp/default/web".into()] },
-        };
+        }
+    }
+
+    fn progress(enforced: bool, refused: &[&str]) -> WaitPolicyResponse {
         WaitPolicyResponse {
             enforced,
-            nodes: vec![node("a", true, true), node("b", true, enforced), node("c", false, false)],
+            nodes: vec![node("a", true, true), node("b", true, enforced), node("d", false, true)],
             revision: 12,
             refused: refused.iter().map(|name| (*name).to_owned()).collect(),
         }
@@ -225,14 +264,28 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_node_is_listed_and_not_waited_for() {
+    fn a_silent_node_is_listed_and_told_of() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(101);
+        let mut progress = progress(false, &[]);
+        progress.nodes.insert(2, node("c", false, false));
         let expected = "\
-NODE  STATE                 REVISION  LAST HEARD OF  BEHIND IN
-a     enforced              12        1s ago         -
-b     enforced              12        1s ago         -
-c     dead, not waited for  12        1s ago         snp/default/web
+NODE  STATE             REVISION  LAST HEARD OF  BEHIND IN
+a     enforced          12        1s ago         -
+b     behind            12        1s ago         snp/default/web
+c     silent            12        1s ago         snp/default/web
+d     enforced, silent  12        1s ago         -
 ";
-        assert_eq!(text(&progress(true, &[]), now, Paint::Plain), expected);
+        assert_eq!(text(&progress, now, Paint::Plain), expected);
+        let told = "node c is silent since 1970-01-01T00:01:40.000000Z: its pods go on with the policies that it had";
+        assert_eq!(silent(&progress), [told]);
+        let late = judge(&progress, false, HALF_A_MINUTE, None).unwrap_err();
+        assert_eq!(late.message, "not enforced everywhere after 30s; behind: b; silent: c");
+        assert!(late.next.iter().any(|step| step.ends_with("--ignore-silent")), "{:?}", late.next);
+        progress.nodes[1].enforced = true;
+        let late = judge(&progress, false, HALF_A_MINUTE, None).unwrap_err();
+        assert_eq!(
+            (late.code, late.message.as_str()),
+            (Code::TimedOut, "not enforced everywhere after 30s; silent: c")
+        );
     }
 }

@@ -249,6 +249,7 @@ pub fn enforcement(enforcement: &Enforcement) -> agent::DirectionEnforcement {
         switched_on_by: names(&enforcement.switched_on_by),
         audited_by: names(&enforcement.audited_by),
         policies: names(&enforcement.policies),
+        deny_rules: false,
     }
 }
 

@@ -278,7 +278,8 @@ impl Node {
     /// Something was refused, or the time is over.
     pub fn wait_enforced(&self, limit: Duration) -> Result<()> {
         let limit = format!("{}ms", limit.as_millis());
-        process::run(&mut self.sinew_command(&["policy", "wait", "--timeout", &limit])?).map(drop)
+        process::run(&mut self.sinew_command(&["policy", "wait", "--ignore-silent", "--timeout", &limit])?)
+            .map(drop)
     }
 
     /// Makes a pod of namespace `default` and waits until it is connected.
