@@ -194,7 +194,9 @@ impl Agent for AgentService {
         if let Some(why) = self.sources.journal.off() {
             return Err(Status::failed_precondition(why));
         }
-        Ok(Response::new(monitor::events(self.sources.records.subscribe(), request.into_inner())))
+        let request = request.into_inner();
+        let asked = monitor::Asked::of(&self.view(), &request);
+        Ok(Response::new(monitor::events(self.sources.records.subscribe(), request, asked)))
     }
 
     async fn get_version(

@@ -17,7 +17,7 @@ pub(crate) struct MonitorArgs {
     /// Only these kinds of event
     #[arg(short = 't', long = "type", value_enum, value_delimiter = ',')]
     types: Vec<EventType>,
-    /// Only events of this pod: NAME, NS/NAME, a unique prefix, or its number; repeatable
+    /// Only events of this pod, or of packets to and from it: NAME, NS/NAME, a unique prefix, or its number; repeatable
     #[arg(long, value_name = "POD")]
     endpoint: Vec<String>,
     /// Print the record's bytes too
@@ -34,7 +34,7 @@ pub(crate) enum EventType {
     Drop,
     /// A packet passed a trace point
     Trace,
-    /// A policy decided
+    /// A policy decided, dropped packets among them
     PolicyVerdict,
     /// A connection was closed
     Close,

@@ -239,9 +239,14 @@ pub fn raw(record: &EventRecord, clock: Clock) -> MonitorEvent {
     let dropped = record.kind == event::kind::DROP;
     let reason = DropReason::from_number(record.reason);
     let (side, cookie, shadow_cookie) = Judged::all(record)
-        .max_by_key(Judged::denies)
+        .max_by_key(|judged| (judged.denies(), judged.audits()))
         .map_or((None, 0, 0), |judged| (Some(judged.side), judged.cookie, judged.shadow_cookie));
-    let verdict = if dropped { Verdict::Dropped } else { Verdict::Forwarded };
+    let audited = Judged::all(record).any(|judged| judged.audits());
+    let verdict = match (dropped, audited) {
+        (true, _) => Verdict::Dropped,
+        (false, true) => Verdict::Audit,
+        (false, false) => Verdict::Forwarded,
+    };
     let mut trace = Flow::default();
     tell_trace(&mut trace, record);
     let denied = Judged::all(record).any(|judged| judged.denies());

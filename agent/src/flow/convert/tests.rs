@@ -364,6 +364,26 @@ fn a_drop_without_a_judgement_has_the_direction_of_its_hook() {
     assert_eq!(made[1].traffic_direction(), TrafficDirection::Ingress, "an allowance drops nothing");
 }
 
+#[test]
+fn an_audited_record_is_told_as_audited() {
+    let allowed = EventRecord {
+        flags: event::flag::EGRESS_JUDGED | event::flag::INGRESS_JUDGED,
+        verdicts: [verdict::ALLOW | verdict::ALLOW << 4; 2],
+        ..new_connection()
+    };
+    assert_eq!(raw(&allowed, Clock::now()).verdict(), Verdict::Forwarded);
+    let shadow = verdict::ALLOW | verdict::DEFAULT_DENY << 4;
+    let audited = EventRecord {
+        verdicts: [shadow, allowed.verdicts[1]],
+        cookies: [1, 2],
+        shadow_cookies: [3, 2],
+        ..allowed
+    };
+    let told = raw(&audited, Clock::now());
+    assert_eq!((told.verdict(), told.direction()), (Verdict::Audit, TrafficDirection::Egress));
+    assert_eq!((told.rule_cookie, told.shadow_cookie), (1, 3), "the judgement that is audited");
+}
+
 /// Every reason has a number that Hubble's clients know.
 #[test]
 fn every_reason_has_a_name_for_hubble() {
