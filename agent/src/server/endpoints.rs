@@ -6,8 +6,8 @@ use sinew_api::policy::Protocol;
 use sinew_api::proto::agent::get_endpoint_request::By;
 use sinew_api::proto::agent::table_entry::PeerKind;
 use sinew_api::proto::agent::{
-    Endpoint, EndpointState, GetEndpointRequest, GetEndpointResponse, ListEndpointsResponse, NamedPort,
-    TableEntry,
+    DirectionEnforcement, Endpoint, EndpointState, GetEndpointRequest, GetEndpointResponse,
+    ListEndpointsResponse, NamedPort, TableEntry,
 };
 use sinew_api::proto::flow::{TrafficDirection, Verdict};
 use sinew_bpf::abi::policy::{direction, verdict};
@@ -43,10 +43,8 @@ impl AgentService {
         let view = self.view();
         let by = request.by.as_ref().ok_or_else(|| Status::invalid_argument("by: name one endpoint"))?;
         let (id, endpoint) = find(&view, by)?;
-        let table = endpoint
-            .table
-            .iter()
-            .flat_map(|table| &table.entries)
+        let table = sorted(endpoint.table.iter().flat_map(|table| &table.entries))
+            .into_iter()
             .map(|(key, entry)| table_entry(&view, key, entry))
             .collect();
         let word = words.get(&id).copied();
@@ -122,7 +120,7 @@ fn answer(
     let created = &endpoint.created;
     let wire = view.wires.get(&id);
     let word = word.unwrap_or_default();
-    let [ingress, egress] = &endpoint.enforcement;
+    let side = |side: u8| Some(enforced(endpoint, side));
     Endpoint {
         id: u32::from(id.0),
         node: node.to_owned(),
@@ -137,8 +135,8 @@ fn answer(
         labels: endpoint.labels.to_strings(),
         state: state(view, id).into(),
         message: endpoint.moving_to.as_deref().map(moving).unwrap_or_default(),
-        ingress: Some(enforcement(ingress)),
-        egress: Some(enforcement(egress)),
+        ingress: side(direction::INGRESS),
+        egress: side(direction::EGRESS),
         epoch: word.epoch(),
         slot: word.slot(),
         revision: view.enforced,
@@ -153,6 +151,29 @@ fn answer(
             .map(|workload| format!("{}/{}", workload.kind, workload.name))
             .unwrap_or_default(),
     }
+}
+
+/// What policy does to one direction of an endpoint. Its table is the sum of all policies: a deny rule of one that switches
+/// no default deny on drops too.
+fn enforced(endpoint: &EndpointView, side: u8) -> DirectionEnforcement {
+    let denies =
+        |key: &TableKey, entry: &PolicyEntry| key.key.direction == side && entry.verdict == verdict::DENY;
+    let mut table = endpoint.table.iter().flat_map(|table| &table.entries);
+    DirectionEnforcement {
+        deny_rules: table.any(|(key, entry)| denies(key, entry)),
+        ..enforcement(&endpoint.enforcement[usize::from(side)])
+    }
+}
+
+/// The entries of a table as people read them: the ports of a range, which are several, in their order.
+fn sorted<'a>(
+    entries: impl IntoIterator<Item = (&'a TableKey, &'a PolicyEntry)>,
+) -> Vec<(&'a TableKey, &'a PolicyEntry)> {
+    let mut entries: Vec<_> = entries.into_iter().collect();
+    entries.sort_by_key(|(TableKey { prefix_len, key }, _)| {
+        (key.peer, key.direction, key.protocol, u16::from_be(key.port), *prefix_len)
+    });
+    entries
 }
 
 fn moving(labels: &Labels) -> String {
@@ -230,18 +251,25 @@ mod tests {
     use std::sync::Arc;
 
     use sinew_api::object::{Object, decode_text};
-    use sinew_engine::LocalEndpoint;
     use sinew_engine::snapshot::Snapshot;
+    use sinew_engine::{LocalEndpoint, PolicyTable};
 
     use super::*;
 
-    /// The state of an endpoint of `init` with this pod, whose object says this, or none.
-    fn state_of_init(pod_name: &str, pod: Option<&str>, synced: bool) -> EndpointState {
-        let pod = pod.map(|text| match decode_text("pod.yaml", text).remove(0) {
-            Ok(Object::Pod(pod)) => Arc::new(pod),
-            other => panic!("{other:?}"),
-        });
-        let created = LocalEndpoint {
+    fn endpoint(created: LocalEndpoint, pod: Option<Arc<sinew_api::object::Pod>>) -> EndpointView {
+        EndpointView {
+            created,
+            pod,
+            identity: Identity::INIT,
+            labels: Arc::new(Labels::reserved("init")),
+            moving_to: None,
+            enforcement: Default::default(),
+            table: None,
+        }
+    }
+
+    fn created(pod_name: &str) -> LocalEndpoint {
+        LocalEndpoint {
             id: EndpointId(1),
             container_id: "c".into(),
             ifname: "eth0".into(),
@@ -251,16 +279,16 @@ mod tests {
             labels: BTreeMap::new(),
             addresses: Vec::new(),
             found: None,
-        };
-        let endpoint = EndpointView {
-            created,
-            pod,
-            identity: Identity::INIT,
-            labels: Arc::new(Labels::reserved("init")),
-            moving_to: None,
-            enforcement: Default::default(),
-            table: None,
-        };
+        }
+    }
+
+    /// The state of an endpoint of `init` with this pod, whose object says this, or none.
+    fn state_of_init(pod_name: &str, pod: Option<&str>, synced: bool) -> EndpointState {
+        let pod = pod.map(|text| match decode_text("pod.yaml", text).remove(0) {
+            Ok(Object::Pod(pod)) => Arc::new(pod),
+            other => panic!("{other:?}"),
+        });
+        let endpoint = endpoint(created(pod_name), pod);
         let endpoints = Arc::new(BTreeMap::from([(EndpointId(1), endpoint)]));
         let snapshot = Arc::new(Snapshot { synced, endpoints, ..Snapshot::default() });
         state(&View { snapshot, ..View::empty() }, EndpointId(1))
@@ -273,5 +301,34 @@ mod tests {
         assert_eq!(state_of_init("web", Some(pod), true), EndpointState::WaitingForIdentity);
         assert_eq!(state_of_init("", None, true), EndpointState::WaitingForIdentity);
         assert_eq!(state_of_init("web", Some(pod), false), EndpointState::WaitingForLabels);
+    }
+    fn key(side: u8, port: u16, prefix_len: u8) -> TableKey {
+        let key = PolicyKey { peer: 0, direction: side, protocol: 6, port: port.to_be() };
+        TableKey { prefix_len, key }
+    }
+
+    #[test]
+    fn deny_rules_show_whatever_default_deny_is() {
+        let entry = |verdict: u8| PolicyEntry { verdict, ..PolicyEntry::default() };
+        let mut endpoint = endpoint(created("web"), None);
+        assert!(!enforced(&endpoint, direction::INGRESS).deny_rules);
+        let entries = [
+            (key(direction::INGRESS, 80, 64), entry(verdict::DENY)),
+            (key(direction::EGRESS, 80, 64), entry(verdict::DEFAULT_DENY)),
+        ];
+        endpoint.table = Some(Arc::new(PolicyTable { entries: entries.into() }));
+        let sides = [direction::INGRESS, direction::EGRESS];
+        assert_eq!(sides.map(|side| enforced(&endpoint, side).deny_rules), [true, false]);
+    }
+
+    #[test]
+    fn the_ports_of_a_range_come_in_their_order() {
+        let entry = PolicyEntry::default();
+        let keys = [key(0, 8192, 55), key(0, 8704, 56), key(0, 8064, 57), key(0, 8063, 64)];
+        let ports: Vec<u16> = sorted(keys.iter().map(|key| (key, &entry)))
+            .into_iter()
+            .map(|(key, _)| u16::from_be(key.key.port))
+            .collect();
+        assert_eq!(ports, [8063, 8064, 8192, 8704]);
     }
 }

@@ -93,8 +93,8 @@ fn facts(endpoint: &Endpoint, now: SystemTime) -> Vec<(&'static str, String)> {
 }
 
 fn enforcement(title: &str, direction: Option<&DirectionEnforcement>, paint: Paint) -> String {
-    let mode = direction.map_or(EnforcementMode::Unspecified, DirectionEnforcement::mode);
-    let mut text = format!("  {title:<10} {}", paint.tone(mode_tone(mode), mode_word(mode)));
+    let (tone, word) = mode_word(direction);
+    let mut text = format!("  {title:<10} {}", paint.tone(tone, word));
     let Some(direction) = direction else { return text + "\n" };
     if !direction.switched_on_by.is_empty() {
         text.push_str(&format!(", default deny by {}", words::listed(&direction.switched_on_by)));
@@ -103,10 +103,12 @@ fn enforcement(title: &str, direction: Option<&DirectionEnforcement>, paint: Pai
         text.push_str(&format!(", audited by {}", words::listed(&direction.audited_by)));
     }
     text.push('\n');
-    let others = direction.policies.iter().filter(|policy| !direction.switched_on_by.contains(policy));
+    let named = [&direction.switched_on_by, &direction.audited_by];
+    let others = direction.policies.iter().filter(|policy| named.iter().all(|named| !named.contains(policy)));
     let others = others.cloned().collect::<Vec<_>>();
     if !others.is_empty() {
-        text.push_str(&format!("             also selected by {}\n", words::listed(&others)));
+        let also = if named.iter().all(|named| named.is_empty()) { "" } else { "also " };
+        text.push_str(&format!("             {also}selected by {}\n", words::listed(&others)));
     }
     text
 }
@@ -123,16 +125,18 @@ fn entries(entries: &[TableEntry], paint: Paint) -> String {
         let (rule, place) =
             entry.rule.as_ref().map_or_else(Default::default, |rule| (words::rule(rule), words::place(rule)));
         let (tone, mut word) = words::verdict(entry.verdict());
-        let shadowed = entry.shadow_rule.as_ref().map(|rule| format!(", audit {}", words::rule(rule)));
+        let shadowed = entry.shadow_rule.as_ref().map(|rule| format!("audit {}", words::rule(rule)));
         if shadowed.is_some() {
             word = "audit";
         }
+        let rules = [Some(rule).filter(|rule| !rule.is_empty()), shadowed];
+        let rules = rules.into_iter().flatten().collect::<Vec<_>>().join(", ");
         table.row([
             direction.into(),
             peer.into(),
             words::traffic(&entry.protocol, entry.first_port, entry.last_port).into(),
             Cell::toned(tone, word),
-            words::short(&format!("{rule}{}", shadowed.unwrap_or_default())).into(),
+            words::short(&rules).into(),
             place.into(),
         ]);
     }
@@ -146,25 +150,21 @@ fn peer(labels: &str) -> String {
 }
 
 fn mode_cell(direction: Option<&DirectionEnforcement>) -> Cell {
+    let (tone, word) = mode_word(direction);
+    Cell::toned(tone, word)
+}
+
+/// What policy does in a word: deny rules drop whether default deny is on or not.
+fn mode_word(direction: Option<&DirectionEnforcement>) -> (Tone, &'static str) {
     let mode = direction.map_or(EnforcementMode::Unspecified, DirectionEnforcement::mode);
-    Cell::toned(mode_tone(mode), mode_word(mode))
-}
-
-/// The mode in a word.
-fn mode_word(mode: EnforcementMode) -> &'static str {
+    let denies = direction.is_some_and(|direction| direction.deny_rules);
     match mode {
-        EnforcementMode::Unspecified => "unknown",
-        EnforcementMode::Open => "open",
-        EnforcementMode::Auditing => "audit",
-        EnforcementMode::Enforcing => "enforcing",
-    }
-}
-
-fn mode_tone(mode: EnforcementMode) -> Tone {
-    match mode {
-        EnforcementMode::Enforcing => Tone::Good,
-        EnforcementMode::Auditing => Tone::Odd,
-        EnforcementMode::Open | EnforcementMode::Unspecified => Tone::Plain,
+        EnforcementMode::Unspecified => (Tone::Plain, "unknown"),
+        EnforcementMode::Open if denies => (Tone::Good, "deny rules"),
+        EnforcementMode::Open => (Tone::Plain, "open"),
+        EnforcementMode::Auditing if denies => (Tone::Odd, "audit, deny rules"),
+        EnforcementMode::Auditing => (Tone::Odd, "audit"),
+        EnforcementMode::Enforcing => (Tone::Good, "enforcing"),
     }
 }
 
@@ -205,6 +205,7 @@ mod tests {
                 switched_on_by: vec!["snp/default/web".into()],
                 audited_by: vec![],
                 policies: vec!["snp/default/web".into(), "ccnp/base".into()],
+                ..Default::default()
             }),
             egress: Some(DirectionEnforcement { mode: EnforcementMode::Open.into(), ..Default::default() }),
             epoch: 31,
@@ -229,6 +230,54 @@ ID  POD          IDENTITY  INGRESS    EGRESS  STATE  ADDRESSES
         let shown = |namespace| list(&[], namespace, Paint::Plain);
         assert_eq!(shown(None), "No endpoints: no pod has been added to this node.\n");
         assert_eq!(shown(Some("nope")), "No endpoint in namespace nope on this node.\n");
+    }
+
+    #[test]
+    fn deny_rules_are_told_where_nothing_is_closed_by_default() {
+        let told = |mode: EnforcementMode, audited_by: &[&str], deny_rules: bool| {
+            let direction = DirectionEnforcement {
+                mode: mode.into(),
+                audited_by: audited_by.iter().map(|name| (*name).to_owned()).collect(),
+                policies: vec!["cnp/default/x".into()],
+                deny_rules,
+                ..Default::default()
+            };
+            enforcement("ingress", Some(&direction), Paint::Plain)
+        };
+        assert_eq!(
+            told(EnforcementMode::Open, &[], true),
+            "  ingress    deny rules\n             selected by cnp/default/x\n"
+        );
+        let audited = "audited by cnp/default/x\n";
+        let mode = EnforcementMode::Auditing;
+        assert_eq!(told(mode, &["cnp/default/x"], false), format!("  ingress    audit, {audited}"));
+        assert_eq!(
+            told(mode, &["cnp/default/x"], true),
+            format!("  ingress    audit, deny rules, {audited}")
+        );
+        assert_eq!(
+            told(mode, &["cnp/default/y"], false),
+            "  ingress    audit, audited by cnp/default/y\n             also selected by cnp/default/x\n"
+        );
+    }
+
+    #[test]
+    fn a_rule_that_is_audited_stands_alone_where_no_other_decides() {
+        let shadow = RuleRef { built_in: "default deny by cnp/default/x".into(), ..RuleRef::default() };
+        let mut entry = TableEntry {
+            verdict: Verdict::Forwarded.into(),
+            shadow_rule: Some(shadow),
+            last_port: 65_535,
+            ..TableEntry::default()
+        };
+        let shown = |entry: &TableEntry| entries(std::slice::from_ref(entry), Paint::Plain);
+        assert!(
+            shown(&entry).contains("  audit    audit default deny by cnp/default/x  "),
+            "{}",
+            shown(&entry)
+        );
+        entry.rule = Some(RuleRef { built_in: "open".into(), ..RuleRef::default() });
+        assert!(shown(&entry).contains("  open, audit default deny by cnp/default/x  "), "{}", shown(&entry));
     }
 
     #[test]
