@@ -83,6 +83,12 @@ fn facts(policy: &Policy) -> Vec<(&'static str, String)> {
         (false, true) => "egress",
         (false, false) => "neither direction",
     };
+    // It closes nothing: its flows say what it would drop.
+    let audited = policy.state() == PolicyState::Audited;
+    let default_deny = match audited {
+        true => format!("audited for {switches}, nothing is dropped"),
+        false => format!("switched on for {switches}"),
+    };
     let generation = match policy.running_generation {
         0 => format!("{}, none in force", policy.generation),
         running if running == policy.generation => running.to_string(),
@@ -95,9 +101,9 @@ fn facts(policy: &Policy) -> Vec<(&'static str, String)> {
     vec![
         ("kind", policy.kind.clone()),
         ("generation", generation),
-        ("default deny", format!("switched on for {switches}")),
+        ("default deny", default_deny),
         ("selects", selects),
-        ("enforced on", enforced_on(policy)),
+        (if audited { "audited on" } else { "enforced on" }, enforced_on(policy)),
     ]
 }
 
@@ -130,7 +136,8 @@ fn rules(rules: &[Rule], now: SystemTime, paint: Paint) -> String {
             rule.packets.into(),
             rule.bytes.into(),
             last.into(),
-            words::short(&rule.text).into(),
+            // The last column needs no width.
+            (&rule.text).into(),
         ]);
     }
     table.render(paint, "No rules.")
@@ -340,6 +347,16 @@ spec.ingress[0]  9     allow    1      12      900    5s ago    from {app=client
         let shown = one(&GetPolicyResponse { policy: Some(policy) }, now, Paint::Plain);
         let line = "enforced on   1 of 1 live nodes; silent, with the policies that they had: b\n";
         assert!(shown.contains(line), "{shown}");
+    }
+
+    #[test]
+    fn an_audited_policy_does_not_say_that_it_closes() {
+        let mut policy = Policy { state: PolicyState::Audited.into(), ..web() };
+        policy.rules[0].text = "x".repeat(100);
+        let shown = one(&GetPolicyResponse { policy: Some(policy) }, SystemTime::UNIX_EPOCH, Paint::Plain);
+        assert!(shown.contains("\n  default deny  audited for ingress, nothing is dropped\n"), "{shown}");
+        assert!(shown.contains("\n  audited on    2 of 2 live nodes\n"), "{shown}");
+        assert!(shown.ends_with(&format!("  {}\n", "x".repeat(100))), "the last column is whole: {shown}");
     }
 
     #[test]
