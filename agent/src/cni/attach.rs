@@ -84,7 +84,12 @@ impl Attacher {
         let namespace = PodNamespace::open(Path::new(&attachment.netns)).map_err(NetlinkError::from)?;
         let link = self.ask(|reply| Step::Find(key.clone(), reply)).await?;
         let differences = veth::check(&self.netlink, &namespace, &link).await?;
-        if differences.is_empty() { Ok(added(&link)) } else { Err(Refusal::Differs(differences.join("; "))) }
+        if !differences.is_empty() {
+            return Err(Refusal::Differs(differences.join("; ")));
+        }
+        // The pod has the one that the underlay had when it was made, and not what a pod would get now.
+        let device_mtu = veth::pod_mtu(&namespace, &link.pod_name).await?;
+        Ok(Added { device_mtu, ..added(&link) })
     }
 
     /// GC: removes every attachment to a network but these, and links of ours that no attachment claims. An attachment of

@@ -150,6 +150,15 @@ pub async fn check(
     Ok(differences)
 }
 
+/// The MTU that a pod's interface has now.
+///
+/// # Errors
+/// Any [`NetlinkError`].
+pub async fn pod_mtu(pod: &PodNamespace, name: &str) -> Result<u32, NetlinkError> {
+    let name = name.to_owned();
+    pod.visit(async move |inside| Ok(inside.require_link(&name).await?.mtu)).await
+}
+
 async fn add_pair(netlink: &Netlink, pod: &PodNamespace, wanted: &PodLink) -> Result<(), NetlinkError> {
     let peer = LinkMessageBuilder::<LinkUnspec>::new()
         .name(wanted.pod_name.clone())

@@ -185,6 +185,11 @@ pub(super) fn previous_must_tell(
         let path = format!(".interfaces[{index}].mac");
         return Err(no_result(&path, format_args!("{mac}, but the pod's is {}", added.pod_mac)));
     }
+    let mtu = interface.get("mtu").and_then(Value::as_u64);
+    if let Some(mtu) = mtu.filter(|mtu| *mtu != u64::from(added.device_mtu)) {
+        let path = format!(".interfaces[{index}].mtu");
+        return Err(no_result(&path, format_args!("{mtu}, but the pod's is {}", added.device_mtu)));
+    }
     let ips = previous.get("ips").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let mut missing = added.addresses.clone();
     for (number, ip) in ips.iter().enumerate() {

@@ -367,7 +367,14 @@ fn check_compares_the_result_with_what_the_pod_has() {
         let ips: Vec<_> = ips.iter().map(|ip| json!({"address": ip, "interface": 1})).collect();
         json!({"interfaces": [{"name": "snwx"}, {"name": "eth0", "mac": mac, "sandbox": NETNS}], "ips": ips})
     };
+    let with_mtu = |mtu: u32| {
+        let mut result = result(own, &both);
+        result["interfaces"][1]["mtu"] = json!(mtu);
+        result
+    };
     for (previous, part) in [
+        (with_mtu(1500), ""),
+        (with_mtu(1300), "prevResult.interfaces[1].mtu: 1300, but the pod's is 1500"),
         (result(own, &both), ""),
         (result("02:00:00:00:00:03", &both), "prevResult.interfaces[1].mac: 02:00:00:00:00:03"),
         (result(own, &["10.0.0.6/32", "fd00::5/128"]), "prevResult.ips[0].address: \"10.0.0.6/32\""),
