@@ -17,6 +17,7 @@ mod abi;
 mod addresses;
 mod connections;
 mod counters;
+mod error;
 mod events;
 mod grace;
 mod kernel;
@@ -40,6 +41,7 @@ use sinew_engine::{Change, EndpointId, Found};
 
 pub use connections::{Connection, ConnectionFilter};
 pub use counters::{DropTotal, MapFill, RuleHits};
+pub use error::DatapathError;
 pub use events::{EventRings, record, record_bytes};
 pub use grace::grace;
 pub use kernel_drops::KernelDrop;
@@ -83,59 +85,6 @@ pub fn folder_of_node(bpf_root: &Path, node: &str) -> PathBuf {
     bpf_root.join(pins::without_dots(node))
 }
 
-/// What went wrong between the agent and the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum DatapathError {
-    /// Another layout is pinned.
-    #[error(
-        "{} holds the maps of layout {found}, and this agent's is {ours}: drain the node and run `sinew-agent cleanup`, \
-         or start the agent of that layout",
-        folder.display()
-    )]
-    OtherLayout {
-        /// The node's pin folder.
-        folder: PathBuf,
-        /// Layout that is there.
-        found: String,
-        /// Layout of this binary.
-        ours: u32,
-    },
-    /// A pinned map is not the one that the programs need.
-    #[error(
-        "{} is not the map that the programs need ({detail}): drain the node and run `sinew-agent cleanup`, or start the \
-         agent that made it",
-        path.display()
-    )]
-    OtherMap {
-        /// The pin.
-        path: PathBuf,
-        /// What differs.
-        detail: String,
-    },
-    /// No more room for tables.
-    #[error("all {capacity} slots for policy tables are taken")]
-    NoSlot {
-        /// How many there are.
-        capacity: u32,
-    },
-    /// A table is larger than a slot takes.
-    #[error("a policy table of {entries} entries does not fit a slot of {capacity}")]
-    TableTooLarge {
-        /// Its entries.
-        entries: usize,
-        /// What fits.
-        capacity: u32,
-    },
-    /// The kernel refused something.
-    #[error("{attempt}: {reason}")]
-    Kernel {
-        /// What was attempted.
-        attempt: String,
-        /// What the kernel, or aya, said.
-        reason: String,
-    },
-}
-
 /// How far changes were carried out. Carrying them out again is safe.
 #[derive(Debug)]
 pub struct Applied {
@@ -153,12 +102,6 @@ impl Applied {
     /// The first change that failed.
     pub fn all(self) -> Result<(), DatapathError> {
         self.failure.map_or(Ok(()), Err)
-    }
-}
-
-impl DatapathError {
-    fn kernel(attempt: impl Into<String>, reason: impl std::fmt::Display) -> Self {
-        Self::Kernel { attempt: attempt.into(), reason: reason.to_string() }
     }
 }
 
@@ -194,7 +137,7 @@ impl Datapath {
         let pins = pins::Pins::open(&config.folder)?;
         let kernel = Kernel::running();
         let pending = kernel.pending.as_ref().copied().unwrap_or_else(|why| {
-            tracing::warn!(%why, "where pods' packets want their checksums is not looked at");
+            tracing::warn!(%why, "forged checksum offsets in pods' packets are not caught");
             PendingPlaces::UNKNOWN
         });
         let settings = Settings { pending, ..config.settings };
@@ -248,7 +191,7 @@ impl Datapath {
         })
     }
 
-    /// Why the programs don't look at where a pod's packet wants its checksum, if they don't.
+    /// Why the programs don't catch forged checksum offsets in pods' packets, if they don't.
     #[must_use]
     pub fn checksums_off(&self) -> Option<&str> {
         self.checksums_off.as_deref()

@@ -51,7 +51,7 @@ pub struct View {
     pub pools: Vec<PoolFill>,
     /// What is not as it should be, by what it concerns; empty is good.
     pub failures: BTreeMap<Part, String>,
-    /// Why the programs don't look at where a pod's packet wants its checksum, if they don't.
+    /// Why the programs don't catch forged checksum offsets in pods' packets, if they don't.
     pub checksums_off: Option<String>,
 }
 

@@ -146,7 +146,7 @@ fn found(view: &View, part: Part) -> Option<(State, String)> {
         Part::Datapath => {
             let why = view.checksums_off.as_deref()?;
             let message =
-                format!("{}; where pods' packets want their checksums is not looked at: {why}", good(part));
+                format!("{}; forged checksum offsets in pods' packets are not caught: {why}", good(part));
             Some((State::Warning, message))
         }
         Part::Store if !view.snapshot.synced => {
