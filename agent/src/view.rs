@@ -13,9 +13,8 @@ use sinew_api::object::{Node, Problem, Refused};
 use sinew_engine::EndpointId;
 use sinew_engine::snapshot::Snapshot;
 
-/// A node that has been silent for longer counts as dead: it is listed, and nobody waits for it (policy.md 16). Nodes say
-/// that they live every 2 s.
-pub const NODE_SILENCE: Duration = Duration::from_secs(30);
+/// A node that has been silent for longer counts as dead (policy.md 16). Nodes say that they live every 2 s.
+const NODE_SILENCE: Duration = Duration::from_secs(30);
 
 /// Whether a node was heard of lately. One ahead of our clock was.
 pub(crate) fn is_alive(node: &Node, now: SystemTime) -> bool {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
@@ -13,7 +13,7 @@ use sinew_api::object::{Node, NodeStatus};
 use crate::netlink::address::Mac;
 use crate::netlink::node::overlay_mac;
 use crate::netlink::route::Route;
-use crate::view::NODE_SILENCE;
+use crate::view::is_alive;
 
 /// Time between two signs of life of a node.
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -131,10 +131,7 @@ impl Nodes {
     }
 
     fn living(&self, now: Duration) -> impl Iterator<Item = &Node> {
-        self.nodes.values().filter(move |node| {
-            // One ahead of our clock lives.
-            now.saturating_sub(Duration::from_millis(node.status.heartbeat_ms)) < NODE_SILENCE
-        })
+        self.nodes.values().filter(move |node| is_alive(node, UNIX_EPOCH + now))
     }
 }
 
