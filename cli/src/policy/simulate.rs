@@ -3,7 +3,7 @@
 //!
 //! Replayed is what was judged: verdict flows, and drops by policy that no verdict flow tells of. The pods are those of
 //! the folder; a pod that only the flows know is made from what they say of it. Neighbours: `simulate/recorded.rs`
-//! reads the flows, `crate::offline` judges.
+//! reads the flows, `crate::offline` judges. A question that was answered in two ways while flows were recorded has a row for each.
 
 mod recorded;
 
@@ -41,7 +41,7 @@ pub(crate) struct SimulateArgs {
 #[derive(Debug)]
 struct Difference {
     question: Question,
-    /// How many flows asked it.
+    /// How many flows asked it and had that verdict.
     flows: u64,
     was: Verdict,
     becomes: Verdict,
@@ -56,7 +56,7 @@ struct Difference {
 struct Replay {
     /// Flows that were judged anew.
     flows: u64,
-    /// Different questions among them.
+    /// Different questions among them, each with each verdict that it had.
     questions: usize,
     differences: Vec<Difference>,
     /// Questions that could not be judged, each with the reason.
@@ -83,9 +83,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<()> {
 
 fn replay(recording: &Recording, folder: Folder) -> Result<Replay> {
     let offline = Offline::new(&folder).context("read the folder into an engine")?;
-    let mut replay = Replay { questions: recording.questions().count(), ..Replay::default() };
-    for (question, asked) in recording.questions() {
-        replay.flows += asked.flows;
+    let mut replay = Replay { questions: recording.answers().count(), ..Replay::default() };
+    for (question, was, flows) in recording.answers() {
+        replay.flows += flows;
         let request = ExplainRequest {
             from: Some(question.from.party()),
             to: Some(question.to.party()),
@@ -106,10 +106,8 @@ fn replay(recording: &Recording, folder: Folder) -> Result<Replay> {
             replay.unknown.push(format!("{question}: no policy is asked in this direction"));
             continue;
         };
-        if passes(judged.verdict()) != passes(asked.verdict)
-            || is_audit(&judged) != (asked.verdict == Verdict::Audit)
-        {
-            replay.differences.push(difference(question, asked.flows, asked.verdict, &judged));
+        if passes(judged.verdict()) != passes(was) || is_audit(&judged) != (was == Verdict::Audit) {
+            replay.differences.push(difference(question, flows, was, &judged));
         }
     }
     Ok(replay)
@@ -140,8 +138,18 @@ fn difference(question: &Question, flows: u64, was: Verdict, judged: &DirectionE
 }
 
 fn text(replay: &Replay, paint: Paint) -> String {
-    let mut table =
-        Table::new(&["FLOWS", "FROM", "TO", "TRAFFIC", "DIRECTION", "WAS", "BECOMES", "BY", "PLACE"]);
+    let mut table = Table::new(&[
+        "FLOWS",
+        "FROM",
+        "TO",
+        "FAMILY",
+        "TRAFFIC",
+        "DIRECTION",
+        "WAS",
+        "BECOMES",
+        "BY",
+        "PLACE",
+    ]);
     for difference in &replay.differences {
         let question = &difference.question;
         let cell = |verdict| {
@@ -152,6 +160,7 @@ fn text(replay: &Replay, paint: Paint) -> String {
             difference.flows.into(),
             question.from.to_string().into(),
             question.to.to_string().into(),
+            words::family(question.family).into(),
             words::asked(&question.protocol, question.port).into(),
             direction(question).into(),
             cell(difference.was),
@@ -184,6 +193,7 @@ fn value(replay: &Replay) -> Value {
             "flows": difference.flows,
             "from": difference.question.from.to_string(),
             "to": difference.question.to.to_string(),
+            "family": words::family(difference.question.family),
             "protocol": difference.question.protocol,
             "port": difference.question.port,
             "direction": direction(&difference.question),

@@ -78,24 +78,23 @@ impl Question {
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let traffic = crate::explain::words::asked(&self.protocol, self.port);
-        write!(f, "{} -> {} {traffic}", self.from, self.to)
+        write!(f, "{} -> {} {traffic}", self.from, self.to)?;
+        match crate::explain::words::family(self.family) {
+            "" => Ok(()),
+            family => write!(f, " over {family}"),
+        }
     }
 }
 
-/// How a question was answered when it was recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) flows: u64,
-    /// The latest verdict.
-    pub(super) verdict: Verdict,
-}
+/// Flows that asked a question, by how it was answered: policies may have changed while flows were recorded.
+type Answers = BTreeMap<(Question, Verdict), u64>;
 
 /// All questions of a file, and the pods that asked them.
 #[derive(Debug, Default)]
 pub(super) struct Recording {
-    verdicts: BTreeMap<Question, Asked>,
+    verdicts: Answers,
     /// Drops by policy, for whoever recorded drops only.
-    drops: BTreeMap<Question, Asked>,
+    drops: Answers,
     pods: BTreeMap<(String, String), Pod>,
     namespaces: BTreeMap<String, Namespace>,
     /// Flows of any kind.
@@ -127,10 +126,12 @@ impl Recording {
         Ok(recording)
     }
 
-    /// Questions in order; a drop counts where no verdict was recorded.
-    pub(super) fn questions(&self) -> impl Iterator<Item = (&Question, &Asked)> {
-        let drops = self.drops.iter().filter(|(question, _)| !self.verdicts.contains_key(question));
-        self.verdicts.iter().chain(drops)
+    /// Each question with each of its verdicts, in order, and how many flows had it; a drop counts where no verdict was
+    /// recorded.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (&Question, Verdict, u64)> {
+        let judged = self.verdicts.keys().map(|(question, _)| question).collect::<BTreeSet<_>>();
+        let drops = self.drops.iter().filter(move |((question, _), _)| !judged.contains(question));
+        self.verdicts.iter().chain(drops).map(|((question, verdict), flows)| (question, *verdict, *flows))
     }
 
     /// The pods and namespaces that the flows speak of.
@@ -157,9 +158,7 @@ impl Recording {
         }
         let Some(question) = question(flow) else { return };
         let known = if is_verdict { &mut self.verdicts } else { &mut self.drops };
-        let asked = known.entry(question).or_insert(Asked { flows: 0, verdict: flow.verdict() });
-        asked.flows += 1;
-        asked.verdict = flow.verdict();
+        *known.entry((question, flow.verdict())).or_default() += 1;
     }
 
     /// A pod is what the latest flow says of it.

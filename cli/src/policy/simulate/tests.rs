@@ -76,9 +76,9 @@ fn what_would_change_is_listed_with_who_decides() {
     let expected = "\
 2 of 3 verdicts would change (4 flows replayed)
 
-FLOWS  FROM              TO             TRAFFIC  DIRECTION  WAS    BECOMES  BY                               PLACE
-1      default/client-1  default/db-1   80/TCP   ingress    deny   allow    -                                -
-2      default/guest-1   default/web-1  80/TCP   ingress    allow  deny     default deny by snp/default/web  new.yaml:1
+FLOWS  FROM              TO             FAMILY  TRAFFIC  DIRECTION  WAS    BECOMES  BY                               PLACE
+1      default/client-1  default/db-1   IPv4    80/TCP   ingress    deny   allow    -                                -
+2      default/guest-1   default/web-1  IPv4    80/TCP   ingress    allow  deny     default deny by snp/default/web  new.yaml:1
 ";
     let shown = text(&replayed(&lines), Paint::Plain);
     // Where in the object default deny is switched on is the engine's to say.
@@ -86,6 +86,38 @@ FLOWS  FROM              TO             TRAFFIC  DIRECTION  WAS    BECOMES  BY  
         shown.lines().map(|line| line.split("new.yaml:").next().unwrap().to_owned()).collect::<Vec<_>>();
     let expected = expected.lines().map(|line| line.split("new.yaml:").next().unwrap().to_owned());
     assert_eq!(shown, expected.collect::<Vec<_>>());
+}
+
+/// Policies changed while flows were recorded, and pods have two families: each verdict keeps its own count.
+#[test]
+fn each_recorded_verdict_has_its_own_row() {
+    let allowed = flow("guest", "web", 80, "INGRESS", "FORWARDED", 5);
+    let denied = flow("guest", "web", 80, "INGRESS", "DROPPED", 5);
+    let of_v6 = allowed.replace("10.0.0.5", "fd00::5").replace("10.0.0.7", "fd00::7");
+    let opened = flow("client", "web", 80, "INGRESS", "DROPPED", 5);
+    let still = flow("client", "web", 80, "INGRESS", "FORWARDED", 5);
+    let lines = [&allowed, &allowed, &allowed, &of_v6, &denied, &still, &opened].map(String::clone);
+    let replay = replayed(&lines);
+    let rows = replay
+        .differences
+        .iter()
+        .map(|one| (one.question.to_string(), one.flows, words::verdict(one.was).1))
+        .collect::<Vec<_>>();
+    let row = |from: &str, family: &str, flows, was| {
+        (format!("default/{from}-1 -> default/web-1 80/TCP over {family}"), flows, was)
+    };
+    assert_eq!(
+        rows,
+        [
+            row("client", "IPv4", 1, "deny"),
+            row("guest", "IPv4", 3, "allow"),
+            row("guest", "IPv6", 1, "allow")
+        ]
+    );
+    assert_eq!((replay.flows, replay.questions), (7, 5));
+    let told = value(&replay);
+    let families = told["changes"].as_array().unwrap().iter().map(|one| one["family"].clone());
+    assert_eq!(families.collect::<Vec<_>>(), ["IPv4", "IPv4", "IPv6"]);
 }
 
 /// A change cut the connection, and the server's answer was refused with it: nobody asked for a way from web to client.
