@@ -227,8 +227,12 @@ fn is_dhcp(parsed: &Parsed) -> bool {
     }
 }
 
+/// Whether a pod may send there at all.
+///
+/// # Errors
+/// What is wrong with the destination.
 #[inline(always)]
-fn destination(address: &Address) -> Result<(), Dropped> {
+pub fn destination(address: &Address) -> Result<(), Dropped> {
     if address.is_v4() {
         let word = u32::from_be(address.v4_word());
         if word == u32::MAX {

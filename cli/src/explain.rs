@@ -14,7 +14,9 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use sinew_api::object::Object;
 use sinew_api::proto::agent::party::By;
-use sinew_api::proto::agent::{ExplainRequest, ExplainResponse, FamilyVerdict, PortVerdict};
+use sinew_api::proto::agent::{
+    DirectionExplanation, ExplainRequest, ExplainResponse, FamilyVerdict, PortVerdict,
+};
 use sinew_api::proto::flow::{IpVersion, Verdict};
 
 use crate::failure::Failure;
@@ -110,6 +112,11 @@ pub(crate) fn run_offline(args: &ExplainArgs) -> Result<()> {
 /// from the world, and the kernel does.
 fn doubt(folder: &Folder, request: &ExplainRequest, answer: &ExplainResponse) -> Option<String> {
     if folder.objects.iter().any(|object| matches!(object, Object::Node(_))) {
+        return None;
+    }
+    // Of what no pod may send anywhere nothing was guessed.
+    let is_dropped = |one: &DirectionExplanation| one.verdict() == Verdict::Dropped && one.sinew_reason != 0;
+    if answer.directions.iter().any(is_dropped) {
         return None;
     }
     let is_of_world = |label: &String| label.starts_with("reserved:world");

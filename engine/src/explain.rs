@@ -115,18 +115,18 @@ pub struct SwitchedOn {
     pub refused: Option<String>,
 }
 
-/// A rule that would have allowed it but for one or two fields.
+/// A field in which a rule fails that would have allowed it but for one or two of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NearMiss {
     /// The rule.
     pub rule: RuleRef,
-    /// The first field that failed.
+    /// The field that failed.
     pub field: String,
     /// What the field asks for.
     pub wanted: String,
     /// What the connection has.
     pub found: String,
-    /// How many fields failed.
+    /// How many fields of the rule failed; the others stand beside this one.
     pub failed: usize,
 }
 
@@ -166,7 +166,7 @@ pub struct DirectionExplanation {
     pub denied_by: Vec<SwitchedOn>,
     /// The verdict with audit policies, and what decided it, where it differs.
     pub shadow: Option<(Verdict, Option<RuleRef>)>,
-    /// Rules that came near, nearest first.
+    /// Rules that came near, nearest first, with each field that failed.
     pub near: Vec<NearMiss>,
     /// A policy that would allow it; empty where it is allowed, or where a deny rule stands against it.
     pub suggestion: String,
@@ -225,7 +225,8 @@ impl Engine {
             return Ok(to_itself(&from, self.revision()));
         }
         let traffic = Traffic { protocol: query.protocol, port: query.port };
-        let (meetings, notes) = bench.meetings(&from, &to, query);
+        let (meetings, of_meetings) = bench.meetings(&from, &to, query);
+        let notes = bench.notes.iter().cloned().chain(of_meetings).collect();
         let judges: Vec<[Option<Judge>; 2]> = meetings.iter().map(|meeting| bench.judges(meeting)).collect();
         let directions = bench.directions(&meetings, &judges, &traffic);
         let mut families = Vec::new();

@@ -42,7 +42,7 @@ use crate::policy::matcher::{MatcherId, Matchers};
 use crate::snapshot::Snapshot;
 use claims::{Claimant, Claims};
 use facts::Facts;
-pub(crate) use lend::Somebody;
+pub(crate) use lend::{Somebody, is_gateway};
 use locals::Local;
 use order::Written;
 use policies::Stored;

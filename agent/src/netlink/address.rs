@@ -10,13 +10,18 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use sha2::{Digest, Sha256};
+use sinew_bpf::source;
 
 use super::{Netlink, NetlinkError, OVERLAY_LINK, refused};
 
 /// The IPv4 gateway of every pod, on the host side of its pair.
-pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::from_bits(u32::from_be(source::GATEWAY_V4.v4_word()));
 /// The IPv6 gateway of every pod, on the host side of its pair.
-pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+pub const GATEWAY_V6: Ipv6Addr = {
+    let [first, second, third, last] = source::GATEWAY_V6.0;
+    let upper = (u32::from_be(first) as u128) << 96 | (u32::from_be(second) as u128) << 64;
+    Ipv6Addr::from_bits(upper | (u32::from_be(third) as u128) << 32 | u32::from_be(last) as u128)
+};
 
 /// kube-proxy in IPVS mode puts every ClusterIP on this device, so that the kernel takes packets to them in. They are
 /// services', not the node's.
@@ -263,6 +268,14 @@ mod tests {
         for alone in ["192.0.2.7/31", "192.0.2.7/32", "2001:db8::7/127", "2001:db8::7/128"] {
             assert_eq!(shared(alone), None, "{alone}");
         }
+    }
+
+    #[test]
+    fn gateways_are_those_that_the_programs_know() {
+        assert_eq!(
+            (GATEWAY_V4.to_string(), GATEWAY_V6.to_string()),
+            ("169.254.1.1".into(), "fe80::1".into())
+        );
     }
 
     #[test]

@@ -949,7 +949,7 @@ pub struct DirectionExplanation {
     #[prost(enumeration = "crate::proto::flow::IpVersion", tag = "15")]
     pub family: i32,
 }
-/// A rule that did not match, and the first field that failed.
+/// A rule that did not match, and a field that failed. Of a rule that failed in several there is one for each, in a row.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NearMiss {
     /// The rule.

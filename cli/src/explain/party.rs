@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::labels::NAMESPACE;
 use sinew_api::proto::agent::party::By;
@@ -27,6 +28,9 @@ pub(crate) fn party(text: &str, namespace: Option<&str>) -> Result<Party, Failur
         By::Identity(identity)
     } else if let Some(entity) = entity(text) {
         By::Entity(entity.to_owned())
+    } else if text.parse::<IpNet>().is_ok() {
+        return Err(Failure::usage(format!("\"{text}\" is a range, and an end has one address"))
+            .next("name one address of it"));
     } else if text.contains('=') || text.contains(':') {
         By::Labels(labels(text, namespace)?)
     } else if text.is_empty() {
@@ -208,5 +212,12 @@ mod tests {
             "\"10.0.0.300\" is no address\n  a pod of that name is named with its namespace: NAMESPACE/NAME"
         );
         assert_eq!(by("default/10.0.0.300", None), By::Pod("default/10.0.0.300".into()));
+        for range in ["10.0.0.0/24", "fd00::/64"] {
+            let failure = party(range, Some("shop")).unwrap_err().to_string();
+            assert_eq!(
+                failure,
+                format!("\"{range}\" is a range, and an end has one address\n  name one address of it")
+            );
+        }
     }
 }

@@ -255,18 +255,27 @@ fn shadow(direction: &DirectionExplanation, paint: Paint) -> String {
 
 fn near_misses(misses: &[NearMiss], paint: Paint) -> String {
     let mut text = "  nearest rules that do not match\n".to_owned();
-    for miss in misses.iter().take(NEAR) {
-        let Some(rule) = &miss.rule else { continue };
+    let rules = by_rule(misses).collect::<Vec<_>>();
+    for fields in rules.iter().take(NEAR) {
+        let Some(rule) = &fields[0].rule else { continue };
         text.push_str(&format!("  {}", rule_line(rule, paint)));
-        // The rule's own path stands on the line above.
-        let field = miss.field.strip_prefix(&rule.path).unwrap_or(&miss.field).trim_start_matches('.');
-        let field = if field.is_empty() { String::new() } else { format!("{field} ") };
-        text.push_str(&format!("      {field}wants {}, but it is {}\n", miss.wanted, miss.found));
+        for (number, miss) in fields.iter().enumerate() {
+            // The rule's own path stands on the line above.
+            let field = miss.field.strip_prefix(&rule.path).unwrap_or(&miss.field).trim_start_matches('.');
+            let field = if field.is_empty() { String::new() } else { format!("{field} ") };
+            let and = if number == 0 { "" } else { "and " };
+            text.push_str(&format!("      {and}{field}wants {}, but it is {}\n", miss.wanted, miss.found));
+        }
     }
-    if misses.len() > NEAR {
-        text.push_str(&format!("    and {} more that are farther off\n", misses.len() - NEAR));
+    if rules.len() > NEAR {
+        text.push_str(&format!("    and {} more that are farther off\n", rules.len() - NEAR));
     }
     text
+}
+
+/// The fields that failed, rule by rule.
+pub(crate) fn by_rule(misses: &[NearMiss]) -> impl Iterator<Item = &[NearMiss]> {
+    misses.chunk_by(|one, other| one.rule == other.rule)
 }
 
 fn rule_line(rule: &RuleRef, paint: Paint) -> String {

@@ -186,7 +186,10 @@ fn rule_line(rule: &DecidingRule, default_deny: bool) -> String {
 
 fn nearest(answer: &ExplainResponse, direction: TrafficDirection) -> Vec<String> {
     let of_direction = answer.directions.iter().filter(|it| it.direction() == direction);
-    of_direction.flat_map(|it| it.near_misses.iter().take(1)).map(near_miss).collect()
+    of_direction
+        .filter_map(|it| crate::explain::text::by_rule(&it.near_misses).next())
+        .map(near_miss)
+        .collect()
 }
 
 /// Says that the current rules are not those under which the flow was judged. A flow carries the low half of the revision.
@@ -198,19 +201,17 @@ fn moved(flow: &Flow, now: u64) -> Option<String> {
     })
 }
 
-fn near_miss(miss: &NearMiss) -> String {
-    let rule = miss.rule.clone().unwrap_or_default();
-    // The rule's own path stands before it.
-    let field = miss.field.strip_prefix(&rule.path).unwrap_or(&miss.field).trim_start_matches('.');
-    let field = if field.is_empty() { String::new() } else { format!("{field} ") };
-    format!(
-        "nearest: {} {}{}: {field}wants {}, this has {}",
-        rule.policy,
-        rule.path,
-        place(&rule.file, rule.line),
-        miss.wanted,
-        miss.found
-    )
+/// The fields in which one rule failed.
+fn near_miss(fields: &[NearMiss]) -> String {
+    let rule = fields.first().and_then(|miss| miss.rule.clone()).unwrap_or_default();
+    let each = fields.iter().map(|miss| {
+        // The rule's own path stands before it.
+        let field = miss.field.strip_prefix(&rule.path).unwrap_or(&miss.field).trim_start_matches('.');
+        let field = if field.is_empty() { String::new() } else { format!("{field} ") };
+        format!("{field}wants {}, this has {}", miss.wanted, miss.found)
+    });
+    let each = each.collect::<Vec<_>>().join("; and ");
+    format!("nearest: {} {}{}: {each}", rule.policy, rule.path, place(&rule.file, rule.line))
 }
 
 fn place(file: &str, line: u32) -> String {

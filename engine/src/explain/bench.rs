@@ -11,8 +11,11 @@ use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_bpf::abi::policy::verdict;
 use sinew_bpf::abi::{Address, PrefixKey};
+use sinew_bpf::drop::{DropReason, Dropped};
 use sinew_bpf::host::HostMaps;
+use sinew_bpf::identity::Lookup;
 use sinew_bpf::policy::{Answer, Question, ask};
+use sinew_bpf::source;
 
 use super::party::{End, Party, Standing, Unknown, find_pod};
 use super::{Traffic, Verdict};
@@ -20,7 +23,7 @@ use crate::change::EndpointId;
 use crate::numbers::Direction;
 use crate::policy::Enforcement;
 use crate::policy::compile::NamedPorts;
-use crate::state::{Engine, Somebody};
+use crate::state::{Engine, Somebody, is_gateway};
 
 /// Addresses that stand for the pods of a query that have none, where no range of pods is known: shared address space
 /// (RFC 6598), which no cluster may route, and the discard prefix (RFC 6666).
@@ -29,6 +32,8 @@ const NO_ADDRESS: [[&str; 2]; 2] = [["100.127.255.253", "100::fd"], ["100.127.25
 /// The copy.
 pub(crate) struct Bench {
     pub(crate) engine: Engine,
+    /// What must be said of the ends.
+    pub(super) notes: Vec<String>,
 }
 
 /// What a table says.
@@ -44,11 +49,16 @@ pub(crate) struct Judged {
 pub(crate) struct Judge {
     pub(super) maps: HostMaps,
     pub(super) question: Question,
+    /// Why nothing that leaves the pod for that address is judged.
+    pub(super) refused: Option<DropReason>,
 }
 
 impl Judge {
     /// What the table says.
     pub(crate) fn of(&self, traffic: &Traffic) -> Judged {
+        if let Some(reason) = self.refused {
+            return Judged::dropped(reason);
+        }
         let question = Question {
             protocol: traffic.protocol.unwrap_or(0),
             port: traffic.port.unwrap_or(0).to_be(),
@@ -64,29 +74,58 @@ impl Judge {
             },
             Err(dropped) => {
                 let reason = dropped.reason().expect("the verdict code drops for reasons that have names");
-                let verdict = Verdict::Drop(reason);
-                Judged { verdict, cookie: 0, shadow: verdict, shadow_cookie: 0 }
+                Judged::dropped(reason)
             }
         }
+    }
+}
+
+impl Judged {
+    /// Dropped before any rule is asked.
+    fn dropped(reason: DropReason) -> Self {
+        let verdict = Verdict::Drop(reason);
+        Self { verdict, cookie: 0, shadow: verdict, shadow_cookie: 0 }
     }
 }
 
 impl Bench {
     /// A copy of an engine.
     pub(crate) fn new(engine: &Engine) -> Self {
-        Self { engine: engine.clone() }
+        Self { engine: engine.clone(), notes: Vec::new() }
     }
 
     /// Finds both ends, and gives those who are judged a table.
     pub(crate) fn ends(&mut self, from: &Party, to: &Party) -> Result<(End, End), Unknown> {
+        let asked = [from, to];
         let mut from = self.find("FROM", from)?;
         let mut to = self.find("TO", to)?;
+        self.see_from_afar(asked[0], &mut from, &to, Lookup::Known);
+        self.see_from_afar(asked[1], &mut to, &from, Lookup::Destination);
         from.as_seen_from(&to.node, to.judged);
         to.as_seen_from(&from.node, from.judged);
         for (number, end) in [&mut from, &mut to].into_iter().enumerate() {
             self.settle(end, number);
         }
         Ok((from, to))
+    }
+
+    /// An address that another node's pod has to do with, as far as that node's view of it differs from this one's.
+    fn see_from_afar(&mut self, party: &Party, end: &mut End, judged: &End, lookup: Lookup) {
+        let Party::Address(address) = party else { return };
+        let is_elsewhere = judged.judged && !judged.node.is_empty() && judged.node != self.engine.node();
+        let is_gateway = lookup == Lookup::Destination && is_gateway(*address);
+        if !is_elsewhere || is_gateway || !self.engine.is_node_local(*address) {
+            return;
+        }
+        self.engine.forget_own_address(*address);
+        if let Some(somebody) = self.engine.at(*address, lookup) {
+            *end = self.end(end.name.clone(), Somebody { addresses: vec![*address], ..somebody });
+        }
+        let node = &judged.node;
+        self.notes.push(format!(
+            "only node {node} knows whether it has {address} on a device, so its agent is the one to ask; what stands \
+             here holds if it has not"
+        ));
     }
 
     /// What answers for one end towards another; `None` if policies don't select it.
@@ -105,7 +144,10 @@ impl Bench {
             protocol: 0,
             port: 0,
         };
-        Some(Judge { maps, question })
+        let sends = direction == Direction::Egress;
+        let refused = source::destination(&question.address).err().filter(|_| sends);
+        let refused = refused.and_then(Dropped::reason);
+        Some(Judge { maps, question, refused })
     }
 
     pub(super) fn enforcement(&self, direction: Direction, judged: &End) -> Enforcement {
@@ -161,7 +203,8 @@ impl Bench {
                 Ok(self.end(labels.to_string(), self.engine.somebody_with(completed)))
             }
             Party::Address(address) => {
-                let somebody = self.engine.at(*address).ok_or_else(|| {
+                let lookup = if part == "TO" { Lookup::Destination } else { Lookup::Known };
+                let somebody = self.engine.at(*address, lookup).ok_or_else(|| {
                     nobody("the address is in a range of the cluster, and nobody is known there")
                 })?;
                 let name = somebody
@@ -213,7 +256,7 @@ impl Bench {
         }
         let ready = end.endpoint.filter(|id| self.engine.written().table(*id).is_some());
         if end.judged && ready.is_none() {
-            let Self { engine } = self;
+            let Self { engine, .. } = self;
             let ports: Arc<NamedPorts> = Arc::clone(&end.ports);
             end.table = Some(engine.lend_table(end.identity, Arc::clone(&end.labels), ports));
         } else if end.judged {

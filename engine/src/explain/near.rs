@@ -4,6 +4,7 @@
 //! Neighbours: `explain.rs` asks after a default deny; `words.rs` says what fields ask for.
 
 use ipnet::IpNet;
+use sinew_api::labels::NAMESPACE;
 use sinew_api::policy::{
     CidrReach, Enforcement, Peer, PeerMatch, Peers, Policy, PolicySpec, PortMatch, PortMatchKind, Rule,
     RuleAction,
@@ -16,8 +17,11 @@ use super::{Family, NearMiss, RuleRef, Traffic, words};
 use crate::numbers::{Cause, Direction, Place};
 use crate::policy::load::{prefixes_of, written_rules};
 
-/// How many are told.
+/// How many rules are told.
 const AT_MOST: usize = 5;
+
+/// In how many fields a rule may fail and still be near.
+const MOST_FIELDS: usize = 2;
 
 /// One field that failed.
 struct Failure {
@@ -37,25 +41,33 @@ impl Bench {
         traffic: &Traffic,
     ) -> Vec<NearMiss> {
         let mut near = Vec::new();
+        let namespace = judged.labels.get("k8s", NAMESPACE).unwrap_or_default();
         for policy in self.engine.running_policies() {
             for (index, spec) in policy.specs.iter().enumerate() {
+                // What selects pods of another namespace only can't be made to select this one.
+                let elsewhere = !policy.name.namespace.is_empty() && policy.name.namespace != namespace;
+                if elsewhere && !spec.subject.matches(&judged.labels) {
+                    continue;
+                }
                 for rule in written_rules(spec, direction) {
                     if rule.action == RuleAction::Allow {
                         let failures =
                             self.failures(direction, policy, (index, spec), rule, judged, peer, traffic);
                         let other_family = failures.iter().any(|failure| failure.other_family);
-                        near.extend(near_miss(policy, rule, failures).map(|miss| (other_family, miss)));
+                        if (1..=MOST_FIELDS).contains(&failures.len()) {
+                            near.push((other_family, near_misses(policy, rule, failures)));
+                        }
                     }
                 }
             }
         }
         // Of rules that fail in as many fields, those that are of the other family are farthest, and those of policies
         // that select the endpoint are nearer.
-        near.sort_by_key(|(other_family, miss): &(bool, NearMiss)| {
-            (miss.failed, *other_family, miss.field.contains("endpointSelector"))
+        near.sort_by_key(|(other_family, misses): &(bool, Vec<NearMiss>)| {
+            let selects = misses.iter().all(|miss| !miss.field.contains("endpointSelector"));
+            (misses.len(), *other_family, !selects)
         });
-        let near = near.into_iter().map(|(_, miss)| miss).filter(|miss| miss.failed <= 2);
-        near.take(AT_MOST).collect()
+        near.into_iter().take(AT_MOST).flat_map(|(_, misses)| misses).collect()
     }
 
     #[allow(
@@ -109,8 +121,14 @@ impl Bench {
             }
             PeerMatch::Labels(selector) => failing_label(selector, peer),
             PeerMatch::Entity(_) => words::who(peer),
-            PeerMatch::Cidr { reach, .. } | PeerMatch::CidrGroup { reach, .. } => {
-                words::address_for_cidr(peer, self.place_of(peer), *reach)
+            PeerMatch::Cidr { prefix, reach, .. } => {
+                let place = self.place_of(peer);
+                words::address_for_cidr(peer, place, *reach, prefix.contains(&peer.address))
+            }
+            PeerMatch::CidrGroup { group, reach, .. } => {
+                let mut prefixes = prefixes_of(self.engine.cidr_groups(), group, RuleAction::Allow);
+                let holds = prefixes.any(|prefix| prefix.contains(&peer.address));
+                words::address_for_cidr(peer, self.place_of(peer), *reach, holds)
             }
         };
         // The peer that fails in the fewest labels is the one that was probably meant. A CIDR of the other family can't
@@ -214,18 +232,12 @@ fn failing_label(selector: &Selector, end: &End) -> String {
     }
 }
 
-fn near_miss(policy: &Policy, rule: &Rule, failures: Vec<Failure>) -> Option<NearMiss> {
+/// One for each field that failed.
+fn near_misses(policy: &Policy, rule: &Rule, failures: Vec<Failure>) -> Vec<NearMiss> {
     let failed = failures.len();
-    let first = failures.into_iter().next()?;
-    Some(NearMiss {
-        rule: RuleRef {
-            cause: Cause::Rule { policy: policy.name.clone(), path: rule.path.clone() },
-            origin: rule.origin.clone(),
-            deny: false,
-        },
-        field: first.field,
-        wanted: first.wanted,
-        found: first.found,
-        failed,
-    })
+    let cause = Cause::Rule { policy: policy.name.clone(), path: rule.path.clone() };
+    let rule = RuleRef { cause, origin: rule.origin.clone(), deny: false };
+    let miss =
+        |Failure { field, wanted, found, .. }| NearMiss { rule: rule.clone(), field, wanted, found, failed };
+    failures.into_iter().map(miss).collect()
 }

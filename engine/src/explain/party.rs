@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
 use sinew_api::policy::Protocol;
@@ -202,18 +203,35 @@ pub(super) fn find_pod(
             }
         }
     }
+    if text.parse::<IpNet>().is_ok() {
+        return Err(("that is a range, and an end has one address: name one of it".to_owned(), Vec::new()));
+    }
+    Err(("there is no such pod".to_owned(), names_like(text, pods)))
+}
+
+/// Pods of a name like it, those of that name in other namespaces too, and entities; the most alike first.
+fn names_like(text: &str, pods: &BTreeSet<(String, String)>) -> Vec<String> {
+    let bare = text.rsplit_once('/').map_or(text, |(_, name)| name);
     let mut names: Vec<(usize, String)> = pods
         .iter()
-        .map(|pod| {
-            let name = full(pod);
-            let distance =
-                strsim::damerau_levenshtein(text, &name).min(strsim::damerau_levenshtein(text, &pod.1));
-            (distance, name)
+        .filter_map(|(namespace, name)| {
+            let full = format!("{namespace}/{name}");
+            let of_name = strsim::damerau_levenshtein(bare, name);
+            // Another namespace is one more thing that is wrong.
+            let elsewhere = usize::from(bare.len() < text.len());
+            let of_name = (of_name <= bare.len() / 2).then_some(of_name + elsewhere);
+            let of_full = strsim::damerau_levenshtein(text, &full);
+            let of_full = (of_full <= text.len() / 3).then_some(of_full);
+            Some((of_name.into_iter().chain(of_full).min()?, full))
         })
-        .filter(|(distance, _)| *distance <= text.len() / 2)
         .collect();
+    let entities = Identity::RESERVED.iter().filter(|(number, _)| *number != Identity::UNKNOWN);
+    names.extend(entities.filter_map(|(_, entity)| {
+        let distance = strsim::damerau_levenshtein(text, entity);
+        (distance <= text.len() / 3).then(|| (distance, (*entity).to_owned()))
+    }));
     names.sort();
-    Err(("there is no such pod".to_owned(), names.into_iter().take(3).map(|(_, name)| name).collect()))
+    names.into_iter().take(3).map(|(_, name)| name).collect()
 }
 
 #[cfg(test)]
@@ -246,5 +264,18 @@ mod tests {
         let (problem, names) = find_pod("shpo/web-1", &pods).unwrap_err();
         assert_eq!(problem, "there is no such pod");
         assert_eq!(names[0], "shop/web-1");
+    }
+
+    #[test]
+    fn names_that_were_probably_meant() {
+        let pods = [("default", "web"), ("shop", "cart")].map(|(ns, name)| (ns.to_owned(), name.to_owned()));
+        let pods = BTreeSet::from(pods);
+        let like = |text: &str| find_pod(text, &pods).unwrap_err();
+        assert_eq!(like("shop/web").1, ["default/web"]);
+        assert_eq!(like("wrld").1[0], "world");
+        assert_eq!(like("hsot").1[0], "host");
+        let (problem, names) = like("10.0.0.0/24");
+        assert_eq!(problem, "that is a range, and an end has one address: name one of it");
+        assert_eq!(names, [""; 0]);
     }
 }

@@ -45,7 +45,9 @@ pub(super) fn summary(explanation: &DirectionExplanation) -> String {
     };
     let name = &explanation.endpoint;
     match (&explanation.verdict, &explanation.rule) {
-        (Verdict::Drop(reason), _) => format!("{direction} of {name} is dropped: {}", reason.words()),
+        (Verdict::Drop(reason), _) => {
+            format!("{direction} of {name} is dropped before any rule is asked: {}", reason.words())
+        }
         (_, None) => format!("no policy enforces {direction} of {name}"),
         (Verdict::Allow, Some(rule)) => format!("{direction} of {name} is allowed by {}", cause(rule)),
         (Verdict::Deny, Some(rule)) => format!("{direction} of {name} is denied by {}", cause(rule)),
@@ -175,10 +177,11 @@ pub(super) fn address(end: &End) -> String {
     }
 }
 
-/// Why an address is not what a CIDR matches.
-pub(super) fn address_for_cidr(end: &End, place: Place, reach: CidrReach) -> String {
+/// Why an address is not what a CIDR matches, which holds it or not.
+pub(super) fn address_for_cidr(end: &End, place: Place, reach: CidrReach, holds: bool) -> String {
     let address = address(end);
     match place {
+        _ if !holds => address,
         Place::Pods if !reach.pods => format!("{address}, a pod, which this CIDR does not reach"),
         Place::Nodes if !reach.nodes => format!("{address}, a node, which this CIDR does not reach"),
         Place::World | Place::Pods | Place::Nodes => address,

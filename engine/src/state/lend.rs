@@ -13,7 +13,9 @@ use sinew_api::labels::{CLUSTER, Labels, NAMESPACE, NAMESPACE_LABELS_PREFIX, SER
 use sinew_api::object::{CidrGroupKind, Namespace, Pod, PolicyName};
 use sinew_api::policy::{CidrGroup, Entity, Policy, Protocol};
 use sinew_api::selector::Selector;
-use sinew_bpf::abi::IpcacheEntry;
+use sinew_bpf::abi::{Address, IpcacheEntry};
+use sinew_bpf::identity::Lookup;
+use sinew_bpf::source::{GATEWAY_V4, GATEWAY_V6};
 
 use super::Engine;
 use super::claims::Claimant;
@@ -44,6 +46,11 @@ pub(crate) struct Somebody {
     pub(crate) node: String,
     /// Whether policies select it.
     pub(crate) judged: bool,
+}
+
+/// Whether it is one of the addresses that every pod has as its gateway.
+pub(crate) fn is_gateway(address: IpAddr) -> bool {
+    [GATEWAY_V4, GATEWAY_V6].contains(&Address::from(address))
 }
 
 impl Written {
@@ -148,10 +155,14 @@ impl Engine {
         self.facts.pods.get(pod).map(|pod| self.unplaced(pod))
     }
 
-    /// Whoever has an address; the world, if it is outside the cluster. `None` for an address in a range of the cluster
-    /// that nobody is known to have.
-    pub(crate) fn at(&self, address: IpAddr) -> Option<Somebody> {
+    /// Whoever has an address, as the datapath finds it (`sinew_bpf::identity`); the world, if it is outside the cluster.
+    /// `None` for an address in a range of the cluster that nobody is known to have.
+    pub(crate) fn at(&self, address: IpAddr, lookup: Lookup) -> Option<Somebody> {
         let Some((claimant, entry)) = self.claims.holder(address) else {
+            if lookup == Lookup::Destination && is_gateway(address) {
+                // Of whichever node sends there, so it is told of none.
+                return Some(self.identity(Identity::HOST, self.labels_of_identity(Identity::HOST)?));
+            }
             if self.pod_ranges().iter().any(|range| range.contains(&address)) {
                 return None;
             }
@@ -172,6 +183,37 @@ impl Engine {
                 Some(somebody)
             }
         }
+    }
+
+    /// Whether only a pod's own node knows what an address is to it: an address on the link, which every node may have on
+    /// a device, or one that this node has and the store does not name.
+    pub(crate) fn is_node_local(&self, address: IpAddr) -> bool {
+        let on_link = match address {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        match self.claims.holder(address) {
+            None => on_link,
+            Some((Claimant::OwnNode, _)) => on_link || !self.published_addresses().contains(&address),
+            Some(_) => false,
+        }
+    }
+
+    /// Addresses of nodes that the store names. A node has others beside them, those of its subnets too.
+    pub(crate) fn published_addresses(&self) -> BTreeSet<IpAddr> {
+        self.facts.nodes.values().flat_map(|node| node.addresses.iter().copied()).collect()
+    }
+
+    /// What this node's devices say of an address is forgotten: another node judges.
+    pub(crate) fn forget_own_address(&mut self, address: IpAddr) {
+        let others = self.facts.node_addresses.iter().copied().filter(|own| *own != address).collect();
+        self.hear(Event::NodeAddresses(others));
+        self.reconcile();
+    }
+
+    /// The node whose engine this is.
+    pub(crate) fn node(&self) -> &str {
+        &self.config.node
     }
 
     /// Whoever has an identity.

@@ -320,3 +320,184 @@ fn node_labels() -> sinew_api::labels::Labels {
     labels.insert("k8s", "app", "visitor");
     labels
 }
+
+#[test]
+fn what_no_pod_may_send_is_dropped_before_any_rule() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: out, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+  egress: [{toEntities: [world]}]
+",
+    );
+    for (to, reason) in [
+        ("239.1.1.1", DropReason::MulticastDestination),
+        ("ff02::1", DropReason::MulticastDestination),
+        ("255.255.255.255", DropReason::BroadcastDestination),
+        ("127.0.0.1", DropReason::LinkLocalDestination),
+        ("fe80::99", DropReason::LinkLocalDestination),
+    ] {
+        for (from, port) in [("shop/client", 80), ("shop/web", 0)] {
+            let answer = explain(&node, from, to, port);
+            assert_eq!(answer.verdict, Verdict::Drop(reason), "{from} -> {to}");
+            assert_eq!((answer.exceptions.as_slice(), answer.suggestion.as_str()), (&[][..], ""), "{to}");
+            let egress = &answer.directions[0];
+            assert_eq!(
+                egress.summary,
+                format!("egress of {from} is dropped before any rule is asked: {}", reason.words())
+            );
+        }
+    }
+    assert_eq!(explain(&node, "shop/client", "169.254.169.254", 80).verdict, Verdict::Allow);
+    // It says what leaves a pod; who is judged as a receiver is asked.
+    assert_eq!(explain(&node, "127.0.0.1", "shop/web", 80).verdict, Verdict::DefaultDeny);
+}
+
+#[test]
+fn the_gateway_is_the_host_to_whoever_sends_there() {
+    let mut node = shop();
+    let policy = |entity: &str| {
+        format!(
+            "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {{name: out, namespace: shop}}
+spec:
+  endpointSelector: {{matchLabels: {{app: client}}}}
+  egress: [{{toEntities: [{entity}]}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: far, namespace: shop, labels: {{app: client}}}}
+spec: {{nodeName: elsewhere}}
+"
+        )
+    };
+    for (entity, verdict) in [("host", Verdict::Allow), ("world", Verdict::DefaultDeny)] {
+        node.yaml(&policy(entity));
+        for gateway in ["169.254.1.1", "fe80::1"] {
+            for client in ["shop/client", "shop/far"] {
+                let answer = explain(&node, client, gateway, 80);
+                assert_eq!(
+                    (answer.to.identity, answer.verdict),
+                    (Some(Identity::HOST), verdict),
+                    "{client} -> {gateway}, allowed: {entity}"
+                );
+                assert_eq!(answer.notes, [""; 0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_only_a_pods_own_node_knows_is_not_guessed() {
+    let mut node = shop();
+    let address = |text: &str| text.parse().unwrap();
+    node.apply([Event::NodeAddresses(vec![address("169.254.20.10"), address("172.17.0.1")])]);
+    node.yaml(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: far, namespace: shop, labels: {app: far}}
+spec: {nodeName: elsewhere}
+---
+apiVersion: sinew.io/v1
+kind: SinewClusterwideNetworkPolicy
+metadata: {name: out}
+spec:
+  endpointSelector: {}
+  egress: [{toCIDR: [169.254.0.0/16, 172.16.0.0/12]}]
+",
+    );
+    let unknown = |address: &str| {
+        format!(
+            "only node elsewhere knows whether it has {address} on a device, so its agent is the one to ask; what \
+             stands here holds if it has not"
+        )
+    };
+    for to in ["169.254.20.10", "172.17.0.1", "169.254.7.7"] {
+        let answer = explain(&node, "shop/far", to, 53);
+        assert_eq!(answer.to.identity, Some(Identity::WORLD_IPV4), "{to}");
+        assert_eq!(answer.notes, [unknown(to)], "{to}");
+        assert_eq!(answer.verdict, Verdict::Allow, "{to}");
+    }
+    // Here it is known.
+    let answer = explain(&node, "shop/client", "169.254.20.10", 53);
+    assert_eq!((answer.to.identity, answer.verdict), (Some(Identity::HOST), Verdict::DefaultDeny));
+    assert_eq!(answer.notes, [""; 0]);
+    // The store says what others call it.
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewNode
+metadata: {name: node}
+spec: {cluster: default, id: 7, addresses: [172.17.0.1], podCIDRs: []}
+",
+    );
+    let answer = explain(&node, "shop/far", "172.17.0.1", 53);
+    assert_eq!((answer.to.identity, answer.notes.len()), (Some(Identity::REMOTE_NODE), 0));
+}
+
+#[test]
+fn every_field_that_fails_is_told_and_no_rule_that_cannot_help() {
+    let mut node = shop();
+    node.apply([Event::NodeAddresses(vec!["192.168.0.1".parse().unwrap()])]);
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: elsewhere, namespace: blog}
+spec:
+  endpointSelector: {}
+  ingress: [{}]
+---
+apiVersion: sinew.io/v1
+kind: SinewNetworkPolicy
+metadata: {name: range, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress: [{fromCIDR: [10.0.0.0/24]}, {fromCIDR: [192.168.0.0/24]}]
+",
+    );
+    let answer = explain(&node, "blog/db", "shop/web", 443);
+    let near = &answer.directions[1].near;
+    assert!(near.iter().all(|miss| !format!("{:?}", miss.rule.cause).contains("blog")), "{near:?}");
+    let of_web: Vec<(&str, &str)> = near
+        .iter()
+        .filter(|miss| format!("{:?}", miss.rule.cause).contains("\"web\""))
+        .map(|miss| (miss.field.as_str(), miss.found.as_str()))
+        .collect();
+    assert_eq!(
+        of_web,
+        [("spec.ingress[0].fromEndpoints[0]", "app=db"), ("spec.ingress[0].toPorts[0].ports[0]", "443/TCP")]
+    );
+
+    node.yaml(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {name: there, namespace: shop, labels: {app: web}}
+spec: {nodeName: elsewhere}
+---
+apiVersion: sinew.io/v1
+kind: SinewNode
+metadata: {name: node}
+spec: {cluster: default, id: 7, addresses: [192.168.0.1], podCIDRs: []}
+",
+    );
+    let answer = explain(&node, "192.168.0.1", "shop/there", 443);
+    let near = &answer.directions[0].near;
+    let said: Vec<(&str, &str)> =
+        near.iter().take(2).map(|miss| (miss.wanted.as_str(), miss.found.as_str())).collect();
+    assert_eq!(
+        said,
+        [
+            ("10.0.0.0/24", "192.168.0.1"),
+            ("192.168.0.0/24", "192.168.0.1, a node, which this CIDR does not reach")
+        ]
+    );
+}

@@ -219,9 +219,22 @@ fn only_the_nearest_misses_are_shown() {
         wanted: "k8s:app=a".into(),
         found: "k8s:app=b".into(),
     };
-    let shown = near_misses(&(1..=5).map(miss).collect::<Vec<_>>(), Paint::Plain);
+    let misses = (1..=5).map(miss).collect::<Vec<_>>();
+    let shown = near_misses(&misses, Paint::Plain);
     assert_eq!(shown.matches("wants").count(), 3);
     assert!(shown.ends_with("    and 2 more that are farther off\n"), "{shown}");
+
+    // A rule that fails in two fields is one rule.
+    let port = NearMiss { field: "spec.ingress[0].toPorts[0]".into(), wanted: "80/TCP".into(), ..miss(1) };
+    let shown = near_misses(&[&misses[..1], &[port], &misses[1..3]].concat(), Paint::Plain);
+    let first = "  nearest rules that do not match
+    snp/default/web spec.ingress[0]  web.yaml:1
+      fromEndpoints[0] wants k8s:app=a, but it is k8s:app=b
+      and toPorts[0] wants 80/TCP, but it is k8s:app=b
+    snp/default/web spec.ingress[0]  web.yaml:2
+";
+    assert!(shown.starts_with(first), "{shown}");
+    assert!(!shown.contains("farther off"), "{shown}");
 }
 
 #[test]

@@ -102,11 +102,15 @@ fn the_nearest_rule_is_told_with_what_failed() {
         found: "22/TCP".into(),
     };
     let told = "nearest: cnp/shop/db spec.ingress[0] (f.yaml:3): toPorts[0] wants 5432/TCP, this has 22/TCP";
-    assert_eq!(near_miss(&miss), told);
+    assert_eq!(near_miss(std::slice::from_ref(&miss)), told);
     let whole = NearMiss { field: "spec.ingress[0].toPorts[0]".into(), ..miss.clone() };
-    assert_eq!(near_miss(&whole), told, "the path stands there once");
-    let rule = NearMiss { field: "spec.ingress[0]".into(), ..miss };
-    assert!(near_miss(&rule).contains("(f.yaml:3): wants 5432/TCP"), "{}", near_miss(&rule));
+    assert_eq!(near_miss(std::slice::from_ref(&whole)), told, "the path stands there once");
+    let peer =
+        NearMiss { field: "fromEndpoints[0]".into(), wanted: "a".into(), found: "b".into(), ..miss.clone() };
+    let both = format!("{told}; and fromEndpoints[0] wants a, this has b");
+    assert_eq!(near_miss(&[miss.clone(), peer]), both);
+    let rule = near_miss(&[NearMiss { field: "spec.ingress[0]".into(), ..miss }]);
+    assert!(rule.contains("(f.yaml:3): wants 5432/TCP"), "{rule}");
 }
 
 #[test]
