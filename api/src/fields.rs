@@ -264,6 +264,14 @@ impl<'n> Fields<'n> {
         Some(field)
     }
 
+    /// Refuses a field that only another kind has, and says what to write here.
+    pub(crate) fn of_another_kind(&mut self, name: &str, instead: &str, report: &mut Report) {
+        let Some(index) = self.entries.iter().position(|entry| entry.key == name) else { return };
+        self.taken[index] = true;
+        let message = format!("is no field of this kind: write {instead}");
+        report.refuse(&self.path_of(name), self.entries[index].line, message);
+    }
+
     /// Refuses whatever was not taken.
     pub(crate) fn finish(mut self, report: &mut Report) {
         self.refuse_rest(report);

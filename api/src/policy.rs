@@ -63,6 +63,9 @@ pub enum Enforcement {
 pub struct PolicySpec {
     /// The endpoints it selects, with the scope of policy.md 3 already part of it.
     pub subject: Selector,
+    /// The line of the field that selects them, or of the spec where that is absent.
+    #[serde(default)]
+    pub subject_line: u32,
     /// Switches on default deny for ingress (policy.md 2).
     pub default_deny_ingress: bool,
     /// Switches on default deny for egress (policy.md 2).
@@ -117,6 +120,9 @@ pub struct Peer {
     pub matches: PeerMatch,
     /// Path of the field, such as `spec.ingress[0].fromEndpoints[1]`.
     pub path: String,
+    /// Its line.
+    #[serde(default)]
+    pub line: u32,
 }
 
 /// What a peer matches.
@@ -194,6 +200,9 @@ pub struct PortMatch {
     pub matches: PortMatchKind,
     /// Path of the field, such as `spec.ingress[0].toPorts[0].ports[1]`.
     pub path: String,
+    /// Its line.
+    #[serde(default)]
+    pub line: u32,
 }
 
 /// What a port field matches. `Any` protocols with a port are expanded by the decoder to TCP, UDP and SCTP (policy.md 10).

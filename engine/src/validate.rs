@@ -11,10 +11,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::labels::{Labels, NAMESPACE};
-use sinew_api::object::Problem;
+use sinew_api::object::{Origin, PolicyKind, Problem};
 use sinew_api::policy::{
-    CidrGroupMatch, CidrReach, Entity, Peer, PeerMatch, Peers, Policy, PolicySpec, PortMatchKind, Protocol,
-    Rule, RuleAction,
+    CidrGroupMatch, CidrReach, Entity, MATCH_MODE_ANNOTATION, Peer, PeerMatch, Peers, Policy, PolicySpec,
+    PortMatchKind, Protocol, Rule, RuleAction,
 };
 use sinew_api::selector::{Operator, Selector};
 use sinew_bpf::abi::policy::verdict;
@@ -33,6 +33,8 @@ pub(crate) struct Places {
     /// Ranges of pods, and the addresses of pods that are in none.
     pub(crate) pods: BTreeSet<IpNet>,
     pub(crate) nodes: BTreeSet<IpAddr>,
+    /// Those of the nodes' addresses that the store names: what people know the nodes by.
+    pub(crate) published: BTreeSet<IpAddr>,
     /// Pods on the host's network, with the labels that they would have as endpoints.
     pub(crate) on_host: Vec<(String, Labels)>,
     /// Identities that look like resolvers, found when the first rule asks: there may be ten thousand to look at.
@@ -60,27 +62,26 @@ pub(crate) fn warnings(
     for (index, spec) in policy.specs.iter().enumerate() {
         let subjects: Vec<&PolicyTable> =
             tables.iter().filter(|(spec, _)| *spec == index).map(|(_, table)| *table).collect();
-        let mut warn = |path: &str, rule: Option<&Rule>, message: String| {
-            let origin = rule.map_or_else(|| policy.origin.clone(), |rule| rule.origin.clone());
-            warnings.push(Problem { path: path.to_owned(), message, origin });
+        let mut warn = |path: &str, line: u32, message: String| {
+            warnings.push(Problem { path: path.to_owned(), message, origin: at_line(policy, line) });
         };
         if populated && !engine.anybody_matches(&spec.subject) {
-            warn(&subject_path(spec, policy), None, "selects no pod that exists".to_owned());
+            warn(&subject_path(spec, policy), spec.subject_line, "selects no pod that exists".to_owned());
         }
         if let Some(message) = on_host(&spec.subject, places) {
-            warn(&subject_path(spec, policy), None, message);
+            warn(&subject_path(spec, policy), spec.subject_line, message);
         }
         if let Some(rule) = no_way_to_dns(engine, places, spec, &subjects) {
             let message =
                 "default deny for egress leaves no way to DNS: no rule allows UDP port 53 to a resolver";
-            warn(&rule.path, Some(rule), message.to_owned());
+            warn(&rule.path, rule.origin.line, message.to_owned());
         }
         for direction in Direction::BOTH {
             for rule in written_rules(spec, direction) {
                 if let Peers::OneOf(peers) = &rule.peers {
                     for peer in peers {
-                        if let Some(message) = of_peer(engine, places, rule, peer, populated) {
-                            warn(&peer.path, Some(rule), message);
+                        if let Some(message) = of_peer(engine, places, (policy, rule), peer, populated) {
+                            warn(&peer.path, peer.line, message);
                         }
                     }
                 }
@@ -93,7 +94,7 @@ pub(crate) fn warnings(
                     {
                         let verb = if rule.action == RuleAction::Deny { "denies" } else { "allows" };
                         let message = format!("nobody has a port named {name:?}, so this {verb} nothing");
-                        warn(&port.path, Some(rule), message);
+                        warn(&port.path, port.line, message);
                     }
                 }
             }
@@ -105,7 +106,7 @@ pub(crate) fn warnings(
 /// The field that selects the endpoints of a spec.
 pub(crate) fn subject_path(spec: &PolicySpec, policy: &Policy) -> String {
     let field = match policy.name.kind {
-        sinew_api::object::PolicyKind::NetworkPolicy => "podSelector",
+        PolicyKind::NetworkPolicy => "podSelector",
         _ => "endpointSelector",
     };
     let rule = spec.ingress.iter().chain(&spec.egress).next();
@@ -259,13 +260,22 @@ fn number_may_resolve(engine: &Engine, places: &Places, number: Identity) -> boo
     }
 }
 
-fn of_peer(engine: &Engine, places: &Places, rule: &Rule, peer: &Peer, populated: bool) -> Option<String> {
+fn of_peer(
+    engine: &Engine,
+    places: &Places,
+    (policy, rule): (&Policy, &Rule),
+    peer: &Peer,
+    populated: bool,
+) -> Option<String> {
+    let beyond_reach = |prefix: &IpNet, except: &[IpNet], reach: CidrReach| {
+        beyond_reach(places, (policy.name.kind, rule.action), prefix, except, reach)
+    };
     match &peer.matches {
         PeerMatch::Labels(selector) => {
             (populated && !engine.anybody_matches(selector)).then(|| "matches nobody that exists".to_owned())
         }
         PeerMatch::Entity(_) => None,
-        PeerMatch::Cidr { prefix, except, reach } => beyond_reach(places, rule, prefix, except, *reach),
+        PeerMatch::Cidr { prefix, except, reach } => beyond_reach(prefix, except, *reach),
         PeerMatch::CidrGroup { group, except, reach } => {
             let mut prefixes = prefixes_of(engine.cidr_groups(), group, rule.action).peekable();
             if prefixes.peek().is_none() {
@@ -279,7 +289,7 @@ fn of_peer(engine: &Engine, places: &Places, rule: &Rule, peer: &Peer, populated
                 });
             }
             prefixes.find_map(|prefix| {
-                let message = beyond_reach(places, rule, &prefix, except, *reach)?;
+                let message = beyond_reach(&prefix, except, *reach)?;
                 Some(format!("{prefix} of the group {message}"))
             })
         }
@@ -289,18 +299,20 @@ fn of_peer(engine: &Engine, places: &Places, rule: &Rule, peer: &Peer, populated
 /// What to say of a prefix that holds pods or nodes which its rule does not reach (policy.md 5).
 fn beyond_reach(
     places: &Places,
-    rule: &Rule,
+    (kind, action): (PolicyKind, RuleAction),
     prefix: &IpNet,
     except: &[IpNet],
     reach: CidrReach,
 ) -> Option<String> {
     // Allowing everything outside is what `0.0.0.0/0` is written for.
-    if rule.action == RuleAction::Allow && prefix.prefix_len() == 0 {
+    if action == RuleAction::Allow && prefix.prefix_len() == 0 {
         return None;
     }
     let cut_out = |range: &IpNet| except.iter().any(|except| except.contains(range));
     let pods = places.pods.iter().find(|range| overlap(range, prefix) && !cut_out(range));
-    let nodes = places.nodes.iter().find(|node| prefix.contains(*node) && !cut_out(&IpNet::from(**node)));
+    let nodes = places.nodes.iter().filter(|node| prefix.contains(*node) && !cut_out(&IpNet::from(**node)));
+    // A node takes the shared addresses of its subnets too, by which nobody would know it.
+    let nodes = nodes.min_by_key(|node| (!places.published.contains(node), is_of_routers(node)));
     let shown = |range: &IpNet| match range.prefix_len() == range.max_prefix_len() {
         true => range.addr().to_string(),
         false => range.to_string(),
@@ -328,12 +340,33 @@ fn beyond_reach(
     }
     let mut whom: Vec<&str> = held.iter().map(|(who, _)| *who).collect();
     whom.extend(within.map(|_| "pods"));
-    let verb = if rule.action == RuleAction::Deny { "denies" } else { "allows" };
+    let verb = if action == RuleAction::Deny { "denies" } else { "allows" };
+    let remedy = match kind {
+        PolicyKind::SinewNetworkPolicy | PolicyKind::SinewClusterwideNetworkPolicy => {
+            format!("policyCIDRMatchMode: [{}]", whom.join(", "))
+        }
+        // An `ipBlock` reaches everybody; the schema of the others is not ours.
+        PolicyKind::NetworkPolicy
+        | PolicyKind::CiliumNetworkPolicy
+        | PolicyKind::CiliumClusterwideNetworkPolicy => {
+            format!("the annotation {MATCH_MODE_ANNOTATION}: {}", whom.join(","))
+        }
+    };
     Some(format!(
-        "{}, but {verb} only what is outside the cluster; policyCIDRMatchMode: [{}] would change that",
-        clauses.join(" and "),
-        whom.join(", ")
+        "{}, but {verb} only what is outside the cluster; {remedy} would change that",
+        clauses.join(" and ")
     ))
+}
+
+/// Whether it is like the anycast address of a subnet's routers (RFC 4291 §2.6.1), which all of them have.
+fn is_of_routers(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.segments()[4..] == [0; 4])
+}
+
+/// A line of a policy, or where it begins.
+pub(crate) fn at_line(policy: &Policy, line: u32) -> Origin {
+    let line = if line == 0 { policy.origin.line } else { line };
+    Origin { line, ..policy.origin.clone() }
 }
 
 fn overlap(one: &IpNet, other: &IpNet) -> bool {

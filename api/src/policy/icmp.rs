@@ -123,5 +123,5 @@ fn icmp_type(field: &Field<'_>, report: &mut Report) -> Option<PortMatch> {
         }
     };
     let matches = PortMatchKind::IcmpType { protocol, icmp_type };
-    (report.count() == before).then(|| PortMatch { matches, path: field.path.clone() })
+    (report.count() == before).then(|| PortMatch { matches, path: field.path.clone(), line: field.line })
 }

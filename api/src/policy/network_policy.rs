@@ -34,6 +34,7 @@ pub(super) fn read(
             );
             Some(PolicySpec {
                 subject: Selector { requirements: vec![namespace_is(namespace)] },
+                subject_line: document.line(),
                 default_deny_ingress: true,
                 default_deny_egress: false,
                 ingress: Vec::new(),
@@ -48,8 +49,10 @@ pub(super) fn read(
 
 fn read_spec(field: &Field<'_>, namespace: &str, report: &mut Report) -> Option<PolicySpec> {
     let mut fields = field.fields(report)?;
+    let mut subject_line = field.line;
     let subject = match fields.take("podSelector") {
         Some(selector) => {
+            subject_line = selector.line;
             selectors::read(&selector, Keys::Plain(""), report).map(selectors::Written::unscoped)
         }
         None => Some(Selector::default()),
@@ -78,6 +81,7 @@ fn read_spec(field: &Field<'_>, namespace: &str, report: &mut Report) -> Option<
     subject.requirements.push(namespace_is(namespace));
     Some(PolicySpec {
         subject,
+        subject_line,
         default_deny_ingress: ingress_isolated,
         default_deny_egress: egress_isolated,
         ingress,
@@ -124,7 +128,7 @@ fn rule(field: &Field<'_>, peers_name: &'static str, namespace: &str, report: &m
     let mut found = Vec::new();
     for place in &peers {
         if let Some(matches) = peer(place, namespace, report) {
-            found.push(Peer { matches, path: place.path.clone() });
+            found.push(Peer { matches, path: place.path.clone(), line: place.line });
         }
     }
     let ports = port_list.iter().filter_map(|port| ports::network_policy_port(port, report)).collect();

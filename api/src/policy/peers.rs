@@ -145,7 +145,7 @@ impl<'n> Found<'n> {
         }
         for item in items {
             if let Some(matches) = read(&item, report) {
-                self.peers.push(Peer { matches, path: item.path });
+                self.peers.push(Peer { matches, path: item.path, line: item.line });
             }
         }
     }

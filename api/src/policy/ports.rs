@@ -125,7 +125,7 @@ fn port_protocol(field: &Field<'_>, report: &mut Report) -> Vec<PortMatch> {
     }
     protocols
         .into_iter()
-        .map(|protocol| PortMatch { matches: kind(protocol), path: field.path.clone() })
+        .map(|protocol| PortMatch { matches: kind(protocol), path: field.path.clone(), line: field.line })
         .collect()
 }
 
@@ -206,7 +206,7 @@ pub(super) fn network_policy_port(field: &Field<'_>, report: &mut Report) -> Opt
             }
         },
     };
-    (report.count() == before).then(|| PortMatch { matches, path: field.path.clone() })
+    (report.count() == before).then(|| PortMatch { matches, path: field.path.clone(), line: field.line })
 }
 
 /// Whether the text is meant as a name: as IANA's service names, it has a letter.

@@ -1,5 +1,6 @@
 //! One `spec` of the Cilium schema: whom it selects, its four sections, and which default denies they switch on.
 
+use super::cilium::MATCH_MODE_ANNOTATION;
 use super::peers::{Direction, Scope};
 use super::selectors::{self, Keys};
 use super::{CidrReach, Enforcement, PolicySpec, Rule, RuleAction, element};
@@ -42,6 +43,9 @@ pub(super) fn read(
                 match_mode(&mode, text, &mut reach, report);
             }
         }
+    } else {
+        let annotation = format!("the annotation {MATCH_MODE_ANNOTATION}");
+        fields.of_another_kind("policyCIDRMatchMode", &annotation, report);
     }
     let subject = fields.take("endpointSelector");
     let nodes = fields.not_enforced("nodeSelector", "policies on nodes are", report);
@@ -67,7 +71,7 @@ pub(super) fn read(
                 "allows nothing: a section that only denies switches on default deny too; \
                  enableDefaultDeny.{name}: false leaves the rest open"
             );
-            report.warn(&fields.path_of(&format!("{name}Deny")), fields.line(), message);
+            report.warn(&fields.path_of(&format!("{name}Deny")), section.deny_line, message);
         }
     }
     let labels = fields.list("labels", report).unwrap_or_default();
@@ -78,6 +82,7 @@ pub(super) fn read(
 
     let spec = subject.zip(written).map(|(field, written)| PolicySpec {
         subject: written.of_subject(namespace, &field, report),
+        subject_line: field.line,
         default_deny_ingress: deny_ingress.unwrap_or(ingress.present),
         default_deny_egress: deny_egress.unwrap_or(egress.present),
         ingress: ingress.rules,
@@ -94,6 +99,8 @@ struct Section {
     present: bool,
     /// Whether only the deny section has elements.
     denies_only: bool,
+    /// Where the deny section stands; 0 where it doesn't.
+    deny_line: u32,
     rules: Vec<Rule>,
 }
 
@@ -105,9 +112,12 @@ impl Section {
         scope: Scope<'_>,
         report: &mut Report,
     ) -> Self {
-        let mut section = Self { present: false, denies_only: false, rules: Vec::new() };
+        let mut section = Self { present: false, denies_only: false, deny_line: 0, rules: Vec::new() };
         for (name, action) in [(allow, RuleAction::Allow), (deny, RuleAction::Deny)] {
             let Some(field) = fields.take(name) else { continue };
+            if action == RuleAction::Deny {
+                section.deny_line = field.line;
+            }
             let Some(elements) = field.list(report) else {
                 section.present = true;
                 continue;

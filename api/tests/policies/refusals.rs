@@ -49,7 +49,10 @@ fn unknown_fields_are_refused_where_they_stand() {
         |fields: &str| format!("{CILIUM}spec: {{endpointSelector: {{}}, ingress: [{{}}], {fields}}}\n");
     refuses(&spec("ingres: []"), "spec.ingres: unknown field (known here: endpointSelector, ");
     refuses(&spec("enforcement: audit"), "spec.enforcement: unknown field");
-    refuses(&spec("policyCIDRMatchMode: [nodes]"), "spec.policyCIDRMatchMode: unknown field");
+    refuses(
+        &spec("policyCIDRMatchMode: [nodes]"),
+        "spec.policyCIDRMatchMode: is no field of this kind: write the annotation sinew.io/policy-cidr-match-mode",
+    );
     refuses(&spec("log: {valu: x}"), "spec.log.valu: unknown field (known here: value)");
     refuses(&spec("enableDefaultDeny: {ingres: true}"), "spec.enableDefaultDeny.ingres: unknown field");
     refuses(&ingress("fromEndpoint: []"), "spec.ingress[0].fromEndpoint: unknown field");

@@ -149,6 +149,10 @@ fn findings(read: &Folder, all: &Folder) -> Result<Vec<Finding>> {
     });
     let mut findings = valid.chain(refused).collect::<Vec<_>>();
     findings.sort_by(|a, b| a.origin.cmp(&b.origin));
+    for finding in &mut findings {
+        finding.problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+        finding.warnings.sort_by(|a, b| a.origin.cmp(&b.origin));
+    }
     Ok(findings)
 }
 
@@ -277,6 +281,17 @@ spec:
         assert!(problem.starts_with("  line 21: spec.egress[0].toFQDNs: "), "{problem}");
         let failure = judge(&findings, false).unwrap_err();
         assert_eq!(failure.message, "1 of 2 objects would be refused");
+    }
+
+    #[test]
+    fn what_is_found_stands_in_the_order_of_its_lines() {
+        let findings = read(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: names}\nspec:\n  \
+             policyCIDRMatchMode: [pods]\n  endpointSelector: {}\n  ingress:\n  - fromCIDR: [10.0.0.0/33]\n  egress:\n  \
+             - toFQDNs: [{matchName: example.org}]\n  nodeSelector: {}\n",
+        );
+        let lines = findings[0].problems.iter().map(|problem| problem.origin.line).collect::<Vec<_>>();
+        assert!(lines.len() > 3 && lines.is_sorted(), "{lines:?}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Neighbours: `views.rs` puts these beside the other warnings, `validate.rs` has those that depend on the cluster.
 
-use sinew_api::object::{Origin, Problem};
+use sinew_api::object::Problem;
 use sinew_api::policy::{Entity, PeerMatch, Peers, Policy};
 use sinew_api::selector::{Operator, Requirement, Selector};
 
@@ -14,12 +14,13 @@ impl Engine {
     /// The warnings of a policy.
     pub(super) fn unmatched(&self, policy: &Policy) -> Vec<Problem> {
         let mut warnings = Vec::new();
-        let mut warn = |path: &str, origin: &Origin, message: String| {
-            warnings.push(Problem { path: path.to_owned(), message, origin: origin.clone() });
+        let mut warn = |path: &str, line: u32, message: String| {
+            let origin = validate::at_line(policy, line);
+            warnings.push(Problem { path: path.to_owned(), message, origin });
         };
         for spec in &policy.specs {
             for message in self.without_identity(&spec.subject) {
-                warn(&validate::subject_path(spec, policy), &policy.origin, message);
+                warn(&validate::subject_path(spec, policy), spec.subject_line, message);
             }
             for rule in spec.ingress.iter().chain(&spec.egress) {
                 let Peers::OneOf(peers) = &rule.peers else { continue };
@@ -27,13 +28,13 @@ impl Engine {
                     match &peer.matches {
                         PeerMatch::Labels(selector) => {
                             for message in self.without_identity(selector) {
-                                warn(&peer.path, &rule.origin, message);
+                                warn(&peer.path, peer.line, message);
                             }
                         }
                         PeerMatch::Entity(Entity::KubeApiserver) if self.knows_no_apiserver() => {
                             let message =
                                 "matches nobody: the agent knows no address of it (--kube-apiserver)";
-                            warn(&peer.path, &rule.origin, message.to_owned());
+                            warn(&peer.path, peer.line, message.to_owned());
                         }
                         PeerMatch::Entity(_) | PeerMatch::Cidr { .. } | PeerMatch::CidrGroup { .. } => {}
                     }

@@ -103,7 +103,9 @@ impl Engine {
             }
         }
         let (pods, nodes) = self.pods_and_nodes();
-        let places = Places { pods, nodes, on_host: self.pods_on_host(), resolvers: Default::default() };
+        let published = self.published_addresses();
+        let on_host = self.pods_on_host();
+        let places = Places { pods, nodes, published, on_host, resolvers: Default::default() };
         let views = names.filter_map(|name| {
             let stored = self.policies.get(name)?;
             let running = stored.running()?;
@@ -117,6 +119,8 @@ impl Engine {
                 selected.iter().map(|(index, selected)| (*index, &*selected.compiled.table)).collect();
             warnings.extend(self.unmatched(running));
             warnings.extend(validate::warnings(self, running, &places, &tables));
+            problems.sort_by(|one, other| one.origin.cmp(&other.origin));
+            warnings.sort_by(|one, other| one.origin.cmp(&other.origin));
             let users: BTreeSet<EndpointId> =
                 selected.iter().flat_map(|(_, selected)| selected.users.iter().copied()).collect();
             let view = PolicyView {

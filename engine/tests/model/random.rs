@@ -169,6 +169,7 @@ fn spec() -> impl Strategy<Value = PolicySpec> {
     (selector(), prop::bool::weighted(0.6), prop::bool::weighted(0.4), rules(), rules()).prop_map(
         |(subject, default_deny_ingress, default_deny_egress, ingress, egress)| PolicySpec {
             subject,
+            subject_line: 0,
             default_deny_ingress,
             default_deny_egress,
             ingress,
@@ -225,7 +226,7 @@ fn peer() -> impl Strategy<Value = Peer> {
         1 => (group, except(), reach())
             .prop_map(|(group, except, reach)| PeerMatch::CidrGroup { group, except, reach }),
     ];
-    matches.prop_map(|matches| Peer { matches, path: String::new() })
+    matches.prop_map(|matches| Peer { matches, path: String::new(), line: 0 })
 }
 
 fn port() -> impl Strategy<Value = PortMatch> {
@@ -240,7 +241,7 @@ fn port() -> impl Strategy<Value = PortMatch> {
         1 => (select(vec![Protocol::Icmp, Protocol::Icmpv6]), select(vec![0u8, 8, 128]))
             .prop_map(|(protocol, icmp_type)| PortMatchKind::IcmpType { protocol, icmp_type }),
     ];
-    matches.prop_map(|matches| PortMatch { matches, path: String::new() })
+    matches.prop_map(|matches| PortMatch { matches, path: String::new(), line: 0 })
 }
 
 fn selector() -> impl Strategy<Value = Selector> {

@@ -39,6 +39,7 @@ fn policy(of: PolicyName, path: &str, action: RuleAction, line: u32) -> Policy {
     };
     let spec = PolicySpec {
         subject: Default::default(),
+        subject_line: 2,
         default_deny_ingress: true,
         default_deny_egress: false,
         ingress: vec![rule],
