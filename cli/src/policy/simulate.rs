@@ -3,7 +3,8 @@
 //!
 //! Replayed is what was judged: verdict flows, and drops by policy that no verdict flow tells of. The pods are those of
 //! the folder; a pod that only the flows know is made from what they say of it. Neighbours: `simulate/recorded.rs`
-//! reads the flows, `crate::offline` judges. A question that was answered in two ways while flows were recorded has a row for each.
+//! reads the flows, `crate::offline` judges. A question that was answered in two ways while flows were recorded has a row
+//! for each.
 
 mod recorded;
 
