@@ -109,9 +109,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Reads what an earlier run left. `now` is the kernel's monotonic clock, here and below, by which connections are
-    /// forgotten too: setting the time of day ends no rest. A file that holds no attachment is removed, and its interface, which nobody claims
-    /// then, is swept.
+    /// Reads what an earlier run left. A file that holds no attachment is removed, and its interface, which nobody claims
+    /// then, is swept. `now` is the kernel's monotonic clock, here and below, by which connections are forgotten too:
+    /// setting the time of day ends no rest.
     ///
     /// # Errors
     /// [`Refusal::Ledger`] if the folder can't be made or listed, or a file can't be read.
