@@ -242,13 +242,6 @@ cases! {
             .packet(Sent::to_overlay(0, part), Expected::HostTunnel(outer().into(), 6), &[])
     }
 
-    /// 24: no node sends a frame with a VLAN tag through the overlay, and no pod gets one.
-    fn dp24_a_tag_inside_the_tunnel(f) host only "a test run of the kernel has neither tunnel key nor tag" {
-        let mut sent = Sent::from_overlay(outer(), REMOTE_IDENTITY, talk(f, REMOTE, API.place).udp());
-        sent.packet.vlan_tagged = true;
-        Case::new(World::overlay()).packet(sent, DropReason::Vlan, &[("drop 182", 1), ("dropped", 1)])
-    }
-
     /// 24: no pod sends to the tunnel port of a node, whatever policy says: of this one, listed or not, and of others.
     fn dp24_pods_and_the_tunnel_port(f) {
         let counts: Counts = &[("drop 170", 1), ("dropped", 1)];

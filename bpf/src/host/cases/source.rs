@@ -7,7 +7,9 @@ use std::vec::Vec;
 use super::cases;
 use super::talk::{icmp, talk};
 use crate::drop::DropReason;
-use crate::host::world::{API, Family, Hook, OTHER_NODE, REMOTE, Sent, UNDERLAY, WEB, WORLD, World};
+use crate::host::world::{
+    API, Family, Hook, OTHER_NODE, REMOTE, REMOTE_IDENTITY, Sent, UNDERLAY, WEB, WORLD, World,
+};
 use crate::host::{Build, Case, Counts, Expected, Transport, arp};
 use crate::parse::tcp;
 
@@ -229,11 +231,16 @@ cases! {
         case
     }
 
-    /// 26: and with the tag beside the packet, where the device has taken it off.
+    /// 26: and with the tag beside the packet, where the device has taken it off; so none comes out of the tunnel either.
     fn dp26_vlan_taken_off(f) host only "a test run of the kernel has no tag beside the packet" {
         let mut sent = Sent::from_pod(&WEB, talk(f, WEB.place, API.place).udp());
         sent.packet.vlan_tagged = true;
-        Case::new(World::open()).packet(sent, DropReason::Vlan, drops!("182"))
+        let other_node = OTHER_NODE.ip(Family::V4);
+        let mut inside = Sent::from_overlay(other_node, REMOTE_IDENTITY, talk(f, REMOTE, API.place).udp());
+        inside.packet.vlan_tagged = true;
+        Case::new(World::overlay())
+            .packet(sent, DropReason::Vlan, drops!("182"))
+            .packet(inside, DropReason::Vlan, drops!("182"))
     }
 
     /// 26: a checksum that is still to be filled in goes into its own place or into the payload, nowhere else; neither
