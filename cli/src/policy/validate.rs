@@ -103,7 +103,7 @@ fn known(all: &Folder) -> String {
     let namespaces = count(|object| matches!(object, Object::Namespace(_)));
     let groups = count(|object| matches!(object, Object::CidrGroup(_)));
     if pods + nodes == 0 {
-        return "no pod and no node is known, so nothing is said of whom a selector or a CIDR finds; \
+        return "no pod and no node is known, so whom selectors and CIDRs find is not checked; \
                 --from-folder DIR names a folder that has them"
             .to_owned();
     }
