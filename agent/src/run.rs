@@ -130,6 +130,7 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
     let outcome = tokio::select! {
         outcome = control.run() => outcome.map_err(anyhow::Error::from),
         outcome = &mut serving => outcome.context("the serving thread ended")?,
+        never = heap::give_back() => match never {},
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };

@@ -16,8 +16,8 @@ use crate::lab::{Lab, Node, Topology};
 const ENDPOINTS: usize = 110;
 const IDENTITIES: usize = 10_000;
 const POLICIES: usize = 100;
-/// Memory settles: buffers of the start are given back or used again.
-const SETTLE: Duration = Duration::from_secs(3);
+/// Memory settles: the agent gives back what lies free, every 10 s.
+const SETTLE: Duration = Duration::from_secs(12);
 
 /// Measures memory and starts.
 pub(super) fn run(options: &Options) -> Result<Vec<Row>> {

@@ -18,17 +18,20 @@ use super::sides::{PORT, Site};
 use crate::bench::report::{Aim, Row};
 use crate::bench::spread::Spread;
 use crate::bench::{Options, pin};
+use crate::lab::Family;
 use crate::lab::process::{interrupted, pause, wait_until};
 
 /// The first step, and the distance to the next, in events a second.
-const STEP: f64 = 20_000.0;
+const STEP: f64 = 10_000.0;
 /// No further than this.
 const MOST: f64 = 600_000.0;
 /// A sender that does less of what it is asked for can't offer more.
 const ENOUGH: f64 = 0.97;
-/// Where the agent stays; what sends goes to the other.
+/// Where the agent stays; what sends goes to the other, and the client where there is room.
 const AGENT: usize = 1;
 const SENDER: usize = 0;
+/// Flows in the agent's ring: how far a client may be behind. The first is the agent's default.
+const CAPACITIES: [&str; 2] = ["4095", "16383"];
 /// Nothing comes after so long a silence.
 const SILENCE: Duration = Duration::from_millis(300);
 /// What is on its way arrives within this.
@@ -48,18 +51,25 @@ struct Step {
 /// Measures.
 pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
     let (rounds, length) = if options.quick { (1, 500) } else { (5, 2000) };
-    let site = Site::start(options.family(), &["--monitor-aggregation", "none"])?;
+    let length = Duration::from_millis(length);
+    CAPACITIES.iter().map(|capacity| highest(options.family(), capacity, rounds, length)).collect()
+}
+
+/// The highest rate for a size of the agent's ring of flows.
+fn highest(family: Family, capacity: &str, rounds: usize, length: Duration) -> Result<Row> {
+    let words = ["--monitor-aggregation", "none", "--hubble-event-buffer-capacity", capacity];
+    let site = Site::start(family, &words)?;
     pin::process_to_processor(site.agent()?, AGENT)?;
     let (mut best, mut ends) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let (highest, end) = climb(&site, Duration::from_millis(length))?;
+        let (highest, end) = climb(&site, length)?;
         best.push(highest);
         ends.push(end);
     }
     let spread = Spread::of(best).context("no rounds")?;
+    let name = format!("ring to client without a loss, agent on 1 processor, ring of {capacity} flows");
     let note = format!("where it ended: {}", ends.join("; "));
-    let row = Row::new(GROUP, "ring to client without a loss, agent on 1 processor", "1/s", spread);
-    Ok(vec![row.aim(Aim::AtLeast(AIM)).note(note)])
+    Ok(Row::new(GROUP, &name, "1/s", spread).aim(Aim::AtLeast(AIM)).note(note))
 }
 
 /// The highest rate without a loss, and what was at the next one.
