@@ -212,6 +212,25 @@ fn a_pod_has_the_families_of_its_node() -> Result<()> {
     Ok(())
 }
 
+/// Pods made one after the other, each of which sends a datagram at once. As long as ADD waited for the host's end of the pair
+/// alone, one of the first seven lost it wherever the processors were busy.
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn a_pod_can_send_as_soon_as_it_is_added() -> Result<()> {
+    const UDP: u16 = 53;
+    let lab = Lab::build(Topology::Wire(1)).start()?;
+    let node = lab.node("a");
+    let server = node.pod("server", &[])?;
+    server.serve(&[], &[UDP])?;
+    for number in 0..24 {
+        let pod = node.pod(&format!("pod-{number}"), &[])?;
+        let family = Family::BOTH[number % 2];
+        let attempt = pod.udp(server.address(family), UDP)?;
+        ensure!(attempt.answered(), "pod-{number} {family:?}: {attempt:?}");
+    }
+    Ok(())
+}
+
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn both_versions_of_the_specification_are_answered_in_their_own() -> Result<()> {
