@@ -37,7 +37,7 @@ use crate::view::View;
 /// eighth of a ring.
 const INTERVAL: Duration = Duration::from_millis(10);
 /// How long a record may lie in its ring when none came last time. A shorter time costs an idle node wake-ups, a longer
-/// one is seen by whoever watches; a program ends it at once with every 1024th record.
+/// one is seen by whoever watches; a program ends it at once with every 256th record.
 const QUIET: Duration = Duration::from_millis(40);
 /// Time between two words of losses.
 const TELLING: Duration = Duration::from_secs(1);

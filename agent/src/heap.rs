@@ -15,7 +15,8 @@ use tokio::time::sleep;
 /// Free bytes at the heap's end that stay with the process. It is glibc's default too, but that grows with what is freed.
 #[cfg(target_env = "gnu")]
 const SPARE: i32 = 128 << 10;
-/// Time between two rounds of giving back. A round takes 0.1 ms, and 1 to 3 ms after much was freed (40 MB in use).
+/// Time between two rounds of giving back. A round takes 0.1 ms, and 1 to 3 ms after much was freed (40 MB in use); until it
+/// ends, threads that need more memory than their own caches have wait for it.
 const ROUND: Duration = Duration::from_secs(10);
 
 /// Lets all threads share one arena. To be called before there are others. Small pieces don't meet its lock: each thread
@@ -36,7 +37,7 @@ pub(crate) async fn give_back() -> Infallible {
         #[cfg(target_env = "gnu")]
         // SAFETY: malloc_trim takes a number and locks what it looks at.
         unsafe {
-            libc::malloc_trim(0);
+            libc::malloc_trim(SPARE as usize);
         }
     }
 }

@@ -24,7 +24,7 @@ use super::{Link, Netlink, NetlinkError, POD_LINK_PREFIX, refused};
 
 /// Hex digits behind the prefix of a host side's name: with `snw` 14 of the 15 characters that a name may have.
 pub const LINK_HASH_DIGITS: usize = 11;
-/// The kernel takes some milliseconds. Longer than this no ADD waits for it.
+/// The kernel takes some milliseconds. Longer than this no ADD waits for both ends of a pair.
 const OPERATIONAL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a pod's pair is to be.
@@ -102,33 +102,40 @@ pub async fn open_host_side(netlink: &Netlink, host: &Link, wanted: &PodLink) ->
     Ok(())
 }
 
-/// Waits until the kernel has seen at both ends of the pair that they have each other. It does so in a task of its own, which
-/// comes late where processors are busy; whoever asks for a link has that link looked at, and no other. Until then the pod's
-/// end, which was up first, has the queue that drops everything (`noop_qdisc`), and a pod's first packets are lost without a
-/// word: with the host's end alone asked for, they were for up to a second after the ADD (Linux 6.18).
-/// A pair that has no carrier in time is told of, and no error.
+/// Waits until the kernel has handled the carrier of both ends. It does so in a work item (linkwatch), late on busy
+/// processors; `RTM_GETLINK` has it done at once, but only for the link that is asked for. Until then the pod's end,
+/// which was set up while the host's was down, keeps `noop_qdisc`, which drops everything silently: when the host's end
+/// alone was asked for, a pod's packets were lost for up to a second after the ADD (Linux 6.18). An end without a
+/// carrier in time is told of, and no error.
 ///
 /// # Errors
-/// Any [`NetlinkError`].
+/// Any [`NetlinkError`], also if the pod's namespace can't be entered or its interface is gone.
 pub async fn wait_operational(
     netlink: &Netlink,
     pod: &PodNamespace,
     wanted: &PodLink,
 ) -> Result<(), NetlinkError> {
+    let until = Instant::now() + OPERATIONAL_WITHIN;
     let name = wanted.pod_name.clone();
-    let seen = has_carrier(netlink, &wanted.host_name).await?
-        && pod.visit(async move |inside| has_carrier(&inside, &name).await).await?;
-    if !seen {
-        tracing::warn!(interface = wanted.host_name, "no carrier is seen; a pod's first packets may be lost");
+    if !pod.visit(async move |inside| has_carrier(&inside, &name, until).await).await? {
+        tracing::warn!(
+            interface = wanted.host_name,
+            "the pod's end has no carrier; its first packets may be lost"
+        );
+    }
+    if !has_carrier(netlink, &wanted.host_name, until).await? {
+        tracing::warn!(
+            interface = wanted.host_name,
+            "the host's end has no carrier; first packets may be lost"
+        );
     }
     Ok(())
 }
 
 /// Whether the kernel sees a link's carrier in time.
-async fn has_carrier(netlink: &Netlink, name: &str) -> Result<bool, NetlinkError> {
-    let begun = Instant::now();
+async fn has_carrier(netlink: &Netlink, name: &str, until: Instant) -> Result<bool, NetlinkError> {
     while !netlink.is_operational(name).await? {
-        if begun.elapsed() > OPERATIONAL_WITHIN {
+        if Instant::now() > until {
             return Ok(false);
         }
         tokio::time::sleep(Duration::from_millis(1)).await;

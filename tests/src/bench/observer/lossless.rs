@@ -27,7 +27,7 @@ const STEP: f64 = 10_000.0;
 const MOST: f64 = 600_000.0;
 /// A sender that does less of what it is asked for can't offer more.
 const ENOUGH: f64 = 0.97;
-/// Where the agent stays; what sends goes to the other, and the client where there is room.
+/// Where the agent stays. The sender is pinned to the other processor; the client is not pinned.
 const AGENT: usize = 1;
 const SENDER: usize = 0;
 /// Flows in the agent's ring: how far a client may be behind. The first is the agent's default.
