@@ -214,6 +214,7 @@ fn a_pod_has_the_families_of_its_node() -> Result<()> {
 
 /// Pods made one after the other, each of which sends a datagram at once. As long as ADD waited for the host's end of the
 /// pair alone, one of the first seven lost it where the processors were busy; on an idle machine all passed then too.
+/// Over IPv6 one is still lost there now and then.
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_pod_can_send_as_soon_as_it_is_added() -> Result<()> {
