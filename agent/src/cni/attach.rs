@@ -141,7 +141,7 @@ impl Attacher {
         let id = self.ask(|reply| Step::Attach(key.clone(), host.clone(), reply)).await?;
         veth::open_host_side(&self.netlink, &host, link).await?;
         self.wait_ready(id).await;
-        veth::wait_operational(&self.netlink, namespace, link).await?;
+        veth::wait_usable(&self.netlink, namespace, link).await?;
         self.ask(|reply| Step::Stand(key.clone(), reply)).await
     }
 

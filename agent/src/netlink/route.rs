@@ -145,17 +145,30 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Request`].
     pub async fn has_way_to(&self, address: IpAddr) -> Result<bool, NetlinkError> {
-        let mut answer = self.handle.route().get(way_to(address)).execute();
+        Ok(self.way(address, None).await?.is_some())
+    }
+
+    /// Whether the kernel takes a packet to an address as its own, if it comes by the interface of this index.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Request`].
+    pub async fn is_local(&self, address: IpAddr, interface: u32) -> Result<bool, NetlinkError> {
+        Ok(self.way(address, Some(interface)).await? == Some(RouteType::Local))
+    }
+
+    /// What kind of route the kernel would take.
+    async fn way(&self, address: IpAddr, interface: Option<u32>) -> Result<Option<RouteType>, NetlinkError> {
+        let mut answer = self.handle.route().get(way_to(address, interface)).execute();
         match answer.try_next().await.map_err(|error| refused(format!("look up a route to {address}"), error))
         {
-            Ok(_) => Ok(true),
+            Ok(message) => Ok(message.map(|message| message.header.kind)),
             // No route at all; one that says unreachable, prohibit or blackhole.
             Err(error)
                 if [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL]
                     .map(Some)
                     .contains(&error.errno()) =>
             {
-                Ok(false)
+                Ok(None)
             }
             Err(error) => Err(error),
         }
@@ -163,13 +176,14 @@ impl Netlink {
 }
 
 /// The question for one address: checked strictly, it has nothing but that (`inet_rtm_valid_getroute_req`, Linux 6.18).
-fn way_to(address: IpAddr) -> RouteMessage {
+fn way_to(address: IpAddr, interface: Option<u32>) -> RouteMessage {
     let mut message = RouteMessage::default();
     let whole = host_prefix(address);
     message.header.address_family =
         if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.destination_prefix_length = whole.prefix_len();
     message.attributes.push(RouteAttribute::Destination(address.into()));
+    message.attributes.extend(interface.map(RouteAttribute::Oif));
     message
 }
 
@@ -274,7 +288,7 @@ mod tests {
         let netlink = Netlink::open().unwrap();
         for address in ["127.0.0.1", "::1"] {
             let address: IpAddr = address.parse().unwrap();
-            let message = way_to(address);
+            let message = way_to(address, None);
             assert_eq!(
                 message.attributes,
                 [RouteAttribute::Destination(address.into())],

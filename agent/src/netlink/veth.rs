@@ -25,7 +25,7 @@ use super::{Link, Netlink, NetlinkError, POD_LINK_PREFIX, refused};
 /// Hex digits behind the prefix of a host side's name: with `snw` 14 of the 15 characters that a name may have.
 pub const LINK_HASH_DIGITS: usize = 11;
 /// The kernel takes some milliseconds. Longer than this no ADD waits for both ends of a pair.
-const OPERATIONAL_WITHIN: Duration = Duration::from_secs(1);
+const USABLE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a pod's pair is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,43 +102,69 @@ pub async fn open_host_side(netlink: &Netlink, host: &Link, wanted: &PodLink) ->
     Ok(())
 }
 
-/// Waits until the kernel has handled the carrier of both ends. It does so in a work item (linkwatch), late on busy
-/// processors; `RTM_GETLINK` has it done at once, but only for the link that is asked for. Until then the pod's end,
-/// which was set up while the host's was down, keeps `noop_qdisc`, which drops everything silently: when the host's end
-/// alone was asked for, a pod's packets were lost for up to a second after the ADD (Linux 6.18). An end without a
-/// carrier in time is told of, and no error.
+/// Waits until both ends can send and receive, which two work items of the kernel's see to, late on busy processors
+/// (Linux 6.18):
+///
+/// - linkwatch handles the carrier; `RTM_GETLINK` has it done at once, but only for the link that is asked for. Until then
+///   the pod's end, which was set up while the host's was down, keeps `noop_qdisc`, which drops everything silently: when
+///   the host's end alone was asked for, a pod's packets were lost for up to a second after the ADD.
+/// - `addrconf_dad_work` writes the local route of an IPv6 address, also of one that is not looked for on the link
+///   (`IFA_F_NODAD`) and is listed as if it were usable. Until then what is sent to the address is no packet for this
+///   host: a pod's questions went out, and their answers were lost.
+///
+/// An end that isn't ready in time is told of, and no error.
 ///
 /// # Errors
 /// Any [`NetlinkError`], also if the pod's namespace can't be entered or its interface is gone.
-pub async fn wait_operational(
+pub async fn wait_usable(
     netlink: &Netlink,
     pod: &PodNamespace,
     wanted: &PodLink,
 ) -> Result<(), NetlinkError> {
-    let until = Instant::now() + OPERATIONAL_WITHIN;
-    let name = wanted.pod_name.clone();
-    if !pod.visit(async move |inside| has_carrier(&inside, &name, until).await).await? {
-        tracing::warn!(
-            interface = wanted.host_name,
-            "the pod's end has no carrier; its first packets may be lost"
-        );
-    }
-    if !has_carrier(netlink, &wanted.host_name, until).await? {
-        tracing::warn!(
-            interface = wanted.host_name,
-            "the host's end has no carrier; first packets may be lost"
-        );
+    let until = Instant::now() + USABLE_WITHIN;
+    let (name, addresses) = (wanted.pod_name.clone(), wanted.addresses.clone());
+    let of_pod = pod.visit(async move |inside| lack_of(&inside, &name, &addresses, until).await).await?;
+    let gateways: Vec<IpAddr> = wanted.addresses.iter().copied().map(gateway).collect();
+    let of_host = lack_of(netlink, &wanted.host_name, &gateways, until).await?;
+    for (end, lack) in [("pod", of_pod), ("host", of_host)] {
+        if let Some(lack) = lack {
+            tracing::warn!(
+                interface = wanted.host_name,
+                "the {end}'s end {lack} yet; the pod's first packets may be lost"
+            );
+        }
     }
     Ok(())
 }
 
-/// Whether the kernel sees a link's carrier in time.
-async fn has_carrier(netlink: &Netlink, name: &str, until: Instant) -> Result<bool, NetlinkError> {
-    while !netlink.is_operational(name).await? {
+/// What an end of a pair still lacks when time is up.
+async fn lack_of(
+    netlink: &Netlink,
+    name: &str,
+    addresses: &[IpAddr],
+    until: Instant,
+) -> Result<Option<&'static str>, NetlinkError> {
+    let index = netlink.require_link(name).await?.index;
+    loop {
+        let lack = if !netlink.is_operational(name).await? {
+            "has no carrier"
+        } else if !are_local(netlink, index, addresses).await? {
+            "takes no packets to its address"
+        } else {
+            return Ok(None);
+        };
         if Instant::now() > until {
-            return Ok(false);
+            return Ok(Some(lack));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn are_local(netlink: &Netlink, index: u32, addresses: &[IpAddr]) -> Result<bool, NetlinkError> {
+    for address in addresses {
+        if !netlink.is_local(*address, index).await? {
+            return Ok(false);
+        }
     }
     Ok(true)
 }
