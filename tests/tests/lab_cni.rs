@@ -26,7 +26,7 @@ use sinew_tests::lab::process::{output_with, run, wait_until};
 use sinew_tests::lab::{Family, Lab, Node, Place, ROUTINGS, Topology};
 
 const SETTLE: Duration = Duration::from_secs(10);
-/// With one, the scheduler still runs the kernel's work items in time.
+/// So that one can always run.
 const BURNERS_A_PROCESSOR: usize = 2;
 
 /// A pod's namespace without a pod: tests of CNI alone call the plugin themselves.
@@ -217,10 +217,11 @@ fn a_pod_has_the_families_of_its_node() -> Result<()> {
     Ok(())
 }
 
-/// Pods made one after the other while the processors are busy, each of which sends a datagram at once. What `wait_usable`
-/// waits for is late then, the later the less the kernel's own threads get: with the whole test in an autogroup of nice -12
-/// and four more processes that spin, an ADD that didn't wait for the pod's carrier lost a question in four of four runs,
-/// one that didn't wait for its local route an answer over IPv6 in one of three (Linux 6.18).
+/// Pods made one after the other while the processors are busy, each of which sends a datagram at once. What
+/// `veth::wait_usable` waits for is late then. How late hangs on what the kernel's own threads get: with the whole test in an
+/// autogroup of nice -12 and four more processes that spin, an ADD that didn't wait for the pod's carrier lost a question in
+/// four of four runs, one that didn't wait for its local route an answer over IPv6 in one of three; without those, none
+/// (Linux 6.18). The wait itself is held by `a_pair_is_usable_when_packets_to_both_ends_are_taken_in`.
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn a_pod_can_send_as_soon_as_it_is_added() -> Result<()> {

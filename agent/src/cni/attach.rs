@@ -141,7 +141,9 @@ impl Attacher {
         let id = self.ask(|reply| Step::Attach(key.clone(), host.clone(), reply)).await?;
         veth::open_host_side(&self.netlink, &host, link).await?;
         self.wait_ready(id).await;
-        veth::wait_usable(&self.netlink, namespace, link).await?;
+        for lack in veth::wait_usable(&self.netlink, namespace, link).await? {
+            tracing::warn!(interface = link.host_name, "{lack} yet: first packets may be lost");
+        }
         self.ask(|reply| Step::Stand(key.clone(), reply)).await
     }
 

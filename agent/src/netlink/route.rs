@@ -148,15 +148,16 @@ impl Netlink {
         Ok(self.way(address, None).await?.is_some())
     }
 
-    /// Whether the kernel takes a packet to an address as its own, if it comes by the interface of this index.
+    /// Whether the kernel has the local route of an address that the interface of this index has: without one it takes
+    /// no packet to the address in. Another interface's address is none here.
     ///
     /// # Errors
     /// [`NetlinkError::Request`].
-    pub async fn is_local(&self, address: IpAddr, interface: u32) -> Result<bool, NetlinkError> {
+    pub async fn has_local_route(&self, address: IpAddr, interface: u32) -> Result<bool, NetlinkError> {
         Ok(self.way(address, Some(interface)).await? == Some(RouteType::Local))
     }
 
-    /// What kind of route the kernel would take.
+    /// The kind of the route that the kernel would take, by one interface if one is given; none if there is no way.
     async fn way(&self, address: IpAddr, interface: Option<u32>) -> Result<Option<RouteType>, NetlinkError> {
         let mut answer = self.handle.route().get(way_to(address, interface)).execute();
         match answer.try_next().await.map_err(|error| refused(format!("look up a route to {address}"), error))
@@ -175,7 +176,8 @@ impl Netlink {
     }
 }
 
-/// The question for one address: checked strictly, it has nothing but that (`inet_rtm_valid_getroute_req`, Linux 6.18).
+/// The question for one address, by one interface if one is given: checked strictly, it has nothing but that
+/// (`inet_rtm_valid_getroute_req`, Linux 6.18).
 fn way_to(address: IpAddr, interface: Option<u32>) -> RouteMessage {
     let mut message = RouteMessage::default();
     let whole = host_prefix(address);

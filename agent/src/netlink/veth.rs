@@ -102,71 +102,64 @@ pub async fn open_host_side(netlink: &Netlink, host: &Link, wanted: &PodLink) ->
     Ok(())
 }
 
-/// Waits until both ends can send and receive, which two work items of the kernel's see to, late on busy processors
-/// (Linux 6.18):
+/// Waits until both ends can send and receive. What an end still lacks when time is up, one sentence each; empty if nothing.
+/// Two work items of the kernel's see to it, late on busy processors (Linux 6.18):
 ///
 /// - linkwatch handles the carrier; `RTM_GETLINK` has it done at once, but only for the link that is asked for. Until then
 ///   the pod's end, which was set up while the host's was down, keeps `noop_qdisc`, which drops everything silently: when
 ///   the host's end alone was asked for, a pod's packets were lost for up to a second after the ADD.
-/// - `addrconf_dad_work` writes the local route of an IPv6 address, also of one that is not looked for on the link
-///   (`IFA_F_NODAD`) and is listed as if it were usable. Until then what is sent to the address is no packet for this
-///   host: a pod's questions went out, and their answers were lost.
-///
-/// An end that isn't ready in time is told of, and no error.
+/// - `addrconf_dad_work` writes the local route of an IPv6 address, also of one without duplicate address detection
+///   (`IFA_F_NODAD`), which is listed as usable from the start. Until then the pod's kernel takes answers to its questions
+///   for nobody's. On the host's end only what a pod sends its gateway itself would be lost.
 ///
 /// # Errors
-/// Any [`NetlinkError`], also if the pod's namespace can't be entered or its interface is gone.
+/// Any [`NetlinkError`], also if the pod's namespace can't be entered or an interface is gone.
 pub async fn wait_usable(
     netlink: &Netlink,
     pod: &PodNamespace,
     wanted: &PodLink,
-) -> Result<(), NetlinkError> {
+) -> Result<Vec<String>, NetlinkError> {
     let until = Instant::now() + USABLE_WITHIN;
     let (name, addresses) = (wanted.pod_name.clone(), wanted.addresses.clone());
-    let of_pod = pod.visit(async move |inside| lack_of(&inside, &name, &addresses, until).await).await?;
+    let of_pod = pod.visit(async move |inside| wait_end(&inside, &name, &addresses, until).await).await?;
     let gateways: Vec<IpAddr> = wanted.addresses.iter().copied().map(gateway).collect();
-    let of_host = lack_of(netlink, &wanted.host_name, &gateways, until).await?;
-    for (end, lack) in [("pod", of_pod), ("host", of_host)] {
-        if let Some(lack) = lack {
-            tracing::warn!(
-                interface = wanted.host_name,
-                "the {end}'s end {lack} yet; the pod's first packets may be lost"
-            );
-        }
-    }
-    Ok(())
+    let of_node = wait_end(netlink, &wanted.host_name, &gateways, until).await?;
+    let lacks = [("pod", of_pod), ("node", of_node)];
+    Ok(lacks.into_iter().filter_map(|(whose, lack)| Some(format!("the {whose}'s end {}", lack?))).collect())
 }
 
-/// What an end of a pair still lacks when time is up.
-async fn lack_of(
+/// Waits for one end with its own addresses; what it lacks when time is up.
+async fn wait_end(
     netlink: &Netlink,
     name: &str,
     addresses: &[IpAddr],
     until: Instant,
-) -> Result<Option<&'static str>, NetlinkError> {
+) -> Result<Option<String>, NetlinkError> {
     let index = netlink.require_link(name).await?.index;
     loop {
-        let lack = if !netlink.is_operational(name).await? {
-            "has no carrier"
-        } else if !are_local(netlink, index, addresses).await? {
-            "takes no packets to its address"
-        } else {
-            return Ok(None);
-        };
-        if Instant::now() > until {
-            return Ok(Some(lack));
+        let lack = lack_of(netlink, name, index, addresses).await?;
+        if lack.is_none() || Instant::now() > until {
+            return Ok(lack);
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-async fn are_local(netlink: &Netlink, index: u32, addresses: &[IpAddr]) -> Result<bool, NetlinkError> {
+async fn lack_of(
+    netlink: &Netlink,
+    name: &str,
+    index: u32,
+    addresses: &[IpAddr],
+) -> Result<Option<String>, NetlinkError> {
+    if !netlink.is_operational(name).await? {
+        return Ok(Some("has no carrier".into()));
+    }
     for address in addresses {
-        if !netlink.is_local(*address, index).await? {
-            return Ok(false);
+        if !netlink.has_local_route(*address, index).await? {
+            return Ok(Some(format!("takes no packets to {address} in")));
         }
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// What differs between a pod's link and what it should be, one sentence each; empty if nothing does.
