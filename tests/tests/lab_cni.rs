@@ -218,9 +218,9 @@ fn a_pod_has_the_families_of_its_node() -> Result<()> {
 }
 
 /// Pods made one after the other while the processors are busy, each of which sends a datagram at once. What
-/// `veth::wait_usable` waits for is late then. How late hangs on what the kernel's own threads get: with the whole test in an
-/// autogroup of nice -12 and four more processes that spin, an ADD that didn't wait for the pod's carrier lost a question in
-/// four of four runs, one that didn't wait for its local route an answer over IPv6 in one of three; without those, none
+/// `veth::wait_usable` waits for is late then. How late hangs on what the kernel's own threads get: with the whole test in
+/// an autogroup of nice -12 and four more processes that spin, an ADD that didn't wait for the pod's carrier lost a question
+/// in four of four runs, one that didn't wait for its local route an answer over IPv6 in one of three; without those, none
 /// (Linux 6.18). The wait itself is held by `a_pair_is_usable_when_packets_to_both_ends_are_taken_in`.
 #[test]
 #[ignore = "cargo xtask test lab"]
