@@ -214,7 +214,8 @@ fn tombstone_lasts(ground: &Ground, family: Family, port: u16) -> Result<()> {
     let whole = seconds(8000) - silence;
     let left = left(ground, "b", port)?;
     ensure!(left <= whole && left + SLACK > whole, "{left:?} of {whole:?} are left");
-    // No entry can be older than the machine, which may be too young for one that is over.
+    // No entry can be older than the machine, which may be too young for one that is over (that is the pipeline's case
+    // dp10_tombstone_until_idle).
     ground.lab.node("b").flush_connections()?;
     assert!(entry(ground, "b", port)?.is_none());
     // A packet of the dead connection: judged as new, refused as new, and nothing is remembered of it.

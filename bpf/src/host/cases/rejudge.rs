@@ -204,15 +204,14 @@ cases! {
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
     }
 
-    /// 9: a tombstone begins its own 60 s: one made of a connection that was idle for longer still stands.
+    /// 9: a tombstone's time begins with the packet that made it, not with the last one before that.
     fn dp09_tombstone_of_an_idle_connection(f) {
         let t = talk(f, WEB.place, API.place);
         opened(Case::new(World::open()), &t, &WEB, &API)
-            .age(600)
+            .age(5000)
             .change(|world| world.default_deny(&API, INGRESS, 90))
             .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, TOMBSTONED_BY_SENDER)
-            .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
-            .age(55)
+            .age(5000)
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
     }
 
@@ -323,19 +322,31 @@ cases! {
                 &[("rule 91", 1), ("new", 1), ("packets", 1), ("tombstones", -1)])
     }
 
-    /// 10: a tombstone drops both directions until it was idle for 60 s; each packet that meets it begins those anew.
+    /// 10: a tombstone drops both directions until it was idle for 8000 s; each packet that meets it begins those anew.
+    /// Lane agreement has the kernel's clock, before whose start no packet came: there none ends on a younger machine.
     fn dp10_tombstone_until_idle(f) {
         let t = talk(f, WEB.place, API.place);
         forbidden(&t)
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, TOMBSTONED)
-            .age(50)
+            .age(7998)
             .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied, DROPPED)
-            .age(50)
+            .age(7998)
             .packet(Sent::from_pod(&WEB, t.out(DATA)), DropReason::PolicyDenied, DROPPED)
             .age(8002)
             // Absent by now: judged by the ports, which say that API responds, so its ingress refuses.
             .packet(Sent::from_pod(&API, t.back(DATA)), DropReason::PolicyDenied,
                 &[("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
+    }
+
+    /// 10: one of datagrams for 120 s, as long as their connection.
+    fn dp10_datagrams_tombstone_until_idle(f) {
+        let t = talk(f, WEB.place, API.place);
+        refused_datagram(&t)
+            .age(118)
+            .packet(Sent::from_pod(&WEB, t.udp()), DropReason::PolicyDenied, DROPPED)
+            .age(122)
+            .packet(Sent::from_pod(&WEB, t.udp()), DropReason::PolicyDenied,
+                &[("rule 0", 1), ("rule 90", 1), ("drop 133", 1), ("dropped", 1)])
     }
 
     /// 10: with two high ports, too, where what the responder sends after a long silence would begin a connection of its
