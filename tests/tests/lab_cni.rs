@@ -111,24 +111,47 @@ fn cnitool_adds_checks_and_deletes() -> Result<()> {
 
 #[test]
 #[ignore = "cargo xtask test lab"]
-fn portmap_works_behind_it_and_bandwidth_is_refused() -> Result<()> {
+fn portmap_works_behind_it_in_both_families() -> Result<()> {
+    for routing in ROUTINGS {
+        let lab = Lab::build(Topology::Wire(2)).routing(routing).start()?;
+        let node = lab.node("a");
+        let (neighbour, remote) = (node.pod("neighbour", &[])?, lab.node("b").pod("remote", &[])?);
+        let before = Left::on(node)?;
+        let sandbox = Sandbox::new(&lab, "mapped")?;
+        let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+        // Debian's plugins speak 1.0.0 at most.
+        let folder = list(node, "1.0.0", "mapped", json!([own_plugin(node), portmap]))?;
+        run_tool(node, &folder, &["add", "mapped", &sandbox.path()], "mapped-1")?;
+        let server = lab.place_in("mapped", sandbox.netns.clone());
+        server.serve(&[80], &[])?;
+        let clients: [(&str, &Place); 3] =
+            [("outside", lab.outside()), ("the same node", &neighbour), ("the other node", &remote)];
+        // To the node's address and the mapped port: the host's DNAT, then the pod, and back.
+        let ask = |mapped: bool| {
+            for family in Family::BOTH {
+                for (who, from) in clients {
+                    let attempt = from.tcp(node.address(family), 8080)?;
+                    ensure!(attempt.answered() == mapped, "{routing:?} {family:?} from {who}: {attempt:?}");
+                }
+            }
+            Ok(())
+        };
+        ask(true)?;
+        run_tool(node, &folder, &["del", "mapped", &sandbox.path()], "mapped-1")?;
+        ask(false)?;
+        assert_eq!(Left::on(node)?, before);
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "cargo xtask test lab"]
+fn bandwidth_that_comes_to_the_plugin_itself_is_refused() -> Result<()> {
     let lab = Lab::build(Topology::Wire(1)).start()?;
     let node = lab.node("a");
     let before = Left::on(node)?;
-    let sandbox = Sandbox::new(&lab, "chain")?;
-    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
-    // Debian's plugins speak 1.0.0 at most.
-    let folder = list(node, "1.0.0", "mapped", json!([own_plugin(node), portmap]))?;
-    run_tool(node, &folder, &["add", "mapped", &sandbox.path()], "chain-1")?;
-    let server = lab.place_in("chain", sandbox.netns.clone());
-    server.serve(&[80], &[])?;
-    // From outside, to the node's address and the mapped port: the host's DNAT, then the pod, and back.
-    let attempt = lab.outside().tcp(node.address(Family::V4), 8080)?;
-    assert!(attempt.answered(), "{attempt:?}");
-    run_tool(node, &folder, &["del", "mapped", &sandbox.path()], "chain-1")?;
-    assert!(!lab.outside().tcp(node.address(Family::V4), 8080)?.answered());
-
-    let mut call = sandbox.call("ADD", "chain-2");
+    let sandbox = Sandbox::new(&lab, "limited")?;
+    let mut call = sandbox.call("ADD", "limited-1");
     let limits = json!({"bandwidth": {"ingressRate": 1_000_000, "ingressBurst": 100_000}});
     call.config = BTreeMap::from([("runtimeConfig".to_owned(), limits)]);
     let answer = node.cni(&call)?;

@@ -103,12 +103,18 @@ fn containerd_starts_containers_that_policy_governs() -> Result<()> {
             assert_eq!(dial(&runtime, &client, address).await?.outcome, Outcome::Answered);
             assert_eq!(dial(&runtime, &stranger, address).await?.outcome, Outcome::Answered);
         }
-        // portmap behind us: from the outside through the host's DNAT.
-        assert!(lab.outside().tcp(node.address(Family::V4), 8080)?.answered());
+        // portmap behind us: from the outside through the host's DNAT, as far as the pod's policy lets it.
+        for family in Family::BOTH {
+            assert!(lab.outside().tcp(node.address(family), 8080)?.answered(), "{family:?}");
+        }
         lab.apply("server-accepts-client", SERVER_ACCEPTS_CLIENT)?;
         for address in &server.addresses {
             assert_eq!(dial(&runtime, &client, address).await?.outcome, Outcome::Answered);
             assert_eq!(dial(&runtime, &stranger, address).await?.outcome, Outcome::TimedOut);
+        }
+        for family in Family::BOTH {
+            let attempt = lab.outside().tcp(node.address(family), 8080)?;
+            assert_eq!(attempt.outcome, Outcome::TimedOut, "{family:?}: {attempt:?}");
         }
         // The agent is away while a sandbox is removed: containerd's DEL succeeds and is carried out later.
         node.kill_agent()?;
