@@ -13,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use sinew_api::labels::LabelFilter;
 use sinew_api::object::Routing;
+use sinew_bpf::settings::TUNNEL_PORT;
 use sinew_observer::ring::Capacity;
 
 pub use metrics::{MetricsArguments, MetricsPort};
@@ -88,7 +89,7 @@ pub struct NodeArguments {
     #[arg(long, env = "SINEW_ROUTING", value_enum, default_value_t = RoutingArgument::Native)]
     pub routing: RoutingArgument,
     /// UDP port of VXLAN, the same on all nodes.
-    #[arg(long, env = "SINEW_TUNNEL_PORT", default_value_t = 8472, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "SINEW_TUNNEL_PORT", default_value_t = TUNNEL_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     pub tunnel_port: u16,
     /// What a pod gets whose packet policy refuses: nothing, or an answer that it can fail on at once.
     #[arg(long, env = "SINEW_POLICY_DENY_RESPONSE", value_enum, default_value_t = DenyResponse::Drop)]

@@ -1,5 +1,8 @@
 //! The node's settings, fixed when the programs are loaded (`.rodata`), so that the verifier removes code that is off.
 
+/// UDP port of the overlay where nobody chooses another one, as in Linux and Cilium.
+pub const TUNNEL_PORT: u16 = 8472;
+
 /// Constants of a node.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +80,7 @@ impl Settings {
         world_v6: 10,
         overlay_ifindex: 0,
         mark: 0x0300_0000,
-        tunnel_port: 8472u16.to_be(),
+        tunnel_port: TUNNEL_PORT.to_be(),
         reject: 0,
         lower_hop_limit: 1,
         overlay_mtu: 0,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sinew_api::labels::LabelFilter;
 use sinew_api::object::Routing;
+use sinew_bpf::settings::TUNNEL_PORT;
 
 /// Entries that one policy table of a node may have. The kernel's has room for a third more.
 pub const TABLE_CAPACITY: usize = 49_152;
@@ -29,6 +30,8 @@ pub struct Config {
     pub kube_apiserver: Option<Vec<IpAddr>>,
     /// How other nodes' pods are reached.
     pub routing: Routing,
+    /// UDP port of the overlay, to which no pod may send at a node (datapath.md 24).
+    pub tunnel_port: u16,
     /// Which labels make an identity.
     pub labels: LabelFilter,
     /// Entries that one policy table may have. The kernel's has room for a third more, for the time while classes are
@@ -52,6 +55,7 @@ impl Config {
             cluster_cidrs: Vec::new(),
             kube_apiserver: None,
             routing: Routing::Native,
+            tunnel_port: TUNNEL_PORT,
             labels: LabelFilter::default(),
             table_capacity: TABLE_CAPACITY,
             class_capacity: CLASS_CAPACITY,

@@ -28,6 +28,7 @@ use sinew_api::labels::Labels;
 use sinew_api::object::{Origin, PolicyName};
 use sinew_api::policy::{Policy, RuleAction};
 use sinew_bpf::drop::DropReason;
+use sinew_bpf::parse::protocol;
 
 use crate::change::EndpointId;
 use crate::numbers::{Cause, Direction};
@@ -226,8 +227,16 @@ impl Engine {
         }
         let traffic = Traffic { protocol: query.protocol, port: query.port };
         let (meetings, of_meetings) = bench.meetings(&from, &to, query);
-        let notes = bench.notes.iter().cloned().chain(of_meetings).collect();
+        let mut notes: Vec<String> = bench.notes.iter().cloned().chain(of_meetings).collect();
         let judges: Vec<[Option<Judge>; 2]> = meetings.iter().map(|meeting| bench.judges(meeting)).collect();
+        if query.port.is_none() && matches!(query.protocol, None | Some(protocol::UDP)) {
+            let forbidden = judges.iter().flatten().flatten().find_map(|judge| judge.forbidden_port);
+            notes.extend(forbidden.map(|port| {
+                format!(
+                    "UDP port {port} of a node is the overlay's: what a pod sends there is dropped, whatever policies say"
+                )
+            }));
+        }
         let directions = bench.directions(&meetings, &judges, &traffic);
         let mut families = Vec::new();
         let mut exceptions: Vec<Exception> = Vec::new();

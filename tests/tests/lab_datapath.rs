@@ -299,6 +299,12 @@ fn what_a_pod_must_not_send_is_dropped_by_name() -> Result<()> {
     let since = SystemTime::now();
     assert_eq!(client.udp(lab.node("b").address(Family::V4), 8472)?.outcome, Outcome::TimedOut);
     lab.node("a").flow(since, "to the tunnel port", |flow| flow.drop_reason().contains("ENCAP"))?;
+    let node = lab.node("b").address(Family::V4).to_string();
+    for (traffic, word) in [("8472/UDP", "encapsulation traffic is prohibited"), ("8473/UDP", "ALLOWED")] {
+        let said = lab.node("a").sinew(&["policy", "explain", client.name(), &node, traffic])?.stdout;
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(word), "{traffic}: {said}");
+    }
     // DHCP.
     let since = SystemTime::now();
     let more = ["--source-port", "68", "--timeout", "300"];

@@ -325,6 +325,7 @@ fn engine_config(config: &Config, revision: u64) -> sinew_engine::Config {
         kube_apiserver: Some(config.node.kube_apiserver.clone()),
         labels: config.node.labels.clone(),
         routing: config.routing(),
+        tunnel_port: config.node.tunnel_port,
         revision,
         ..sinew_engine::Config::new(&config.place.node_name, &config.node.cluster_name)
     }

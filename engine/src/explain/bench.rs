@@ -14,6 +14,7 @@ use sinew_bpf::abi::{Address, PrefixKey};
 use sinew_bpf::drop::{DropReason, Dropped};
 use sinew_bpf::host::HostMaps;
 use sinew_bpf::identity::Lookup;
+use sinew_bpf::parse::protocol;
 use sinew_bpf::policy::{Answer, Question, ask};
 use sinew_bpf::source;
 
@@ -51,6 +52,8 @@ pub(crate) struct Judge {
     pub(super) question: Question,
     /// Why nothing that leaves the pod for that address is judged.
     pub(super) refused: Option<DropReason>,
+    /// The UDP port of a node to which no pod may send; `None` where the receiver is no node.
+    pub(super) forbidden_port: Option<u16>,
 }
 
 impl Judge {
@@ -58,6 +61,12 @@ impl Judge {
     pub(crate) fn of(&self, traffic: &Traffic) -> Judged {
         if let Some(reason) = self.refused {
             return Judged::dropped(reason);
+        }
+        if traffic.protocol == Some(protocol::UDP)
+            && traffic.port.is_some()
+            && traffic.port == self.forbidden_port
+        {
+            return Judged::dropped(DropReason::EncapProhibited);
         }
         let question = Question {
             protocol: traffic.protocol.unwrap_or(0),
@@ -147,7 +156,14 @@ impl Bench {
         let sends = direction == Direction::Egress;
         let refused = source::destination(&question.address).err().filter(|_| sends);
         let refused = refused.and_then(Dropped::reason);
-        Some(Judge { maps, question, refused })
+        let forbidden_port = (sends && self.is_node(peer)).then(|| self.engine.tunnel_port());
+        Some(Judge { maps, question, refused, forbidden_port })
+    }
+
+    /// Whether an end is a node; the API server's identity alone does not say so.
+    fn is_node(&self, end: &End) -> bool {
+        matches!(end.identity, Identity::HOST | Identity::REMOTE_NODE)
+            || (end.standing == Standing::Own && self.engine.is_node(end.address))
     }
 
     pub(super) fn enforcement(&self, direction: Direction, judged: &End) -> Enforcement {

@@ -13,7 +13,7 @@ use sinew_api::labels::{CLUSTER, Labels, NAMESPACE, NAMESPACE_LABELS_PREFIX, SER
 use sinew_api::object::{CidrGroupKind, Namespace, Pod, PolicyName};
 use sinew_api::policy::{CidrGroup, Entity, Policy, Protocol};
 use sinew_api::selector::Selector;
-use sinew_bpf::abi::{Address, IpcacheEntry};
+use sinew_bpf::abi::{Address, IpcacheEntry, ipcache};
 use sinew_bpf::identity::Lookup;
 use sinew_bpf::source::{GATEWAY_V4, GATEWAY_V6};
 
@@ -183,6 +183,17 @@ impl Engine {
                 Some(somebody)
             }
         }
+    }
+
+    /// Whether the ipcache calls an address a node's.
+    pub(crate) fn is_node(&self, address: IpAddr) -> bool {
+        let of_node = ipcache::flag::LOCAL_NODE | ipcache::flag::REMOTE_NODE;
+        self.claims.holder(address).is_some_and(|(_, entry)| entry.flags & of_node != 0)
+    }
+
+    /// The UDP port to which no pod may send at a node.
+    pub(crate) fn tunnel_port(&self) -> u16 {
+        self.config.tunnel_port
     }
 
     /// Whether only a pod's own node knows what an address is to it: an address on the link, which every node may have on

@@ -1,4 +1,4 @@
-//! `explain` on small clusters, by hand.
+//! `explain` on small clusters, by hand. Neighbour: `destinations.rs`, on where no pod may send.
 
 use sinew_api::identity::Identity;
 use sinew_api::object::decode_text;
@@ -9,7 +9,7 @@ use sinew_engine::explain::{Explanation, Party, Query, Verdict};
 
 use crate::node::{Node, TCP};
 
-fn explain(node: &Node, from: &str, to: &str, port: u16) -> Explanation {
+pub(crate) fn explain(node: &Node, from: &str, to: &str, port: u16) -> Explanation {
     let query = Query {
         from: Party::parse(from),
         to: Party::parse(to),
@@ -20,7 +20,7 @@ fn explain(node: &Node, from: &str, to: &str, port: u16) -> Explanation {
     node.engine.explain(&query).unwrap()
 }
 
-fn shop() -> Node {
+pub(crate) fn shop() -> Node {
     let mut node = Node::new();
     node.pod("shop/web", "app=web");
     node.pod("shop/client", "app=client");
@@ -319,78 +319,6 @@ fn node_labels() -> sinew_api::labels::Labels {
     let mut labels = sinew_api::labels::Labels::new();
     labels.insert("k8s", "app", "visitor");
     labels
-}
-
-#[test]
-fn what_no_pod_may_send_is_dropped_before_any_rule() {
-    let mut node = shop();
-    node.yaml(
-        "
-apiVersion: sinew.io/v1
-kind: SinewNetworkPolicy
-metadata: {name: out, namespace: shop}
-spec:
-  endpointSelector: {matchLabels: {app: client}}
-  egress: [{toEntities: [world]}]
-",
-    );
-    for (to, reason) in [
-        ("239.1.1.1", DropReason::MulticastDestination),
-        ("ff02::1", DropReason::MulticastDestination),
-        ("255.255.255.255", DropReason::BroadcastDestination),
-        ("127.0.0.1", DropReason::LinkLocalDestination),
-        ("fe80::99", DropReason::LinkLocalDestination),
-    ] {
-        for (from, port) in [("shop/client", 80), ("shop/web", 0)] {
-            let answer = explain(&node, from, to, port);
-            assert_eq!(answer.verdict, Verdict::Drop(reason), "{from} -> {to}");
-            assert_eq!((answer.exceptions.as_slice(), answer.suggestion.as_str()), (&[][..], ""), "{to}");
-            let egress = &answer.directions[0];
-            assert_eq!(
-                egress.summary,
-                format!("egress of {from} is dropped before any rule is asked: {}", reason.words())
-            );
-        }
-    }
-    assert_eq!(explain(&node, "shop/client", "169.254.169.254", 80).verdict, Verdict::Allow);
-    // It says what leaves a pod; who is judged as a receiver is asked.
-    assert_eq!(explain(&node, "127.0.0.1", "shop/web", 80).verdict, Verdict::DefaultDeny);
-}
-
-#[test]
-fn the_gateway_is_the_host_to_whoever_sends_there() {
-    let mut node = shop();
-    let policy = |entity: &str| {
-        format!(
-            "
-apiVersion: sinew.io/v1
-kind: SinewNetworkPolicy
-metadata: {{name: out, namespace: shop}}
-spec:
-  endpointSelector: {{matchLabels: {{app: client}}}}
-  egress: [{{toEntities: [{entity}]}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: far, namespace: shop, labels: {{app: client}}}}
-spec: {{nodeName: elsewhere}}
-"
-        )
-    };
-    for (entity, verdict) in [("host", Verdict::Allow), ("world", Verdict::DefaultDeny)] {
-        node.yaml(&policy(entity));
-        for gateway in ["169.254.1.1", "fe80::1"] {
-            for client in ["shop/client", "shop/far"] {
-                let answer = explain(&node, client, gateway, 80);
-                assert_eq!(
-                    (answer.to.identity, answer.verdict),
-                    (Some(Identity::HOST), verdict),
-                    "{client} -> {gateway}, allowed: {entity}"
-                );
-                assert_eq!(answer.notes, [""; 0]);
-            }
-        }
-    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod apiserver;
 mod cast;
+mod destinations;
 mod events;
 mod explained;
 mod foot_guns;
