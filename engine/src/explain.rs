@@ -229,14 +229,6 @@ impl Engine {
         let (meetings, of_meetings) = bench.meetings(&from, &to, query);
         let mut notes: Vec<String> = bench.notes.iter().cloned().chain(of_meetings).collect();
         let judges: Vec<[Option<Judge>; 2]> = meetings.iter().map(|meeting| bench.judges(meeting)).collect();
-        if query.port.is_none() && matches!(query.protocol, None | Some(protocol::UDP)) {
-            let forbidden = judges.iter().flatten().flatten().find_map(|judge| judge.forbidden_port);
-            notes.extend(forbidden.map(|port| {
-                format!(
-                    "UDP port {port} of a node is the overlay's: what a pod sends there is dropped, whatever policies say"
-                )
-            }));
-        }
         let directions = bench.directions(&meetings, &judges, &traffic);
         let mut families = Vec::new();
         let mut exceptions: Vec<Exception> = Vec::new();
@@ -253,6 +245,14 @@ impl Engine {
                 exceptions
                     .extend(of_family.into_iter().map(|one| Exception { family: meeting.family, ..one }));
             }
+        }
+        if query.port.is_none() && matches!(query.protocol, None | Some(protocol::UDP)) {
+            let forbidden = judges.iter().flatten().flatten().find_map(|judge| judge.forbidden_port);
+            notes.extend(forbidden.map(|port| {
+                format!(
+                    "UDP port {port} of a node is kept for the overlay: what a pod sends there is dropped, whatever policies say"
+                )
+            }));
         }
         let closed = || directions.iter().filter(|one| one.verdict != Verdict::Allow);
         let mut suggestions: Vec<&str> = Vec::new();

@@ -275,7 +275,7 @@ fn an_address_of_the_cluster_that_nobody_has_is_dropped_by_name() -> Result<()> 
 #[test]
 #[ignore = "cargo xtask test lab"]
 fn what_a_pod_must_not_send_is_dropped_by_name() -> Result<()> {
-    let lab = Lab::build(Topology::Wire(2)).start()?;
+    let lab = Lab::build(Topology::Wire(2)).agent_argument("--tunnel-port=4789").start()?;
     let client = lab.node("a").pod("client", &[])?;
     let server = lab.node("b").pod("server", &[])?;
     server.serve(&[TCP], &[UDP])?;
@@ -295,13 +295,15 @@ fn what_a_pod_must_not_send_is_dropped_by_name() -> Result<()> {
         assert_eq!(flow.verdict(), "DROPPED");
         client.netns().ip(&format!("addr del {stolen} dev eth0"))?;
     }
-    // The tunnel port of a node, whatever policy says (datapath.md 24).
+    // The tunnel port of a node, whatever policy says (datapath.md 24); explain has the same one.
     let since = SystemTime::now();
-    assert_eq!(client.udp(lab.node("b").address(Family::V4), 8472)?.outcome, Outcome::TimedOut);
+    let node = lab.node("b").address(Family::V4);
+    assert_eq!(client.udp(node, 4789)?.outcome, Outcome::TimedOut);
     lab.node("a").flow(since, "to the tunnel port", |flow| flow.drop_reason().contains("ENCAP"))?;
-    let node = lab.node("b").address(Family::V4).to_string();
-    for (traffic, word) in [("8472/UDP", "encapsulation traffic is prohibited"), ("8473/UDP", "ALLOWED")] {
-        let said = lab.node("a").sinew(&["policy", "explain", client.name(), &node, traffic])?.stdout;
+    assert_eq!(client.udp(node, 8472)?.outcome, Outcome::Refused, "nobody listens there");
+    for (traffic, word) in [("4789/UDP", "encapsulation traffic is prohibited"), ("8472/UDP", "ALLOWED")] {
+        let said =
+            lab.node("a").sinew(&["policy", "explain", client.name(), &node.to_string(), traffic])?.stdout;
         let said = String::from_utf8_lossy(&said);
         assert!(said.contains(word), "{traffic}: {said}");
     }

@@ -52,7 +52,7 @@ pub(crate) struct Judge {
     pub(super) question: Question,
     /// Why nothing that leaves the pod for that address is judged.
     pub(super) refused: Option<DropReason>,
-    /// The UDP port of a node to which no pod may send; `None` where the receiver is no node.
+    /// The UDP port to which no pod may send at a node; `None` where nothing is sent, or the receiver is no node.
     pub(super) forbidden_port: Option<u16>,
 }
 
@@ -62,10 +62,8 @@ impl Judge {
         if let Some(reason) = self.refused {
             return Judged::dropped(reason);
         }
-        if traffic.protocol == Some(protocol::UDP)
-            && traffic.port.is_some()
-            && traffic.port == self.forbidden_port
-        {
+        let overlay = |port| Traffic { protocol: Some(protocol::UDP), port: Some(port) };
+        if self.forbidden_port.is_some_and(|port| *traffic == overlay(port)) {
             return Judged::dropped(DropReason::EncapProhibited);
         }
         let question = Question {
@@ -160,10 +158,11 @@ impl Bench {
         Some(Judge { maps, question, refused, forbidden_port })
     }
 
-    /// Whether an end is a node; the API server's identity alone does not say so.
+    /// Whether an end is a node, to which the API server's identity alone does not testify. What only routing calls the
+    /// node's, as an address of kube-proxy's IPVS device, is not known here.
     fn is_node(&self, end: &End) -> bool {
         matches!(end.identity, Identity::HOST | Identity::REMOTE_NODE)
-            || (end.standing == Standing::Own && self.engine.is_node(end.address))
+            || (end.standing == Standing::Own && self.engine.is_node_address(end.address))
     }
 
     pub(super) fn enforcement(&self, direction: Direction, judged: &End) -> Enforcement {

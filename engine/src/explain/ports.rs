@@ -1,12 +1,14 @@
 //! A question without a port has two answers where rules name ports: that of all others, and that of those. Here are those.
 //!
-//! Each interval of ports between two edges of the tables' entries has one verdict, so one port of each is asked.
-//! Neighbours: `explain.rs` asks; `bench.rs` has the tables.
+//! Each interval of ports between two edges (of the tables' entries, of the overlay's port) has one verdict, so one port
+//! of each is asked. Neighbours: `explain.rs` asks; `bench.rs` has the tables.
 
 use std::collections::BTreeSet;
 
 use sinew_bpf::abi::PolicyKey;
+use sinew_bpf::drop::DropReason;
 use sinew_bpf::maps::Maps;
+use sinew_bpf::parse::protocol;
 
 use super::bench::Judge;
 use super::{Exception, Family, Traffic, Verdict};
@@ -46,7 +48,8 @@ pub(super) fn exceptions(judges: &[&Judge], family: Option<Family>, traffic: &Tr
         for pair in edges.windows(2) {
             let (Ok(port), Ok(last)) = (u16::try_from(pair[0]), u16::try_from(pair[1] - 1)) else { continue };
             let verdict = together(judges, &Traffic { protocol: Some(protocol), port: Some(port) });
-            if (verdict == Verdict::Allow) == rest {
+            // No rule opens the overlay's port, so it is a note of the answer and no exception from it.
+            if (verdict == Verdict::Allow) == rest || verdict == Verdict::Drop(DropReason::EncapProhibited) {
                 last_of = None;
                 continue;
             }
@@ -80,6 +83,7 @@ impl Judge {
             let first = u32::from(u16::from_be(key.port));
             of_question.then(|| [first, first + (1 << (16 - bits))])
         });
-        edges.flatten().collect()
+        let forbidden = self.forbidden_port.filter(|_| protocol == protocol::UDP).map(u32::from);
+        edges.chain(forbidden.map(|port| [port, port + 1])).flatten().collect()
     }
 }

@@ -186,7 +186,7 @@ impl Engine {
     }
 
     /// Whether the ipcache calls an address a node's.
-    pub(crate) fn is_node(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_node_address(&self, address: IpAddr) -> bool {
         let of_node = ipcache::flag::LOCAL_NODE | ipcache::flag::REMOTE_NODE;
         self.claims.holder(address).is_some_and(|(_, entry)| entry.flags & of_node != 0)
     }

@@ -12,9 +12,9 @@ use crate::host::world::{
 use crate::host::{Case, Counts, Expected, arp};
 use crate::identity::reserved;
 use crate::parse::tcp;
+use crate::settings::TUNNEL_PORT;
 
 const NEW_OUT: Counts = &[("rule 0", 1), ("new", 1), ("any", 1), ("packets", 1)];
-const VXLAN: u16 = 8472;
 
 fn outer() -> core::net::IpAddr {
     OTHER_NODE.ip(Family::V4)
@@ -247,11 +247,11 @@ cases! {
         let counts: Counts = &[("drop 170", 1), ("dropped", 1)];
         let mut case = Case::new(World::open());
         for node in [NODE, NODE_DNS, OTHER_NODE] {
-            let t = talk(f, WEB.place, node).ports(40_000, VXLAN);
+            let t = talk(f, WEB.place, node).ports(40_000, TUNNEL_PORT);
             case = case.packet(Sent::from_pod(&WEB, t.udp()), DropReason::EncapProhibited, counts);
         }
         // To a pod it is a port like any other.
-        let t = talk(f, WEB.place, API.place).ports(40_000, VXLAN);
+        let t = talk(f, WEB.place, API.place).ports(40_000, TUNNEL_PORT);
         case.packet(Sent::from_pod(&WEB, t.udp()), Expected::Pod(&API),
             &[("rule 0", 2), ("new", 1), ("any", 1), ("packets", 1)])
     }
@@ -259,7 +259,7 @@ cases! {
     /// 24: the tunnel port leaves the node only by what the overlay marked.
     fn dp24_the_tunnel_port_on_the_wire(f) {
         let counts: Counts = &[("drop 1013", 1), ("dropped", 1)];
-        let to = |place| talk(f, NODE, place).ports(40_000, VXLAN);
+        let to = |place| talk(f, NODE, place).ports(40_000, TUNNEL_PORT);
         Case::new(World::overlay())
             .packet(Sent::to_net(to(OTHER_NODE).udp()).marked(), Expected::Stack, &[])
             .packet(Sent::to_net(to(OTHER_NODE).udp()), DropReason::ForeignEncap, counts)

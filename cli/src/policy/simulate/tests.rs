@@ -88,6 +88,26 @@ FLOWS  FROM              TO             FAMILY  TRAFFIC  DIRECTION  WAS    BECOM
     assert_eq!(shown, expected.collect::<Vec<_>>());
 }
 
+/// Without a rule that would close it the reason stands for it: no pod sends to a node's overlay port.
+#[test]
+fn what_no_rule_closes_is_listed_with_its_reason() {
+    let node = r#"{"identity":6,"labels":["reserved:remote-node"]}"#;
+    let tcp = flow("client", "web", 8472, "EGRESS", "FORWARDED", 5).replace("10.0.0.7", "192.168.0.2");
+    let (before, after) = tcp.split_once(r#""destination":{"identity""#).unwrap();
+    let (_, after) = after.split_once("},").unwrap();
+    let tcp = format!(r#"{before}"destination":{node},{after}"#);
+    let udp = tcp.replace(r#""TCP""#, r#""UDP""#).replace(r#","flags":{"SYN":true}"#, "");
+    assert_ne!(udp, tcp);
+    let shown = text(&replayed(&[tcp, udp]), Paint::Plain);
+    let expected = "\
+1 of 2 verdicts would change (2 flows replayed)
+
+FLOWS  FROM              TO           FAMILY  TRAFFIC   DIRECTION  WAS    BECOMES  BY                                   PLACE
+1      default/client-1  remote-node  IPv4    8472/UDP  egress     allow  deny     ENCAPSULATION_TRAFFIC_IS_PROHIBITED  -
+";
+    assert_eq!(shown, expected);
+}
+
 /// Policies changed while flows were recorded, and pods have two families: each verdict keeps its own count.
 #[test]
 fn each_recorded_verdict_has_its_own_row() {
