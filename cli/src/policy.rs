@@ -30,7 +30,7 @@ pub(crate) enum PolicyCommand {
     Simulate(simulate::SimulateArgs),
     /// What would happen to a connection, by which rule, and what would change it
     Explain(ExplainArgs),
-    /// Wait until every live node enforces what the store holds
+    /// Wait until every node enforces what the store holds, silent ones too
     Wait(wait::WaitArgs),
 }
 

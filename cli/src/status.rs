@@ -23,7 +23,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// Arguments of `sinew status`.
 #[derive(Args)]
 pub(crate) struct StatusArgs {
-    /// Wait until the agent answers and everything works; exits 2 when it does not in time
+    /// Wait until the agent answers and no part of the node is broken; exits 2 when it does not in time
     #[arg(long)]
     wait: bool,
     /// How long --wait waits

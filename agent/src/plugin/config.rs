@@ -157,8 +157,8 @@ fn capabilities(value: &Value) -> Result<(), PluginError> {
 }
 
 /// Sinew serves no capability. A configuration may still declare `bandwidth`: the runtime then passes the limits here
-/// too, and a pod that asks for them is refused instead of silently not limited. (The `bandwidth` plugin limits on the
-/// host side of the veth pair, whose queues a redirect to the pod does not pass.)
+/// too, and a pod that asks for them is refused. Where only the `bandwidth` plugin declares it, its queues make the pod's
+/// traffic take the host's stack (`netlink/queue.rs`).
 fn runtime_config(value: &Value) -> Result<(), PluginError> {
     let Some(map) = value.as_object() else {
         return Err(invalid("runtimeConfig", "an object is expected"));
@@ -168,7 +168,8 @@ fn runtime_config(value: &Value) -> Result<(), PluginError> {
         Some((key, value)) if key == "bandwidth" => Err(unsupported(
             "runtimeConfig.bandwidth",
             value,
-            "the bandwidth plugin cannot limit a pod of sinew: packets are redirected past the queues that it uses",
+            "sinew-cni refuses a pod with limits of which it is told; the bandwidth plugin applies them if only its own \
+             entry declares this capability",
         )),
         Some((key, value)) => {
             Err(unsupported(&format!("runtimeConfig.{key}"), value, "sinew-cni has no such capability"))
