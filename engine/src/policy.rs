@@ -48,8 +48,8 @@
 //! Revisions and identities
 //! 16. The revision rises with every change of what is enforced. It is the node's own, so it can't be used to compare nodes.
 //!     Each node publishes a digest of the names and generations of all that it enforces; it is up to date when that equals
-//!     the digest of what the store holds. A node that was silent for 30 s is named, and waited
-//!     for unless whoever waits says otherwise: its pods go on with what it had.
+//!     the digest of what the store holds. A node that was silent for 30 s is named, and waited for unless whoever waits
+//!     says otherwise: its pods go on with what it had.
 //! 17. Relabel: the new identity is announced, and used once the tables of every living node hold it, or after 5 s. Until
 //!     then the endpoint enforces what both label sets allow, and default deny if either has it. Its packets carry the old
 //!     identity until it has moved, and the old identity stays valid until the addresses have followed.

@@ -133,6 +133,7 @@ fn difference(question: &Question, flows: u64, was: Verdict, judged: &DirectionE
             let place = first.map(words::place).unwrap_or_default();
             (format!("default deny by {}", words::listed(&judged.denied_by)), place)
         }
+        // Before any rule was asked.
         _ if judged.verdict() == Verdict::Dropped => {
             (judged.drop_reason().as_str_name().to_owned(), String::new())
         }
