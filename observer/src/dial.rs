@@ -54,13 +54,25 @@ pub struct Patience {
     pub ping: Option<(Duration, Duration)>,
 }
 
+/// How many bytes of answers the other side may send ahead of who reads them.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    /// Of one answer.
+    pub stream: u32,
+    /// Of all answers on one connection.
+    pub connection: u32,
+}
+
 impl Way {
     /// A channel that connects when it is used, and again after it broke.
     ///
     /// # Errors
     /// The address or the name is none.
-    pub fn channel(&self, patience: Patience) -> Result<Channel, AddressError> {
-        let endpoint = self.endpoint(patience)?;
+    pub fn channel(&self, patience: Patience, windows: Windows) -> Result<Channel, AddressError> {
+        let endpoint = self
+            .endpoint(patience)?
+            .initial_stream_window_size(windows.stream)
+            .initial_connection_window_size(windows.connection);
         Ok(match self.connector()? {
             Some((name, address, tls)) => endpoint.connect_with_connector_lazy(connector(name, address, tls)),
             None => endpoint.connect_lazy(),

@@ -28,7 +28,7 @@ use sinew_api::proto::observer::{
 };
 use sinew_api::proto::relay::NodeState;
 use tokio::sync::watch;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::encoded::EncodedAnswer;
 use crate::peer::{PeerAddress, Peers};
@@ -147,12 +147,13 @@ impl Source for Relay {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, Status> {
-        let ask = |mut client: node::Client| async move { client.get_nodes(GetNodesRequest {}).await };
-        let answers = self.ask_all(ask).await;
+        let answers = self.ask_all(nodes_of).await;
         let nodes = answers.into_iter().flat_map(|(name, peer, answer)| match answer {
-            Ok(answer) => {
-                let mut nodes = answer.into_inner().nodes;
+            Ok(mut nodes) => {
                 for node in &mut nodes {
+                    if node.name.is_empty() {
+                        node.name.clone_from(&name);
+                    }
                     if node.name == name {
                         node.address.clone_from(&peer.address);
                         node.tls = Some(tls_of(&peer));
@@ -161,8 +162,8 @@ impl Source for Relay {
                 }
                 nodes
             }
-            Err(_) => {
-                let (tls, state) = (Some(tls_of(&peer)), NodeState::NodeUnavailable.into());
+            Err(status) => {
+                let (tls, state) = (Some(tls_of(&peer)), node::state_of(&status).into());
                 vec![Node { name, address: peer.address, state, tls, ..Node::default() }]
             }
         });
@@ -207,6 +208,24 @@ impl Source for Relay {
         // Hubble's relay lists ten at most.
         sum.unavailable_nodes.truncate(10);
         Ok(sum)
+    }
+}
+
+/// What a node says of itself. Hubble's own server lists no nodes, and says in its status how it does.
+async fn nodes_of(mut client: node::Client) -> Result<Vec<Node>, Status> {
+    match client.get_nodes(GetNodesRequest {}).await {
+        Err(status) if status.code() == Code::Unimplemented => {
+            let status = client.server_status(ServerStatusRequest {}).await?.into_inner();
+            Ok(vec![Node {
+                version: status.version,
+                uptime_ns: status.uptime_ns,
+                num_flows: status.num_flows,
+                max_flows: status.max_flows,
+                seen_flows: status.seen_flows,
+                ..Node::default()
+            }])
+        }
+        answer => Ok(answer?.into_inner().nodes),
     }
 }
 

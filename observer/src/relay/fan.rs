@@ -1,7 +1,8 @@
 //! One request to every node, their answers as one stream.
 //!
 //! For each node one task asks and forwards what has arrived, in batches, through a bounded channel ([`task`]); all answers
-//! that are due go out together. Tasks are owned by the stream: dropping it ends them. Neighbours: [`super::question`] has
+//! that are due go out together. A node that moves keeps its task; that of one that goes ends by itself, so that nothing the
+//! node said is lost. Tasks are owned by the stream: dropping it ends them. Neighbours: [`super::question`] has
 //! the requests, [`super::merge`] the order.
 
 mod task;
@@ -14,6 +15,8 @@ use futures_util::{FutureExt, StreamExt, stream};
 use sinew_api::proto::relay::{NodeState, NodeStatusEvent};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tonic::Status;
+use tonic::transport::Channel;
 
 use super::RelaySettings;
 use super::clock::Off;
@@ -67,16 +70,29 @@ struct Report {
 /// What one node's task tells, with the node's name.
 type NodeStream<A> = stream::BoxStream<'static, (Arc<str>, Told<A>)>;
 
+/// A node that is asked.
+struct Asked {
+    peer: PeerAddress,
+    /// Tells its task how it is reached; nothing once it is gone.
+    channel: Option<watch::Sender<Result<Channel, Status>>>,
+    task: AbortHandle,
+}
+
 struct Gathering<Q: Question> {
     fan: FanIn,
     question: Q,
     merger: Merger<Q::Given>,
-    tasks: BTreeMap<String, (PeerAddress, AbortHandle)>,
+    /// What is asked, and what is gone and has not ended yet.
+    tasks: BTreeMap<String, Asked>,
     streams: stream::SelectAll<NodeStream<Q::Answer>>,
     reports: VecDeque<Report>,
     /// Nodes whose clock has been reported.
     wrong_clocks: BTreeSet<String>,
+    /// Nodes whose answer has come to its end.
+    answered: BTreeSet<String>,
     started: bool,
+    /// Whether any node has been asked: those that join later say only what is new.
+    has_asked: bool,
 }
 
 impl<Q: Question> Gathering<Q> {
@@ -89,7 +105,9 @@ impl<Q: Question> Gathering<Q> {
             streams: stream::SelectAll::new(),
             reports: VecDeque::new(),
             wrong_clocks: BTreeSet::new(),
+            answered: BTreeSet::new(),
             started: false,
+            has_asked: false,
         }
     }
 
@@ -101,7 +119,7 @@ impl<Q: Question> Gathering<Q> {
         }
         loop {
             let now = Instant::now();
-            let ends = self.merger.is_done() && self.tasks.is_empty() && !self.question.follows();
+            let ends = self.merger.is_done() && self.tasks.is_empty() && self.has_end();
             if let Some(state) = self.due_report(now, ends) {
                 return Some(vec![state]);
             }
@@ -152,6 +170,11 @@ impl<Q: Question> Gathering<Q> {
         }
     }
 
+    /// Whether nothing more comes once all tasks have ended. What follows waits for the first node.
+    fn has_end(&self) -> bool {
+        self.question.has_end() && !(self.question.follows() && self.answered.is_empty())
+    }
+
     fn hear(&mut self, node: &str, told: Told<Q::Answer>) {
         match told {
             Told::Answers(answers) => {
@@ -180,39 +203,43 @@ impl<Q: Question> Gathering<Q> {
             }
             Told::End => {
                 self.merger.close(node);
-                self.tasks.remove(node);
+                let gone = self.tasks.remove(node).is_some_and(|asked| asked.channel.is_none());
+                if gone {
+                    self.report(NodeState::NodeGone, node, String::new());
+                    // It may have come back meanwhile.
+                    self.take_over();
+                } else {
+                    self.answered.insert(node.to_owned());
+                }
             }
         }
     }
 
-    /// Starts and ends tasks, so that there is one for each node that there is.
+    /// Starts and ends tasks, so that there is one for each node that there is, and tells them where their nodes are.
     fn take_over(&mut self) {
         let peers = self.fan.peers.borrow_and_update().clone();
         self.fan.nodes.keep(&peers);
-        let gone: Vec<String> = self
-            .tasks
-            .iter()
-            .filter(|(name, (peer, _))| peers.get(*name) != Some(peer))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in gone {
-            if let Some((_, task)) = self.tasks.remove(&name) {
-                task.abort();
-            }
-            self.merger.close(&name);
-            if !peers.contains_key(&name) {
-                self.report(NodeState::NodeGone, &name, String::new());
+        for (name, asked) in &mut self.tasks {
+            match (peers.get(name), &asked.channel) {
+                (None, _) => asked.channel = None,
+                (Some(peer), Some(channel)) if *peer != asked.peer => {
+                    drop(channel.send_replace(self.fan.nodes.streams(name, peer)));
+                    asked.peer = peer.clone();
+                }
+                (Some(_), _) => {}
             }
         }
-        let joined_late = !self.tasks.is_empty() || !self.reports.is_empty();
+        let joined_late = self.has_asked;
         for (name, peer) in peers {
-            if self.tasks.contains_key(&name) {
+            if self.tasks.contains_key(&name) || self.answered.contains(&name) {
                 continue;
             }
+            self.has_asked = true;
             let question = if joined_late { self.question.only_new() } else { self.question.clone() };
             let (sender, receiver) = mpsc::channel(CHANNEL);
+            let (reached, channel) = watch::channel(self.fan.nodes.streams(&name, &peer));
             let task = NodeTask {
-                channel: self.fan.nodes.streams(&name, &peer),
+                channel,
                 node: name.clone(),
                 question,
                 sender,
@@ -220,9 +247,9 @@ impl<Q: Question> Gathering<Q> {
                 resume: Resume::default(),
                 began: None,
             };
-            let handle = tokio::spawn(task.run()).abort_handle();
+            let task = tokio::spawn(task.run()).abort_handle();
             self.merger.open(&name);
-            self.tasks.insert(name.clone(), (peer, handle));
+            self.tasks.insert(name.clone(), Asked { peer, channel: Some(reached), task });
             let told = stream::unfold(receiver, |mut receiver| async move {
                 receiver.recv().await.map(|told| (told, receiver))
             });
@@ -269,8 +296,8 @@ impl<Q: Question> Gathering<Q> {
 
 impl<Q: Question> Drop for Gathering<Q> {
     fn drop(&mut self) {
-        for (_, task) in self.tasks.values() {
-            task.abort();
+        for asked in self.tasks.values() {
+            asked.task.abort();
         }
     }
 }

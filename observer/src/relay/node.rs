@@ -1,14 +1,15 @@
-//! Nodes: how each is connected to, and its channels.
+//! Nodes: how each is connected to, its channels, and what its failures say of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sinew_api::proto::observer::observer_client::ObserverClient;
-use tonic::Status;
+use sinew_api::proto::relay::NodeState;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
-use crate::dial::{Patience, Way};
+use crate::dial::{self, Patience, Way, Windows};
 use crate::peer::{PeerAddress, Peers};
 use crate::tls::ClientTls;
 
@@ -19,6 +20,11 @@ pub(super) type Client = ObserverClient<Channel>;
 const LARGEST_ANSWER: usize = 4 << 20;
 /// Silence after which a node is asked whether it lives; one that is frozen does not answer, and its streams end.
 const SILENCE: Duration = Duration::from_secs(5);
+/// Bytes that a node may send ahead on one stream.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The connection takes as much for every stream that a relay serves at a time, and a few more: HTTP/2 gives a connection
+/// its window back only as streams are read, so that otherwise a few clients who don't read would stop everybody's answers.
+pub(super) const WINDOWS: Windows = Windows { stream: STREAM_WINDOW, connection: 128 * STREAM_WINDOW };
 /// First pause before a node that failed is asked again; each further one is twice as long.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
@@ -116,7 +122,17 @@ impl Nodes {
 /// A channel that connects when it is used.
 pub(super) fn channel(way: &Way, patience: Duration) -> Result<Channel, Status> {
     let patience = Patience { connect: patience, ping: Some((SILENCE, patience)) };
-    way.channel(patience).map_err(|error| Status::failed_precondition(error.to_string()))
+    way.channel(patience, WINDOWS).map_err(|error| Status::failed_precondition(error.to_string()))
+}
+
+/// What a failure says of a node: nobody is there, or somebody who does not answer as an Observer does.
+pub(super) fn state_of(status: &Status) -> NodeState {
+    match status.code() {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => NodeState::NodeUnavailable,
+        // A connection that breaks under way has another code, and the kernel's word for it behind it.
+        _ if dial::is_broken(status) => NodeState::NodeUnavailable,
+        _ => NodeState::NodeError,
+    }
 }
 
 #[cfg(test)]

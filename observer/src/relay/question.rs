@@ -37,8 +37,10 @@ pub(super) trait Question: Clone + Send + Sync + 'static {
         &self,
         node: Channel,
     ) -> impl Future<Output = Result<Response<Streaming<Self::Answer>>, Status>> + Send;
-    /// Whether the answer has no end.
+    /// Whether it asks for what is yet to come.
     fn follows(&self) -> bool;
+    /// Whether it asks for nothing after a moment, so that a node's answer ends also if it follows.
+    fn has_end(&self) -> bool;
     /// The same question from there on.
     fn since(&self, time: Timestamp) -> Self;
     /// The same question for what is yet to come, by no clock.
@@ -64,6 +66,10 @@ macro_rules! put_again {
     () => {
         fn follows(&self) -> bool {
             self.follow
+        }
+
+        fn has_end(&self) -> bool {
+            !self.follow || self.until.is_some()
         }
 
         fn since(&self, time: Timestamp) -> Self {

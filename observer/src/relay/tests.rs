@@ -22,7 +22,9 @@ use crate::metrics::http::Exposed;
 use crate::metrics::{self, Format};
 use crate::service::ObserverService;
 
+mod clients;
 mod hostile;
+mod moving;
 mod tls;
 
 const START: i64 = 1_700_000_000;
@@ -116,11 +118,17 @@ impl Bench {
     }
 
     fn set(&self, names: &[&str]) {
-        let peer = |name: &&str| {
-            let address = format!("unix:{}", self.path(name).display());
+        let at: Vec<_> = names.iter().map(|name| (*name, *name)).collect();
+        self.set_at(&at);
+    }
+
+    /// Nodes, and the names of their sockets.
+    fn set_at(&self, nodes: &[(&str, &str)]) {
+        let peer = |(name, at): &(&str, &str)| {
+            let address = format!("unix:{}", self.path(at).display());
             (format!("default/{name}"), PeerAddress { address, tls: None })
         };
-        self.peers.send_replace(names.iter().map(peer).collect());
+        self.peers.send_replace(nodes.iter().map(peer).collect());
     }
 
     fn live(&self, name: &str) -> Live {

@@ -1,5 +1,6 @@
 //! One node's part of a request: the node is asked, and after a failure asked again if the request follows, with growing
-//! pauses and from where its answers broke off ([`Resume`]). Neighbours: [`super`] starts tasks and receives their answers.
+//! pauses and from where its answers broke off ([`Resume`]); at once if it is reached elsewhere now. Neighbours: [`super`]
+//! starts tasks, says where their nodes are, and receives their answers.
 
 use std::pin::pin;
 use std::time::SystemTime;
@@ -8,14 +9,14 @@ use futures_util::StreamExt;
 use prost_types::Timestamp;
 use sinew_api::proto::flow::{LostEvent, LostEventSource};
 use sinew_api::proto::relay::NodeState;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
 use crate::dial;
 use crate::relay::RelaySettings;
 use crate::relay::clock::{self, Off};
-use crate::relay::node::{FIRST_PAUSE, LONGEST_PAUSE};
+use crate::relay::node::{FIRST_PAUSE, LONGEST_PAUSE, state_of};
 use crate::relay::question::Question;
 use crate::relay::resume::{Heard, Resume};
 
@@ -33,9 +34,10 @@ pub(super) enum Told<A> {
     End,
 }
 
-/// Asks one node until the answer ends, or for ever if it follows.
+/// Asks one node until the answer ends, or until the node is gone.
 pub(super) struct NodeTask<Q: Question> {
-    pub(super) channel: Result<Channel, Status>,
+    /// How the node is reached; closed once it is gone.
+    pub(super) channel: watch::Receiver<Result<Channel, Status>>,
     pub(super) node: String,
     pub(super) question: Q,
     pub(super) sender: mpsc::Sender<Told<Q::Answer>>,
@@ -49,18 +51,23 @@ impl<Q: Question> NodeTask<Q> {
     pub(super) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let reported = match self.once(&mut pause).await.err() {
-                None => break,
-                Some(status) => {
-                    let state = state_of(&status);
-                    self.sender.send(Told::State(state, dial::reason(&status))).await
-                }
-            };
+            let Err(status) = self.once(&mut pause).await else { break };
+            let is_gone = self.channel.has_changed().is_err();
+            if is_gone {
+                break;
+            }
+            let state = state_of(&status);
+            let reported = self.sender.send(Told::State(state, dial::reason(&status))).await;
             if reported.is_err() || !self.question.follows() {
                 break;
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                changed = self.channel.changed() => match changed {
+                    Ok(()) => pause = FIRST_PAUSE,
+                    Err(_) => break,
+                },
+            }
         }
         // Nobody is left to hear it only if the stream was dropped.
         let _ = self.sender.send(Told::End).await;
@@ -68,7 +75,7 @@ impl<Q: Question> NodeTask<Q> {
 
     /// One connection's worth of answers.
     async fn once(&mut self, pause: &mut std::time::Duration) -> Result<(), Status> {
-        let channel = self.channel.clone()?;
+        let channel = self.channel.borrow_and_update().clone()?;
         let patience = self.settings.patience;
         let too_late = |_| Status::deadline_exceeded(format!("no answer in {} s", patience.as_secs()));
         // Asked again after a failure, the node begins with its last answer, which shows that it still has what follows.
@@ -80,7 +87,10 @@ impl<Q: Question> NodeTask<Q> {
             (None, _) => self.question.clone(),
         };
         let asked = SystemTime::now();
-        let answer = tokio::time::timeout(patience, question.ask(channel)).await.map_err(too_late)??;
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(patience, question.ask(channel)) => answer.map_err(too_late)??,
+            _ = self.channel.changed() => return Err(elsewhere()),
+        };
         *pause = FIRST_PAUSE;
         let off = Off::of(answer.metadata(), asked, SystemTime::now());
         self.began = self.began.or_else(|| clock::written(answer.metadata()));
@@ -91,9 +101,12 @@ impl<Q: Question> NodeTask<Q> {
         }
         let mut bunches = pin!(answer.into_inner().ready_chunks(BUNCH));
         loop {
-            // An answer with an end must go on; one that follows may be quiet, and keep-alive finds a dead node.
+            // An answer to what is past must go on; one that follows may be quiet, and keep-alive finds a dead node.
             let bunch = if self.question.follows() {
-                bunches.next().await
+                tokio::select! {
+                    bunch = bunches.next() => bunch,
+                    _ = self.channel.changed() => return Err(elsewhere()),
+                }
             } else {
                 tokio::time::timeout(patience, bunches.next()).await.map_err(too_late)?
             };
@@ -105,8 +118,8 @@ impl<Q: Question> NodeTask<Q> {
                     }
                     failure.map_or(Ok(()), Err)?;
                 }
-                None if self.question.follows() => return Err(Status::unavailable("it ended its answer")),
-                None => return Ok(()),
+                None if self.question.has_end() => return Ok(()),
+                None => return Err(Status::unavailable("it ended its answer")),
             }
         }
     }
@@ -132,14 +145,9 @@ impl<Q: Question> NodeTask<Q> {
     }
 }
 
-/// What a failure says of a node: nobody is there, or somebody who does not answer as an Observer does.
-fn state_of(status: &Status) -> NodeState {
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => NodeState::NodeUnavailable,
-        // A connection that breaks under way has another code, and the kernel's word for it behind it.
-        _ if dial::is_broken(status) => NodeState::NodeUnavailable,
-        _ => NodeState::NodeError,
-    }
+/// Why a node is asked again that answered well.
+fn elsewhere() -> Status {
+    Status::unavailable("its address has changed")
 }
 
 /// A notice of answers that the node no longer has. Their number is unknown.
