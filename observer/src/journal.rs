@@ -114,7 +114,7 @@ pub struct JournalStatus {
     pub fill: Fill,
     /// Flows seen since the start.
     pub seen: u64,
-    /// Flows a second over the last minute.
+    /// Flows a second over the last minute, or since the start.
     pub rate: f64,
     /// Events lost since the start, by cause; causes without a loss are left out. What a client that lagged did not
     /// get is among them.
@@ -136,7 +136,7 @@ impl<S: Sighting> Journal<S> {
             seen: AtomicU64::new(0),
             losses: Default::default(),
             suppressed: AtomicU64::new(0),
-            rate: Rate::default(),
+            rate: Rate::since(Timestamp::from(now).seconds),
             namespaces: Namespaces::default(),
         }
     }
