@@ -1,7 +1,9 @@
 //! The fields of a filter as they are matched. Neighbour: [`super::compile`] makes them.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
+use percent_encoding::percent_decode_str;
 use regex::Regex;
 use sinew_api::proto::flow::{
     DropReason, Endpoint, EventTypeFilter, Flow, Http, HttpHeader, IpVersion, Layer4, NetworkInterface,
@@ -161,7 +163,7 @@ impl Clause {
             }),
             Self::HttpPath(wanted) => http(flow)
                 .and_then(|http| path(&http.url))
-                .is_some_and(|path| wanted.iter().any(|want| want.is_match(path))),
+                .is_some_and(|path| wanted.iter().any(|want| want.is_match(&path))),
             Self::HttpUrl(wanted) => http(flow).is_some_and(|http| {
                 !http.url.is_empty() && wanted.iter().any(|want| want.is_match(&http.url))
             }),
@@ -266,7 +268,7 @@ fn has_flags(want: &TcpFlags, seen: &TcpFlags) -> bool {
 }
 
 /// `cluster/node`; a name without a cluster is in the default one.
-fn node_name(name: &str) -> Option<std::borrow::Cow<'_, str>> {
+fn node_name(name: &str) -> Option<Cow<'_, str>> {
     match name {
         "" => None,
         name if name.contains('/') => Some(name.into()),
@@ -299,19 +301,22 @@ fn has_status(wanted: &[String], code: u32) -> bool {
     code != "000" && wanted.iter().any(|want| code.starts_with(want.as_str()))
 }
 
-/// The path of a URL, whole (`http://host/path?query`) or as it stands in a request line (`/path?query`).
-fn path(url: &str) -> Option<&str> {
+/// The path of a URL, whole (`http://host/path?query`) or as it stands in a request line (`/path?query`), with its escapes
+/// decoded. Neither has a fragment; what has a broken escape is no URL.
+fn path(url: &str) -> Option<Cow<'_, str>> {
     let rest = match url.split_once("://") {
         Some((scheme, rest))
             if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) =>
         {
-            let start = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let start = rest.find(['/', '?']).unwrap_or(rest.len());
             &rest[start..]
         }
         _ if url.starts_with('/') => url,
         _ => return None,
     };
-    Some(&rest[..rest.find(['?', '#']).unwrap_or(rest.len())])
+    let path = &rest[..rest.find('?').unwrap_or(rest.len())];
+    let is_escape = |after: &str| after.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    path.split('%').skip(1).all(is_escape).then(|| percent_decode_str(path).decode_utf8_lossy())
 }
 
 /// The names of a drop reason that a filter may use are the enum's; here they are numbers already.

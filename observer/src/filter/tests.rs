@@ -258,6 +258,18 @@ fn application_messages() {
         |f| f.l7 = http(0, "", "a"),
     );
     check(
+        "http_path",
+        |f| f.http_path = vec!["^/a b#c$".into()],
+        |f| f.l7 = http(0, "", "http://h/a%20b#c?d"),
+        |f| f.l7 = http(0, "", "/a%2b#c"),
+    );
+    check(
+        "http_path",
+        |f| f.http_path = vec!["a".into()],
+        |f| f.l7 = http(0, "", "/a%25"),
+        |f| f.l7 = http(0, "", "/a%2"),
+    );
+    check(
         "http_url",
         |f| f.http_url = vec!["b=".into()],
         |f| f.l7 = http(0, "", "/a?b=1"),
