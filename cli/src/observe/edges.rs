@@ -65,22 +65,24 @@ pub(super) async fn run(args: &EdgeArgs) -> Result<()> {
     let mut census = Census::new(args.by);
     if let Some(path) = &args.input_file {
         for answer in input::read(path, &request)? {
-            if let Some(ResponseTypes::Flow(flow)) = answer?.response_types {
-                census.count(&flow);
-            }
+            take(&mut census, answer?.response_types);
         }
     } else {
         let (mut client, _) = super::connect(&args.server).await?;
         let mut stream = client.get_flows(request).await.map_err(|status| refused(&status))?.into_inner();
         while let Some(answer) = stream.next().await {
-            match answer.map_err(|status| refused(&status))?.response_types {
-                Some(ResponseTypes::Flow(flow)) => census.count(&flow),
-                Some(ResponseTypes::LostEvents(lost)) => census.lost += lost.num_events_lost,
-                Some(ResponseTypes::NodeStatus(_)) | None => {}
-            }
+            take(&mut census, answer.map_err(|status| refused(&status))?.response_types);
         }
     }
     output::write(&text(&census, args.output))
+}
+
+fn take(census: &mut Census, answer: Option<ResponseTypes>) {
+    match answer {
+        Some(ResponseTypes::Flow(flow)) => census.count(&flow),
+        Some(ResponseTypes::LostEvents(lost)) => census.lost += lost.num_events_lost,
+        Some(ResponseTypes::NodeStatus(_)) | None => {}
+    }
 }
 
 fn flow_args(args: &EdgeArgs) -> FlowArgs {
@@ -191,6 +193,19 @@ mod tests {
             .edges
             .insert(edge("shop/web", "wor\"ld", "22/TCP"), Count { dropped: 2, last, ..Count::default() });
         census
+    }
+
+    #[test]
+    fn losses_in_a_file_are_counted_as_those_of_a_server() {
+        let mut census = Census::new(Naming::Workload);
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let lines =
+            "{\"flow\":{\"IP\":{\"source\":\"192.0.2.1\"}}}\n{\"lost_events\":{\"num_events_lost\":\"7\"}}\n";
+        std::fs::write(file.path(), lines).expect("two lines");
+        for answer in input::read(file.path(), &Default::default()).expect("a recording") {
+            take(&mut census, answer.expect("an answer").response_types);
+        }
+        assert_eq!((census.flows, census.lost), (1, 7));
     }
 
     #[test]

@@ -84,6 +84,9 @@ struct Pair {
     /// Has the destination's side.
     destination: FlowFilter,
     used: Vec<&'static str>,
+    /// What `--policy` asks of a flow, and what `--cel-expression` does.
+    policies: Vec<String>,
+    expressions: Vec<String>,
     namespaces: Vec<String>,
     from_namespaces: Vec<String>,
     to_namespaces: Vec<String>,
@@ -103,6 +106,8 @@ impl Pair {
             "namespace" => self.namespaces.push(text()),
             "from-namespace" => self.from_namespaces.push(text()),
             "to-namespace" => self.to_namespaces.push(text()),
+            "cel-expression" => self.expressions.push(text()),
+            "policy" => self.policies.push(value::policy_expression(value)?),
             _ => match name.strip_prefix("from-").or_else(|| name.strip_prefix("to-")) {
                 Some(of_end) => {
                     let source = name.starts_with("from-");
@@ -150,6 +155,12 @@ impl Pair {
             let FlowFilter { destination_pod, destination_service, .. } = &mut self.destination;
             within(destination_pod, destination_service, &self.namespaces);
         }
+        let cel_expression = both(&self.policies, &self.expressions);
+        if !cel_expression.is_empty() {
+            let experimental = Some(Experimental { cel_expression });
+            self.source.experimental.clone_from(&experimental);
+            self.destination.experimental = experimental;
+        }
         if self.source == self.destination {
             return Ok(vec![self.source]);
         }
@@ -184,6 +195,16 @@ impl Pair {
         }
         Ok(())
     }
+}
+
+/// Expressions of which one must hold, so that one of the policies does and one of the expressions.
+fn both(policies: &[String], expressions: &[String]) -> Vec<String> {
+    if policies.is_empty() || expressions.is_empty() {
+        return [policies, expressions].concat();
+    }
+    // The bracket is on a line of its own: an expression may end with a comment.
+    let both = |policy| expressions.iter().map(move |it| format!("({policy}) && ({it}\n)"));
+    policies.iter().flat_map(both).collect()
 }
 
 fn namespace_of(name: &str) -> &str {
@@ -239,8 +260,6 @@ fn add_end(filter: &mut FlowFilter, name: &str, source: bool, value: &str) -> Re
 fn add_flow(filter: &mut FlowFilter, name: &str, value: &str) -> Result<(), String> {
     let text = value.to_owned();
     match name {
-        "cel-expression" => expressions(filter).push(text),
-        "policy" => expressions(filter).push(value::policy_expression(value)?),
         "drop-reason-desc" => filter.drop_reason_desc.push(value::drop_reason(value)?.into()),
         "encrypted" => filter.encrypted.push(value::boolean(name, value)?),
         "unencrypted" => filter.encrypted.push(!value::boolean(name, value)?),
@@ -275,10 +294,6 @@ fn add_flow(filter: &mut FlowFilter, name: &str, value: &str) -> Result<(), Stri
         other => unreachable!("the table of flags has no --{other}"),
     }
     Ok(())
-}
-
-fn expressions(filter: &mut FlowFilter) -> &mut Vec<String> {
-    &mut filter.experimental.get_or_insert_with(Experimental::default).cel_expression
 }
 
 #[cfg(test)]

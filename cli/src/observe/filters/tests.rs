@@ -145,6 +145,22 @@ fn a_policy_is_found_by_what_is_known_of_it() {
     }
 }
 
+/// Different flags must all hold, values of one flag need not.
+#[test]
+fn a_policy_and_an_expression_must_both_hold() {
+    let expressions = |arguments: &[(&'static str, &str)]| {
+        let filters = allowed(arguments);
+        assert_eq!(filters.len(), 1);
+        filters[0].experimental.clone().expect("expressions").cel_expression
+    };
+    assert_eq!(expressions(&[("cel-expression", "a"), ("cel-expression", "b")]), ["a", "b"]);
+    let policies = expressions(&[("policy", "web"), ("policy", "db")]);
+    let given = [("policy", "web"), ("cel-expression", "a // why"), ("policy", "db"), ("verdict", "DROPPED")];
+    let expected: Vec<_> = policies.iter().map(|policy| format!("({policy}) && (a // why\n)")).collect();
+    assert_eq!(expressions(&given), expected);
+    assert_eq!(expected.len(), 2);
+}
+
 #[test]
 fn contradictions_and_nonsense_are_refused_by_flag() {
     for (given, problem) in [
