@@ -281,10 +281,10 @@ impl<S: Store> Control<S> {
         self.stale = told_before.unwrap_or(self.stale);
     }
 
-    /// Writes down what a restart must find again of groups and namespaces.
+    /// Writes down what a restart must find again of policies, groups and namespaces, where the disk lacks it.
     fn keep_objects(&mut self) {
-        if self.files.objects.is_behind() || self.failures.contains_key(&Part::State) {
-            let outcome = self.files.objects.write();
+        if self.files.is_behind() || self.failures.contains_key(&Part::State) {
+            let outcome = self.files.catch_up();
             self.fail(Part::State, outcome.err().map(|error| error.to_string()));
         }
     }

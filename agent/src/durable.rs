@@ -8,11 +8,14 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process;
 
+use crate::file_name::fitting;
+
 /// Replaces a file's content. The file as it was written, opened for appending; after an error either the old content
 /// stands there or the new one.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<File> {
     // Readers take *.json only; the process id keeps two processes from writing one temporary file.
-    let temporary = path.with_extension(format!("{}.tmp", process::id()));
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(fitting(&stem, &format!(".{}.tmp", process::id())));
     let written = write(&temporary, content).and_then(|file| fs::rename(&temporary, path).map(|()| file));
     let file = written.inspect_err(|_| {
         // What is left of it takes room on a disk that may be full; the first error is the one to tell.

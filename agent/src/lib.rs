@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 mod durable;
+mod file_name;
 pub mod flow;
 mod heap;
 pub mod kernel;

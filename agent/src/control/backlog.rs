@@ -2,7 +2,8 @@
 //!
 //! A change that fails stays at the head and is tried again; what is behind it waits, since the order carries the
 //! guarantees of datapath.md 4 and 17. Three kinds may be passed over and tried again by themselves, because without them
-//! packets only drop by name: an address or range that does not resolve, and an identity that is not KNOWN.
+//! packets only drop by name: an address or range that does not resolve, and an identity that is not KNOWN. The files of
+//! policies catch up by themselves.
 //!
 //! Neighbours: `super` pushes what the engine wants, `crate::datapath` and [`super::files`] do it.
 
@@ -127,13 +128,15 @@ impl Backlog {
     /// Does the first change, which is not the kernel's, by itself.
     fn step(&mut self, files: &mut NodeFiles, done: &mut Done) -> Result<(), Stuck> {
         let Some(change) = self.queue.front() else { return Ok(()) };
-        let outcome = match change {
-            Change::Remember(record) => files.remember(record),
+        match change {
+            // What is behind it carries the number: in the kernel and not on disk, the next agent would give it to somebody
+            // else, and entries that are there would judge for him.
+            Change::Remember(record) => files.remember(record).map_err(|error| Stuck(error.to_string()))?,
+            // These hold nothing back: a disk that takes no file must not keep a policy out of the kernel.
             Change::PolicyValid(policy) => files.keep_policy(policy),
             Change::PolicyGone(name) => files.forget_policy(name),
-            _ => Ok(()),
-        };
-        outcome.map_err(|error| Stuck(error.to_string()))?;
+            _ => {}
+        }
         if let Some(change) = self.queue.pop_front() {
             note(&change, &mut self.passed_over, done);
         }
@@ -210,6 +213,9 @@ fn key(change: &Change) -> Option<Key> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use sinew_api::object::{Object, decode_text};
     use sinew_bpf::abi::IpcacheEntry;
     use sinew_engine::{Cause, Record};
 
@@ -309,6 +315,24 @@ mod tests {
         backlog.push(vec![gone.clone()]);
         run(&mut backlog, &mut kernel);
         assert_eq!(kernel.done, [gone], "the address must not come back");
+    }
+
+    #[test]
+    fn the_file_of_a_policy_holds_nothing_back() {
+        let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: team}\n\
+                    spec: {podSelector: {}, policyTypes: [Ingress]}\n";
+        let Ok(Object::Policy(policy)) = decode_text("x.yaml", text).remove(0) else { panic!() };
+        let folder = tempfile::tempdir().unwrap();
+        let (mut files, _) = NodeFiles::open(folder.path()).unwrap();
+        // Nothing can be written where no folder is.
+        std::fs::remove_dir(folder.path().join(crate::control::POLICIES)).unwrap();
+        let mut kernel = Kernel { refuses: Vec::new(), done: Vec::new() };
+        let mut backlog = Backlog::default();
+        let closed = Change::EndpointClosed(EndpointId(1));
+        backlog.push(vec![Change::PolicyValid(Arc::new(policy)), closed.clone(), Change::Revision(7)]);
+        let done = backlog.run(&mut |changes| kernel.apply(changes), &mut files);
+        assert_eq!((done.revision, &kernel.done[0]), (Some(7), &closed));
+        assert!(backlog.is_settled() && backlog.failure().is_none() && files.is_behind());
     }
 
     #[test]

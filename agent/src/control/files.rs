@@ -4,7 +4,8 @@
 //! `numbers.jsonl` is appended to, a line a number; a last line that a power cut left incomplete is dropped, nothing had
 //! used it, and so is what a write that failed left of its line. It starts anew with what the engine still remembers when
 //! it has many more lines than that. `policies/` has a file a policy, synced, since a refused edit must not open anything
-//! after a power cut either (policy.md 14); [`kept`] has the other objects.
+//! after a power cut either (policy.md 14); [`kept`] has the other objects. These files go by their content: the name of
+//! one whose policy has a long name is cut.
 
 mod kept;
 
@@ -13,12 +14,15 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sinew_api::object::{Object, PolicyName};
 use sinew_api::policy::Policy;
 use sinew_engine::Record;
 
 use crate::durable;
+use crate::file_name::fitting;
 pub(super) use kept::KeptObjects;
 pub(crate) use kept::OBJECTS;
 
@@ -29,6 +33,8 @@ pub(crate) const POLICIES: &str = "policies";
 
 /// Lines that the file of numbers may have beyond twice as many as it began with: 5 MB.
 const SPARE_LINES: usize = 32_768;
+/// Time that writing what waits may take at once: each file waits for the disk.
+const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// A file that can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +57,8 @@ pub(super) struct NodeFiles {
     /// Lines of the file, and those that it started with.
     lines: usize,
     began_with: usize,
+    /// Policies that the disk could not take: the version to keep, or none to forget it.
+    unwritten: BTreeMap<PolicyName, Option<Arc<Policy>>>,
     /// Objects that policies lean on.
     pub(super) objects: KeptObjects,
 }
@@ -102,6 +110,7 @@ impl NodeFiles {
             torn: false,
             lines,
             began_with,
+            unwritten: BTreeMap::new(),
             objects: kept,
         };
         Ok((files, Remembered { numbers, policies, objects }))
@@ -182,29 +191,70 @@ impl NodeFiles {
         }
     }
 
-    /// Keeps a valid version of a policy.
-    ///
-    /// # Errors
-    /// [`FileError`].
-    pub(super) fn keep_policy(&self, policy: &Policy) -> Result<(), FileError> {
-        let path = self.policy_path(&policy.name);
-        let text = serde_json::to_vec(policy).expect("a policy is plain JSON");
-        durable::replace(&path, &text).map(drop).map_err(|source| FileError { path, source })
+    /// Keeps a valid version of a policy, at once or as soon as the disk takes it. Nobody waits for that: the programs have
+    /// the new version then, and only a restart with a refused edit would find an older one.
+    pub(super) fn keep_policy(&mut self, policy: &Arc<Policy>) {
+        self.settle_policy(&policy.name, Some(policy));
     }
 
-    /// Forgets a policy.
+    /// Forgets a policy, at once or as soon as the disk does. One that comes back with a restart is gone again with the
+    /// store's first list.
+    pub(super) fn forget_policy(&mut self, name: &PolicyName) {
+        self.settle_policy(name, None);
+    }
+
+    /// Whether the disk lacks something of policies and of the objects that they lean on.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.unwritten.is_empty() || self.objects.is_behind()
+    }
+
+    /// Writes what there is time for; the rest, and what fails, waits for the next call.
     ///
     /// # Errors
-    /// [`FileError`].
-    pub(super) fn forget_policy(&self, name: &PolicyName) -> Result<(), FileError> {
+    /// The first [`FileError`].
+    pub(super) fn catch_up(&mut self) -> Result<(), FileError> {
+        let policies = self.catch_up_policies();
+        self.objects.write().and(policies)
+    }
+
+    fn catch_up_policies(&mut self) -> Result<(), FileError> {
+        let begun = Instant::now();
+        while let Some((name, version)) = self.unwritten.first_key_value() {
+            self.write_policy(name, version.as_deref())?;
+            self.unwritten.pop_first();
+            if begun.elapsed() > AT_ONCE {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_policy(&mut self, name: &PolicyName, version: Option<&Arc<Policy>>) {
+        match self.write_policy(name, version.map(AsRef::as_ref)) {
+            Ok(()) => drop(self.unwritten.remove(name)),
+            Err(error) => {
+                tracing::warn!(%error, "a policy is written down later");
+                self.unwritten.insert(name.clone(), version.cloned());
+            }
+        }
+    }
+
+    fn write_policy(&self, name: &PolicyName, version: Option<&Policy>) -> Result<(), FileError> {
         let path = self.policy_path(name);
-        durable::remove(&path).map_err(|source| FileError { path, source })
+        let outcome = match version {
+            Some(policy) => {
+                let text = serde_json::to_vec(policy).expect("a policy is plain JSON");
+                durable::replace(&path, &text).map(drop)
+            }
+            None => durable::remove(&path),
+        };
+        outcome.map_err(|source| FileError { path, source })
     }
 
     fn policy_path(&self, name: &PolicyName) -> PathBuf {
         // Names of objects hold neither colons nor slashes.
-        let file = format!("{}:{}:{}.json", name.kind.short(), name.namespace, name.name);
-        self.state_dir.join(POLICIES).join(file)
+        let whole = format!("{}:{}:{}", name.kind.short(), name.namespace, name.name);
+        self.state_dir.join(POLICIES).join(fitting(&whole, ".json"))
     }
 }
 
@@ -305,19 +355,54 @@ mod tests {
         assert!(error.to_string().contains(NUMBERS), "{error}");
     }
 
+    fn policy(namespace: &str, name: &str) -> Arc<Policy> {
+        let text = format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             spec: {{podSelector: {{}}, policyTypes: [Ingress]}}\n"
+        );
+        let Ok(Object::Policy(policy)) = decode_text("x.yaml", &text).remove(0) else { panic!("{text}") };
+        Arc::new(policy)
+    }
+
+    fn found(folder: &Path) -> Vec<Policy> {
+        NodeFiles::open(folder).unwrap().1.policies
+    }
+
     #[test]
     fn policies_come_back_until_they_are_forgotten() {
+        // The second one's name has as many characters as an object's may have.
+        for policy in [policy("team", "p"), policy(&"n".repeat(63), &"p".repeat(253))] {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut files, _) = NodeFiles::open(folder.path()).unwrap();
+            files.keep_policy(&policy);
+            assert!(!files.is_behind());
+            let (mut files, remembered) = NodeFiles::open(folder.path()).unwrap();
+            assert_eq!(remembered.policies, std::slice::from_ref(&*policy));
+            files.forget_policy(&policy.name);
+            files.forget_policy(&policy.name);
+            assert_eq!((files.is_behind(), found(folder.path())), (false, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn a_policy_that_the_disk_refuses_is_written_later() {
         let folder = tempfile::tempdir().unwrap();
-        let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: team}\n\
-                    spec: {podSelector: {}, policyTypes: [Ingress]}\n";
-        let Ok(Object::Policy(policy)) = decode_text("x.yaml", text).remove(0) else { panic!() };
-        let (files, _) = NodeFiles::open(folder.path()).unwrap();
-        files.keep_policy(&policy).unwrap();
-        let (files, remembered) = NodeFiles::open(folder.path()).unwrap();
-        assert_eq!(remembered.policies, std::slice::from_ref(&policy));
-        files.forget_policy(&policy.name).unwrap();
-        files.forget_policy(&policy.name).unwrap();
-        let (_, remembered) = NodeFiles::open(folder.path()).unwrap();
-        assert!(remembered.policies.is_empty());
+        let (mut files, _) = NodeFiles::open(folder.path()).unwrap();
+        let (kept, gone) = (policy("team", "kept"), policy("team", "gone"));
+        files.keep_policy(&gone);
+        let policies = folder.path().join(POLICIES);
+        fs::rename(&policies, folder.path().join("away")).unwrap();
+        fs::write(&policies, "").unwrap();
+        files.keep_policy(&kept);
+        files.forget_policy(&gone.name);
+        assert!(files.is_behind());
+        files.catch_up().unwrap_err();
+
+        fs::remove_file(&policies).unwrap();
+        fs::rename(folder.path().join("away"), &policies).unwrap();
+        while files.is_behind() {
+            files.catch_up().unwrap();
+        }
+        assert_eq!(found(folder.path()), std::slice::from_ref(&*kept));
     }
 }

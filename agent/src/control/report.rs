@@ -11,6 +11,7 @@ use sinew_api::object::{Endpoint, ObjectKind, ObjectName, Origin, PolicyName, Pr
 use sinew_engine::EndpointId;
 use sinew_engine::snapshot::{EndpointView, Force, PolicyState, PolicyView, Snapshot};
 
+use crate::file_name;
 use crate::store::{ObjectState, ObjectStatus, StoreWrite};
 
 /// What was said last.
@@ -114,12 +115,13 @@ fn endpoint(view: &EndpointView, node: &str, announced: Option<Identity>) -> End
 }
 
 /// The name of an endpoint's object: its pod's, made unique by the digits of its interface, which follow from container
-/// id and interface name. A name that would be too long has the digits only.
+/// id and interface name. A name that would be too long, for an object or for its file, has the digits only.
 fn object_name(pod_namespace: &str, pod_name: &str, container_id: &str, ifname: &str) -> String {
     let link = crate::netlink::veth::host_link_name(container_id, ifname);
     let digits = link.trim_start_matches(crate::netlink::POD_LINK_PREFIX);
     let name = format!("{pod_namespace}.{pod_name}.{digits}");
-    if pod_name.is_empty() || sinew_api::names::subdomain(&name).is_err() {
+    let is_name = sinew_api::names::subdomain(&name).is_ok() && file_name::fits(&name, ".yaml");
+    if pod_name.is_empty() || !is_name {
         return format!("cni.{digits}");
     }
     name
@@ -220,6 +222,10 @@ mod tests {
             sinew_api::names::subdomain(&name).unwrap_or_else(|message| panic!("{name}: {message}"));
         }
         assert!(object_name("default", "web-0", "c1", "eth0").starts_with("default.web-0."));
+        for characters in 200..=253 {
+            let name = object_name("default", &"x".repeat(characters), "c1", "eth0");
+            assert!(name.len() + ".yaml".len() <= 255, "its file can have that name: {name}");
+        }
     }
 
     #[test]

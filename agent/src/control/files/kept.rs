@@ -8,20 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use sinew_api::object::{Namespace, Object, ObjectName};
 use sinew_api::policy::CidrGroup;
 
-use super::FileError;
+use super::{AT_ONCE, FileError};
 use crate::durable;
+use crate::file_name::fitting;
 use crate::store::StoreChange;
 
 /// Name of the folder.
 pub(crate) const OBJECTS: &str = "objects";
-/// Time that writing may take at once; the first list may hold thousands, and each waits for the disk.
-const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// The files, and what they are about to hold.
 #[derive(Debug)]
@@ -77,7 +76,7 @@ impl KeptObjects {
     }
 
     /// Whether something is still to be written.
-    pub(in crate::control) fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         !self.wanted.is_empty()
     }
 
@@ -85,7 +84,7 @@ impl KeptObjects {
     ///
     /// # Errors
     /// The first [`FileError`].
-    pub(in crate::control) fn write(&mut self) -> Result<(), FileError> {
+    pub(super) fn write(&mut self) -> Result<(), FileError> {
         let begun = Instant::now();
         while let Some((name, text)) = self.wanted.first_key_value() {
             let path = self.path(name);
@@ -116,7 +115,7 @@ impl KeptObjects {
 
     fn path(&self, name: &ObjectName) -> PathBuf {
         // These kinds have no namespace, and names of objects hold neither colons nor slashes.
-        self.folder.join(format!("{}:{}.json", name.kind.kind(), name.name))
+        self.folder.join(fitting(&format!("{}:{}", name.kind.kind(), name.name), ".json"))
     }
 }
 
@@ -159,8 +158,13 @@ mod tests {
     use super::*;
 
     fn group(cidrs: &str) -> Object {
+        group_called("bad", cidrs)
+    }
+
+    fn group_called(name: &str, cidrs: &str) -> Object {
         let text = format!(
-            "apiVersion: sinew.io/v1\nkind: SinewCIDRGroup\nmetadata: {{name: bad}}\nspec: {{externalCIDRs: [{cidrs}]}}\n"
+            "apiVersion: sinew.io/v1\nkind: SinewCIDRGroup\nmetadata: {{name: {name}}}\n\
+             spec: {{externalCIDRs: [{cidrs}]}}\n"
         );
         match decode_text("g.yaml", &text).remove(0) {
             Ok(object) => object,
@@ -176,6 +180,13 @@ mod tests {
         KeptObjects::open(folder).unwrap().1
     }
 
+    /// However slow the disk is.
+    fn write_all(kept: &mut KeptObjects) {
+        while kept.is_behind() {
+            kept.write().unwrap();
+        }
+    }
+
     #[test]
     fn groups_and_namespaces_come_back_until_they_are_gone() {
         let folder = tempfile::tempdir().unwrap();
@@ -186,7 +197,7 @@ mod tests {
         kept.note(&set(whole.clone()));
         kept.note(&set(namespace.clone()));
         kept.first_list_complete();
-        kept.write().unwrap();
+        write_all(&mut kept);
         // What can be read of a refused one does not take the place of the whole one.
         kept.note(&set(group("198.51.100.0/24, 10.0.0.0/33")));
         assert!(!kept.is_behind());
@@ -199,11 +210,27 @@ mod tests {
         let (mut kept, _) = KeptObjects::open(folder.path()).unwrap();
         kept.note(&set(namespace.clone()));
         kept.first_list_complete();
-        kept.write().unwrap();
+        write_all(&mut kept);
         assert_eq!(found(folder.path()), std::slice::from_ref(&namespace));
         kept.note(&StoreChange::Removed(namespace.name()));
-        kept.write().unwrap();
+        write_all(&mut kept);
         assert_eq!(found(folder.path()), []);
+    }
+
+    #[test]
+    fn the_longest_name_is_kept_and_holds_nobody_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut kept, _) = KeptObjects::open(folder.path()).unwrap();
+        let long = group_called(&"a".repeat(253), "203.0.113.0/24");
+        let after = group_called("b", "203.0.113.0/24");
+        [&long, &after].into_iter().for_each(|object| kept.note(&set(object.clone())));
+        write_all(&mut kept);
+        let mut back = found(folder.path());
+        back.sort_by_key(Object::name);
+        assert_eq!(back, [long.clone(), after.clone()]);
+        kept.note(&StoreChange::Removed(long.name()));
+        write_all(&mut kept);
+        assert_eq!(found(folder.path()), [after]);
     }
 
     #[test]
@@ -214,8 +241,7 @@ mod tests {
         kept.note(&set(group("203.0.113.0/24")));
         assert!(kept.write().is_err() && kept.is_behind());
         fs::create_dir(folder.path().join(OBJECTS)).unwrap();
-        kept.write().unwrap();
-        assert!(!kept.is_behind());
+        write_all(&mut kept);
         assert_eq!(found(folder.path()), [group("203.0.113.0/24")]);
     }
 }

@@ -424,22 +424,61 @@ async fn what_a_killed_agent_was_writing_is_removed_and_other_nodes_files_stay()
     }
 }
 
+fn refused(name: ObjectName) -> ObjectStatus {
+    ObjectStatus {
+        name,
+        state: ObjectState::Refused,
+        message: String::new(),
+        generation: 0,
+        running_generation: 0,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        addresses: Vec::new(),
+    }
+}
+
+#[test]
+fn the_longest_names_are_written_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = |name: String| ObjectName {
+        kind: ObjectKind::Policy(sinew_api::object::PolicyKind::NetworkPolicy),
+        namespace: "n".repeat(63),
+        name,
+    };
+    let names = [name("p".repeat(253)), name("p".repeat(252) + "q")];
+    for node in ["a".to_owned(), "b".repeat(245)] {
+        let folders = write::Folders::make(folder.path(), &node).unwrap();
+        let text = format!("apiVersion: sinew.io/v1\nkind: SinewNode\nmetadata: {{name: {node}}}\n");
+        fs::write(folder.path().join(area::NODES).join(format!("{node}.yaml")), text).unwrap();
+        for name in &names {
+            folders.write_status(&refused(name.clone())).unwrap();
+        }
+        let endpoint = endpoint(&"e".repeat(250));
+        folders.write_endpoint(&endpoint).unwrap();
+        assert!(matches!(
+            files::read(folder.path(), &format!("{}/{node}/{}.yaml", area::ENDPOINTS, endpoint.name)),
+            files::Reading::Documents(..)
+        ));
+        folders.remove_endpoint(&endpoint.name).unwrap();
+    }
+    let folders = write::Folders::at(folder.path(), "a");
+    let kind = folder.path().join(".status/NetworkPolicy").join("n".repeat(63));
+    for (name, left) in names.iter().zip([1, 0]) {
+        let texts =
+            fs::read_dir(&kind).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+        let of_both = |text: &String| text.contains(&name.name) && text.contains(&"b".repeat(245));
+        assert_eq!(texts.filter(of_both).count(), 1, "each object has its own, and each node its part");
+        folders.remove_status(name).unwrap();
+        assert_eq!(fs::read_dir(&kind).unwrap().count(), left);
+    }
+}
+
 #[tokio::test]
 async fn a_write_that_fails_is_told_of_and_done_later() {
     let mut folder = Folder::open();
     assert!(folder.batch().await.synced);
     let status = |kind, name: &str| {
-        let name = ObjectName { kind, namespace: String::new(), name: name.into() };
-        StoreWrite::Status(ObjectStatus {
-            name,
-            state: ObjectState::Refused,
-            message: String::new(),
-            generation: 0,
-            running_generation: 0,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-            addresses: Vec::new(),
-        })
+        StoreWrite::Status(refused(ObjectName { kind, namespace: String::new(), name: name.into() }))
     };
     // A file where a folder is to be made: no status of a namespace can be written.
     folder.write(".status/Namespace", "");

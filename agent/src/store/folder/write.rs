@@ -1,6 +1,7 @@
 //! Writes of the agent into the folder. Every file appears whole: it is written under a hidden temporary name in the same
 //! folder and moved into place, or linked there where it must be the first. A temporary name names its node, so that an
-//! agent that was killed while it wrote is cleared up after by the next one.
+//! agent that was killed while it wrote is cleared up after by the next one. What is long in a temporary name is cut, and
+//! the name of a status file too, which is never read back by its name.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -12,11 +13,14 @@ use sinew_api::object::{Endpoint, Node, ObjectName, Problem};
 use sinew_api::yaml;
 
 use super::{FolderError, area};
+use crate::file_name::{cut, fitting};
 use crate::netlink::address::digest;
 use crate::store::ObjectStatus;
 
 /// How names of files end that are not whole yet.
 const TEMPORARY: &str = ".tmp";
+/// Bytes of a temporary name that are its node's.
+const NODE_BYTES: usize = 100;
 /// Folders below `.status`: kind, then namespace.
 const STATUS_DEPTH: usize = 2;
 
@@ -167,7 +171,7 @@ impl Folders {
         if !name.namespace.is_empty() {
             path.push(&name.namespace);
         }
-        path.join(format!("{}.yaml", name.name))
+        path.join(fitting(&name.name, ".yaml"))
     }
 
     /// Removes this node's temporary files in a folder and in so many levels of folders below it.
@@ -184,7 +188,7 @@ impl Folders {
     fn is_unfinished(&self, file: &str) -> bool {
         let mut parts = file.rsplit('@');
         parts.next().is_some_and(|writer| writer.ends_with(TEMPORARY))
-            && parts.next().is_some_and(|node| node == self.node)
+            && parts.next().is_some_and(|node| node == cut(&self.node, NODE_BYTES))
     }
 
     /// Replaces a file's content at once for every reader.
@@ -207,9 +211,10 @@ impl Folders {
 
     fn write_temporary(&self, path: &Path, content: &[u8]) -> io::Result<PathBuf> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let (node, thread) = (&self.node, std::thread::current().id());
+        let (node, thread) = (cut(&self.node, NODE_BYTES), std::thread::current().id());
         // No name of an object or a node has an `@`.
-        let temporary = path.with_file_name(format!(".{name}@{node}@{thread:?}{TEMPORARY}"));
+        let writer = format!("@{node}@{thread:?}{TEMPORARY}");
+        let temporary = path.with_file_name(fitting(&format!(".{name}"), &writer));
         let mut file = self
             .create(&temporary)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
