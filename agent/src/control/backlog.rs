@@ -16,7 +16,7 @@ use sinew_api::labels::Labels;
 use sinew_engine::{Change, EndpointId};
 
 use super::files::NodeFiles;
-use crate::datapath::Applied;
+use crate::datapath::{Applied, DatapathError};
 
 /// Writes changes into the kernel and says how many it did before one failed: `Datapath::apply`, or a test's list.
 pub(super) type Apply<'a> = &'a mut dyn FnMut(&[Change]) -> Applied;
@@ -97,6 +97,24 @@ impl Backlog {
             self.failure = failure;
         }
         done
+    }
+
+    /// Has the word of an endpoint say "drop" that the engine has closed, if it does not yet because something holds the
+    /// changes back, and lets go of what waits about it. True if something did: what it was in the way of can go on.
+    ///
+    /// To drop earlier than its turn opens nothing. What stays behind is that its address resolves for longer; nobody gets
+    /// the address meanwhile, since no ADD begins while changes are held back.
+    ///
+    /// # Errors
+    /// [`DatapathError`]; everything waits as it did.
+    pub(super) fn close(&mut self, id: EndpointId, apply: Apply<'_>) -> Result<bool, DatapathError> {
+        let closing = Change::EndpointClosed(id);
+        if !self.queue.contains(&closing) {
+            return Ok(false);
+        }
+        apply(&[closing, Change::Grace]).all()?;
+        self.queue.retain(|change| endpoint(change) != Some(id));
+        Ok(true)
     }
 
     /// How many changes at the head are the kernel's alone.
@@ -201,6 +219,16 @@ fn is_kernels(change: &Change) -> bool {
     )
 }
 
+/// The endpoint that a change is about, if it is about one.
+fn endpoint(change: &Change) -> Option<EndpointId> {
+    match change {
+        Change::EndpointClosed(endpoint)
+        | Change::Endpoint { endpoint, .. }
+        | Change::Announce { endpoint, .. } => Some(*endpoint),
+        _ => None,
+    }
+}
+
 /// The key of a change without which packets only drop by name.
 fn key(change: &Change) -> Option<Key> {
     match change {
@@ -217,10 +245,9 @@ mod tests {
 
     use sinew_api::object::{Object, decode_text};
     use sinew_bpf::abi::IpcacheEntry;
-    use sinew_engine::{Cause, Record};
+    use sinew_engine::{Cause, PolicyTable, Record};
 
     use super::*;
-    use crate::datapath::DatapathError;
 
     /// A kernel that refuses some changes and lists the others.
     struct Kernel {
@@ -266,6 +293,54 @@ mod tests {
         kernel.refuses.clear();
         let done = run(&mut backlog, &mut kernel);
         assert_eq!((done.revision, done.known), (Some(7), vec![Identity(300)]));
+        assert!(backlog.is_settled() && backlog.failure().is_none());
+    }
+
+    fn enforced(id: u16) -> Change {
+        Change::Endpoint {
+            endpoint: EndpointId(id),
+            identity: Identity(300),
+            table: Arc::new(PolicyTable::default()),
+        }
+    }
+
+    #[test]
+    fn an_endpoint_closes_while_others_are_held_back() {
+        let closed = |id| Change::EndpointClosed(EndpointId(id));
+        let mut kernel = Kernel { refuses: vec![enforced(1)], done: Vec::new() };
+        let mut backlog = Backlog::default();
+        backlog.push(vec![enforced(1), enforced(2), address(2)]);
+        run(&mut backlog, &mut kernel);
+        let close = |backlog: &mut Backlog, kernel: &mut Kernel, id| {
+            backlog.close(EndpointId(id), &mut |changes| kernel.apply(changes)).unwrap()
+        };
+        assert!(!close(&mut backlog, &mut kernel, 2), "the engine has not closed it");
+
+        backlog.push(vec![closed(2), Change::KnownDelete(Identity(300))]);
+        run(&mut backlog, &mut kernel);
+        assert_eq!(kernel.done, [], "it waits as everything does");
+        assert!(close(&mut backlog, &mut kernel, 2));
+        assert_eq!(kernel.done, [closed(2), Change::Grace]);
+        assert!(!close(&mut backlog, &mut kernel, 2), "once is enough");
+
+        kernel.refuses.clear();
+        kernel.done.clear();
+        run(&mut backlog, &mut kernel);
+        let rest = [enforced(1), address(2), Change::KnownDelete(Identity(300))];
+        assert_eq!(kernel.done, rest, "what had waited about it must not open it again");
+    }
+
+    #[test]
+    fn an_endpoint_that_holds_the_others_back_is_let_go_of_when_it_closes() {
+        let mut kernel = Kernel { refuses: vec![enforced(1)], done: Vec::new() };
+        let mut backlog = Backlog::default();
+        backlog.push(vec![enforced(1), Change::Revision(7)]);
+        run(&mut backlog, &mut kernel);
+        backlog.push(vec![Change::EndpointClosed(EndpointId(1))]);
+        run(&mut backlog, &mut kernel);
+        assert!(backlog.failure().is_some());
+        assert!(backlog.close(EndpointId(1), &mut |changes| kernel.apply(changes)).unwrap());
+        assert_eq!(run(&mut backlog, &mut kernel).revision, Some(7));
         assert!(backlog.is_settled() && backlog.failure().is_none());
     }
 

@@ -1,6 +1,7 @@
 //! Answers to the steps of CNI commands. Each step leaves the file, the maps and the engine agreeing with each other, or
 //! leaves what the next step, or the next start, takes back.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -13,6 +14,7 @@ use crate::clock::monotonic;
 use crate::cni::ledger::{Entry, Phase};
 use crate::cni::step::Step;
 use crate::cni::{AttachmentKey, Refusal};
+use crate::datapath::DatapathError;
 use crate::netlink::Link;
 use crate::netlink::veth::{self, PodLink};
 use crate::store::Store;
@@ -39,8 +41,8 @@ impl<S: Store> Control<S> {
     }
 
     fn begin(&mut self, attachment: &Attachment) -> Result<PodLink, Refusal> {
-        if let Some(unfit) = self.failures.get(&Part::Underlay) {
-            return Err(Refusal::NotAvailable(format!("{}: {unfit}", Part::Underlay.name())));
+        if let Some(hindrance) = hindrance(&self.failures) {
+            return Err(Refusal::NotAvailable(hindrance));
         }
         self.reserve_own();
         let entry = self.ledger.begin(attachment, SystemTime::now(), monotonic())?.clone();
@@ -57,7 +59,7 @@ impl<S: Store> Control<S> {
     /// Maps first, then programs (ARCHITECTURE.md, promise 1).
     fn attach(&mut self, key: &AttachmentKey, link: &Link) -> Result<EndpointId, Refusal> {
         let entry = self.ledger.entry(key).cloned().ok_or_else(|| Refusal::NotAttached(key.clone()))?;
-        let refused = |error: crate::datapath::DatapathError| Refusal::Datapath(error.to_string());
+        let refused = |error: DatapathError| Refusal::Datapath(error.to_string());
         let written = endpoint_entry(&entry, link.index, Identity::INIT);
         self.datapath.endpoint_write(entry.id, written).map_err(refused)?;
         self.hear(vec![Event::EndpointCreated(entry.endpoint(None))]);
@@ -86,11 +88,15 @@ impl<S: Store> Control<S> {
         let Some(id) = self.ledger.entry(key).map(|entry| entry.id) else { return Ok(()) };
         self.relabels.remove(&id);
         self.hear(vec![Event::EndpointRemoved(id)]);
-        if let Some(failure) = self.backlog.failure() {
-            // The word may not say "drop" yet; the entry stays until it does.
-            return Err(Refusal::Datapath(failure.to_owned()));
+        let refused = |error: DatapathError| Refusal::Datapath(error.to_string());
+        let datapath = &mut self.datapath;
+        // What holds other changes back is no reason to keep a pod's interface and addresses.
+        let had_waited = self.backlog.close(id, &mut |changes| datapath.apply(changes)).map_err(refused)?;
+        self.datapath.endpoint_delete(id).map_err(refused)?;
+        if had_waited {
+            self.carry_out();
         }
-        self.datapath.endpoint_delete(id).map_err(|error| Refusal::Datapath(error.to_string()))
+        Ok(())
     }
 
     pub(super) fn end(&mut self, key: &AttachmentKey) -> Result<(), Refusal> {
@@ -154,6 +160,12 @@ impl<S: Store> Control<S> {
     }
 }
 
+/// Why an ADD that begins now would have to be undone.
+fn hindrance(failures: &BTreeMap<Part, String>) -> Option<String> {
+    let told = |part: Part| failures.get(&part).map(|message| format!("{}: {message}", part.name()));
+    [Part::Datapath, Part::Underlay].into_iter().find_map(told)
+}
+
 /// What the programs know of an endpoint.
 pub(super) fn endpoint_entry(entry: &Entry, ifindex: u32, identity: Identity) -> EndpointEntry {
     let (host_mac, pod_mac) = veth::macs(&entry.attachment.container_id, &entry.attachment.ifname);
@@ -171,5 +183,18 @@ pub(super) fn endpoint_entry(entry: &Entry, ifindex: u32, identity: Identity) ->
         mac: pod_mac.0,
         host_mac: host_mac.0,
         reserved: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_add_begins_where_changes_are_held_back_or_the_underlay_is_unfit() {
+        let failing = |part| hindrance(&BTreeMap::from([(part, "no".to_owned())]));
+        assert_eq!(failing(Part::Datapath).as_deref(), Some("datapath: no"));
+        assert_eq!(failing(Part::Underlay).as_deref(), Some("underlay: no"));
+        assert_eq!(failing(Part::State), None);
     }
 }
