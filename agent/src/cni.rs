@@ -12,7 +12,8 @@
 //! An ADD, in order (ARCHITECTURE.md, promise 1): file with the leased addresses → interfaces, host side down → endpoint's
 //! maps → programs → host side up → wait for identity and table → wait until the pod's side can send → file says "stands" →
 //! answer. A DEL, in order (datapath.md 17): file says "removing" → drop slot → ipcache → maps → interface → file gone,
-//! addresses rest. While the kernel refuses some change, no ADD begins, and a DEL does not wait for the ipcache.
+//! addresses rest. While the kernel refuses some change, no ADD begins, and a DEL does not wait for the ipcache; nor does it
+//! wait for a disk that takes nothing ([`ledger`]).
 //!
 //! Neighbours: `sinew_api::cni` has the lines, `crate::plugin` the other end, `crate::control` carries out [`step`]s.
 

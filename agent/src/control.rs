@@ -259,7 +259,7 @@ impl<S: Store> Control<S> {
             self.files.objects.first_list_complete();
             events.push(Event::Synced);
         }
-        self.keep_objects();
+        self.keep_state();
         if let Some(refused) = batch.refused {
             for document in refused.iter().filter(|document| !self.refused.contains(document)) {
                 if document.foreign {
@@ -281,11 +281,12 @@ impl<S: Store> Control<S> {
         self.stale = told_before.unwrap_or(self.stale);
     }
 
-    /// Writes down what a restart must find again of policies, groups and namespaces, where the disk lacks it.
-    fn keep_objects(&mut self) {
-        if self.files.is_behind() || self.failures.contains_key(&Part::State) {
-            let outcome = self.files.catch_up();
-            self.fail(Part::State, outcome.err().map(|error| error.to_string()));
+    /// Writes down what a restart must find again, where the disk lacks it.
+    fn keep_state(&mut self) {
+        if self.files.is_behind() || self.ledger.is_behind() || self.failures.contains_key(&Part::State) {
+            let files = self.files.catch_up().err().map(|error| error.to_string());
+            let attachments = self.ledger.catch_up().err().map(|refusal| refusal.to_string());
+            self.fail(Part::State, attachments.or(files));
         }
     }
 
@@ -354,7 +355,7 @@ impl<S: Store> Control<S> {
         {
             tracing::warn!(%error, "the file of numbers keeps its old lines");
         }
-        self.keep_objects();
+        self.keep_state();
         self.finish_relabels();
         match self.netlink.node_addresses().await {
             Ok(addresses) if addresses != self.addresses => {

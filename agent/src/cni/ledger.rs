@@ -3,6 +3,10 @@
 //! A file is complete or absent. It is not synced to the disk: everything that it describes (interfaces, maps, pins) is
 //! in the kernel's memory, so a power cut takes both, and what survives of the files is swept at the next start.
 //!
+//! A disk that takes nothing stops an ADD, which must not use what is not written down, and no DEL: the file of an attachment
+//! that has ended stays then, and holds the addresses for the next start, until it is written that they rest. No address
+//! is leased before that.
+//!
 //! Neighbours: `sinew_engine::ipam` chooses addresses; `crate::control` is the owner.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,6 +106,8 @@ pub fn key_of(attachment: &Attachment) -> AttachmentKey {
 pub struct Ledger {
     state_dir: PathBuf,
     entries: BTreeMap<AttachmentKey, Entry>,
+    /// Attachments that have ended, and have a file until the disk says that their addresses rest.
+    ended: BTreeSet<AttachmentKey>,
     pools: Vec<Pool>,
     /// Highest number of an endpoint.
     last_id: u16,
@@ -119,6 +125,7 @@ impl Ledger {
         let mut ledger = Self {
             state_dir: state_dir.into(),
             entries: BTreeMap::new(),
+            ended: BTreeSet::new(),
             pools: pools.iter().map(|range| Pool::new(*range, [], REST)).collect(),
             last_id,
             cursor: 0,
@@ -168,14 +175,15 @@ impl Ledger {
     /// `now` is what addresses rest by.
     ///
     /// # Errors
-    /// The attachment or another one of its container is there, a pool is exhausted, or the file can't be written; nothing
-    /// is leased then.
+    /// The attachment or another one of its container is there, a pool is exhausted, or a file can't be written, this one or
+    /// one that waits; nothing is leased then.
     pub fn begin(
         &mut self,
         attachment: &Attachment,
         came: SystemTime,
         now: Duration,
     ) -> Result<&Entry, Refusal> {
+        self.catch_up()?;
         let key = key_of(attachment);
         if self.entries.contains_key(&key) {
             return Err(Refusal::AlreadyAttached(key));
@@ -215,33 +223,59 @@ impl Ledger {
     /// Writes down where an attachment stands. False if there is none.
     ///
     /// # Errors
-    /// [`Refusal::Ledger`].
+    /// [`Refusal::Ledger`]; the attachment is where it was, but for one that is being removed: of that only the file is as
+    /// it was.
     pub fn set_phase(&mut self, key: &AttachmentKey, phase: Phase) -> Result<bool, Refusal> {
         let Some(entry) = self.entries.get(key) else { return Ok(false) };
         let changed = Entry { phase, ..entry.clone() };
-        self.write(&changed)?;
-        self.entries.insert(key.clone(), changed);
-        Ok(true)
+        let written = self.write(&changed);
+        if written.is_ok() || phase == Phase::Removing {
+            self.entries.insert(key.clone(), changed);
+        }
+        written.map(|()| true)
     }
 
     /// Ends an attachment of which nothing is left: its addresses rest.
     ///
     /// # Errors
-    /// [`Refusal::Ledger`]; the attachment is then still there.
+    /// [`Refusal::Ledger`]; the attachment has ended all the same, and [`Self::catch_up`] is to be called again.
     pub fn end(&mut self, key: &AttachmentKey, now: Duration) -> Result<(), Refusal> {
-        if !self.entries.contains_key(key) {
+        if self.entries.remove(key).is_none() {
             return Ok(());
         }
-        // Resting first: killed in between, the address is leased or rests, never free.
-        self.release(key, now)?;
-        let path = self.path(key);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(Refusal::Ledger { path, source });
-            }
-            _ => {}
+        let owner = key.to_string();
+        for pool in &mut self.pools {
+            pool.release(&owner, now);
         }
-        self.entries.remove(key);
+        self.ended.insert(key.clone());
+        self.catch_up()
+    }
+
+    /// Whether attachments that have ended still have files.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Writes down what rests, and removes the files of attachments that have ended.
+    ///
+    /// # Errors
+    /// [`Refusal::Ledger`]; what is left of it is still to be done.
+    pub fn catch_up(&mut self) -> Result<(), Refusal> {
+        if self.ended.is_empty() {
+            return Ok(());
+        }
+        // Resting first: killed in between, an address is leased or rests, never free.
+        self.write_resting()?;
+        while let Some(key) = self.ended.first() {
+            let path = self.path(key);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(Refusal::Ledger { path, source });
+                }
+                _ => drop(self.ended.pop_first()),
+            }
+        }
         Ok(())
     }
 
@@ -279,11 +313,7 @@ impl Ledger {
         self.pools.iter_mut().map(|pool| pool.lease(&owner, now).map_err(Refusal::from)).collect()
     }
 
-    fn release(&mut self, key: &AttachmentKey, now: Duration) -> Result<(), Refusal> {
-        let owner = key.to_string();
-        for pool in &mut self.pools {
-            pool.release(&owner, now);
-        }
+    fn write_resting(&self) -> Result<(), Refusal> {
         let resting: BTreeMap<IpAddr, u64> = self
             .pools
             .iter()
@@ -317,10 +347,13 @@ impl Ledger {
 }
 
 /// Replaces a file at once for every reader.
-pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    fs::write(&temporary, content)?;
-    fs::rename(&temporary, path)
+    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+    written.inspect_err(|_| {
+        // Half of it takes room on a disk that may be full; the first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+    })
 }
 
 fn milliseconds(time: Duration) -> u64 {

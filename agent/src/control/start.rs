@@ -134,7 +134,9 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
     let mut datapath = Datapath::open(&datapath_config(&config, overlay.as_ref()), object)?;
     let revision = u64::from(datapath.word(EndpointId(0)).revision());
     let engine = Engine::new(engine_config(&config, revision), numbers);
-    files.start_anew(&engine.records())?;
+    if let Err(error) = files.start_anew(&engine.records()) {
+        tracing::warn!(%error, "the file of numbers keeps its old lines");
+    }
     let rings = datapath.take_events();
 
     let (steps, step_receiver) = mpsc::channel(STEPS);
@@ -256,7 +258,7 @@ impl Control<FolderStore> {
                 let name = entry.host_link.clone();
                 self.netlink.delete_link(&name).await?;
             }
-            self.end(key)?;
+            self.end(key);
         }
         Ok(())
     }

@@ -30,7 +30,10 @@ impl<S: Store> Control<S> {
             Step::Attach(key, link, reply) => drop(reply.send(self.attach(&key, &link))),
             Step::Stand(key, reply) => drop(reply.send(self.stand(&key))),
             Step::Close(key, reply) => drop(reply.send(self.close(&key))),
-            Step::End(key, reply) => drop(reply.send(self.end(&key))),
+            Step::End(key, reply) => {
+                self.end(&key);
+                drop(reply.send(Ok(())));
+            }
             Step::Find(key, reply) => drop(reply.send(self.find(&key))),
             Step::List(reply) => {
                 let listed = |entry: &Entry| (entry.key(), entry.attachment.network.clone());
@@ -82,8 +85,10 @@ impl<S: Store> Control<S> {
 
     /// Out of the datapath in the order of datapath.md 17, which the engine's changes have.
     pub(super) fn close(&mut self, key: &AttachmentKey) -> Result<(), Refusal> {
-        if !self.ledger.set_phase(key, Phase::Removing)? {
-            return Ok(());
+        if let Err(refusal) = self.ledger.set_phase(key, Phase::Removing) {
+            // The pod goes all the same. A file that says that it stands is no reason to keep it: without its interface the
+            // next start undoes it.
+            self.fail(Part::State, Some(refusal.to_string()));
         }
         let Some(id) = self.ledger.entry(key).map(|entry| entry.id) else { return Ok(()) };
         self.relabels.remove(&id);
@@ -99,13 +104,15 @@ impl<S: Store> Control<S> {
         Ok(())
     }
 
-    pub(super) fn end(&mut self, key: &AttachmentKey) -> Result<(), Refusal> {
+    pub(super) fn end(&mut self, key: &AttachmentKey) {
         self.attached.remove(&veth::host_link_name(&key.container_id, &key.ifname));
         self.datapath.sweep_links();
         if self.ledger.entry(key).is_some() {
             tracing::info!(attachment = %key, "a pod is detached");
         }
-        self.ledger.end(key, monotonic())
+        if let Err(refusal) = self.ledger.end(key, monotonic()) {
+            self.fail(Part::State, Some(refusal.to_string()));
+        }
     }
 
     fn find(&self, key: &AttachmentKey) -> Result<PodLink, Refusal> {

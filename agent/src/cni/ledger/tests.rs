@@ -1,4 +1,4 @@
-//! The ledger over a real folder, with random requests and a kill at every write.
+//! The ledger over a real folder, with random requests, a kill at every write, and a disk that takes nothing.
 
 use proptest::prelude::*;
 
@@ -20,6 +20,15 @@ fn attachment(container_id: &str) -> Attachment {
 fn open(folder: &Path, pools: &[&str], now: Duration) -> Ledger {
     let pools: Vec<IpNet> = pools.iter().map(|pool| pool.parse().unwrap()).collect();
     Ledger::open(folder, &pools, 16, now).unwrap()
+}
+
+/// Keeps a file from being written, as a full disk does for root too: a folder has its temporary name.
+fn block(path: &Path) {
+    fs::create_dir(path.with_extension("tmp")).unwrap();
+}
+
+fn unblock(path: &Path) {
+    fs::remove_dir(path.with_extension("tmp")).unwrap();
 }
 
 const START: Duration = Duration::from_secs(1_000_000);
@@ -48,6 +57,48 @@ fn an_entry_outlasts_a_restart_and_its_end_rests_the_addresses() {
     assert_eq!((v4.leased(), v4.resting(START)), (1, 1));
     assert_eq!((v6.leased(), v6.resting(START)), (1, 1), "the failed attempt took none of the other family");
     ledger.begin(&attachment("c3"), UNIX_EPOCH, START + REST).unwrap();
+}
+
+#[test]
+fn an_attachment_ends_although_the_disk_takes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let pools = ["10.1.0.0/24"];
+    let mut ledger = open(folder.path(), &pools, START);
+    let entry = ledger.begin(&attachment("c1"), UNIX_EPOCH, START).unwrap().clone();
+    let key = entry.key();
+    ledger.set_phase(&key, Phase::Standing).unwrap();
+    let (own, resting) = (ledger.path(&key), folder.path().join(RESTING));
+    block(&own);
+    block(&resting);
+    assert_eq!(ledger.set_phase(&key, Phase::Removing).unwrap_err().code(), 5);
+    assert_eq!(ledger.entry(&key).unwrap().phase, Phase::Removing);
+    ledger.end(&key, START).unwrap_err();
+    assert!(ledger.entry(&key).is_none() && ledger.is_behind());
+    assert_eq!((ledger.pools()[0].leased(), ledger.pools()[0].resting(START)), (0, 1));
+    ledger.end(&key, START).unwrap();
+
+    // Killed now, the file still has the address, for the next start to end it once more.
+    unblock(&own);
+    let found: Vec<Entry> = open(folder.path(), &pools, START).entries().cloned().collect();
+    assert_eq!(found, [Entry { phase: Phase::Standing, ..entry }]);
+    // So nobody else may be given an address meanwhile, not even after its rest.
+    assert_eq!(ledger.begin(&attachment("c2"), UNIX_EPOCH, START + REST).unwrap_err().code(), 5);
+
+    unblock(&resting);
+    ledger.catch_up().unwrap();
+    assert!(!ledger.is_behind() && !own.exists());
+    let ledger = open(folder.path(), &pools, START);
+    assert_eq!((ledger.entries().count(), ledger.pools()[0].resting(START)), (0, 1));
+}
+
+#[test]
+fn a_file_that_is_written_by_half_does_not_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("c1:eth0.json");
+    // The content is written, and cannot take the place of a folder.
+    fs::create_dir(&path).unwrap();
+    replace(&path, b"{}").unwrap_err();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -153,26 +204,54 @@ fn numbers_end_at_the_last_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Random ADDs, DELs and kills: leases on disk and in memory agree, and no address has two owners.
+    /// Random ADDs, DELs and kills, on a disk that takes nothing now and then: leases on disk and in memory agree, no address
+    /// has two owners, and each rests before it has another.
     #[test]
     fn no_lease_is_handed_out_twice(
-        steps in proptest::collection::vec((0u8..8, 0u8..12, 0u64..50), 1..60),
+        steps in proptest::collection::vec((0u8..9, 0u8..12, 0u64..50), 1..60),
     ) {
         let folder = tempfile::tempdir().unwrap();
         let pools = ["10.1.0.0/29", "fd00::/125"];
+        let resting = folder.path().join(RESTING);
+        let mut full = false;
+        let mut released: BTreeMap<IpAddr, Duration> = BTreeMap::new();
         let mut now = START;
         let mut ledger = open(folder.path(), &pools, now);
         for (kind, container, passed) in steps {
             now += Duration::from_secs(passed);
             let attachment = attachment(&format!("c{container}"));
+            let key = key_of(&attachment);
             match kind {
-                0..4 => drop(ledger.begin(&attachment, UNIX_EPOCH, now)),
-                4..6 => ledger.end(&key_of(&attachment), now).unwrap(),
-                6 => drop(ledger.set_phase(&key_of(&attachment), Phase::Removing).unwrap()),
-                // Killed: memory is gone, the files are what they were.
+                0..4 => {
+                    let behind = full && ledger.is_behind();
+                    if let Ok(entry) = ledger.begin(&attachment, UNIX_EPOCH, now) {
+                        prop_assert!(!behind, "nothing is leased while a file has what has ended");
+                        for address in &entry.addresses {
+                            let rested = released.get(address).is_none_or(|since| *since + REST <= now);
+                            prop_assert!(rested, "{} is leased before it has rested", address);
+                        }
+                    }
+                }
+                4..6 => {
+                    let addresses = ledger.entry(&key).map(|entry| entry.addresses.clone());
+                    let outcome = ledger.end(&key, now);
+                    prop_assert_eq!(outcome.is_err(), full && addresses.is_some());
+                    prop_assert!(ledger.entry(&key).is_none());
+                    released.extend(addresses.into_iter().flatten().map(|address| (address, now)));
+                }
+                6 => drop(ledger.set_phase(&key, Phase::Removing).unwrap()),
+                7 => {
+                    full = !full;
+                    if full { block(&resting) } else { unblock(&resting) }
+                }
+                // Killed: memory is gone, the files are what they were. What had ended is ended once more.
                 _ => {
                     let before: Vec<Entry> = ledger.entries().cloned().collect();
                     ledger = open(folder.path(), &pools, now);
+                    let found: Vec<Entry> = ledger.entries().cloned().collect();
+                    for entry in found.iter().filter(|entry| !before.contains(entry)) {
+                        let _behind = ledger.end(&entry.key(), now);
+                    }
                     let after: Vec<Entry> = ledger.entries().cloned().collect();
                     prop_assert_eq!(before, after);
                 }

@@ -438,6 +438,17 @@ fn refused(name: ObjectName) -> ObjectStatus {
 }
 
 #[test]
+fn a_node_finds_its_number_although_nothing_can_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let folders = write::Folders::make(folder.path(), "a").unwrap();
+    let number = folders.take_node_number("a").unwrap();
+    // As on a full disk: a folder has the name under which the file would be written first.
+    let temporary = format!("..number-{number}@a@{:?}.tmp", std::thread::current().id());
+    fs::create_dir(folder.path().join(area::NODES).join(temporary)).unwrap();
+    assert_eq!(folders.take_node_number("a").unwrap(), number);
+}
+
+#[test]
 fn the_longest_names_are_written_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let name = |name: String| ObjectName {

@@ -64,11 +64,13 @@ impl Folders {
         for step in 0..u32::from(u16::MAX) {
             let number = (start + step) % u32::from(u16::MAX) + 1;
             let path = self.root.join(area::NODES).join(format!(".number-{number}"));
-            let taken = match self.create_first(&path, node.as_bytes()) {
-                Ok(true) => true,
-                Ok(false) => fs::read_to_string(&path).is_ok_and(|owner| owner == node),
-                Err(source) => return Err(FolderError::Unwritable { path, source }),
-            };
+            let is_ours = || fs::read_to_string(&path).is_ok_and(|owner| owner == node);
+            // Read first: a disk that takes nothing keeps no node from the number that it has.
+            let taken = is_ours()
+                || self
+                    .create_first(&path, node.as_bytes())
+                    .map_err(|source| FolderError::Unwritable { path: path.clone(), source })?
+                || is_ours();
             if taken {
                 return Ok(u16::try_from(number).expect("the remainder by 65535, plus one, is a u16"));
             }
