@@ -121,7 +121,7 @@ async fn be_agent(config: Config, object: &[u8], kernel: String, socket: PathBuf
         serve_metrics_beside(address, node)?;
     }
     let mut serving = serve_beside(sources, rings, counting, socket, port)?;
-    let attacher = Rc::new(Attacher::new(netlink, steps, view));
+    let attacher = Rc::new(Attacher::new(netlink, steps, view, &state_dir));
     // Listen first, read the queue second (`crate::plugin` counts on it), accept third.
     let listener = cni_server::bind(cni_socket.parent().unwrap_or(Path::new("/")))
         .with_context(|| format!("making the CNI socket {}", cni_socket.display()))?;
@@ -166,32 +166,16 @@ async fn serve_cni(
     counted: Arc<Counted>,
     state_dir: PathBuf,
 ) {
-    carry_out_queue(&attacher, &state_dir).await;
+    queue::carry_out(&attacher, &state_dir).await;
     let mut look = tokio::time::interval(QUEUE_LOOK);
     let serve = cni_server::serve(listener, Rc::clone(&attacher), counted);
     tokio::pin!(serve);
     loop {
         tokio::select! {
             () = &mut serve => return,
-            _ = look.tick() => carry_out_queue(&attacher, &state_dir).await,
-        }
-    }
-}
-
-/// Carries out DELs that the plugin wrote down.
-async fn carry_out_queue(attacher: &Attacher, state_dir: &Path) {
-    let queued = match queue::read(state_dir) {
-        Ok(queued) => queued,
-        Err(error) => {
-            tracing::warn!(%error, "the queue of DELs cannot be read");
-            return;
-        }
-    };
-    for del in queued {
-        let outcome = attacher.del(&del.key).await.map_err(|error| error.to_string());
-        match outcome.and_then(|()| queue::done(&del).map_err(|error| error.to_string())) {
-            Ok(()) => tracing::info!(attachment = %del.key, "a queued DEL is carried out"),
-            Err(error) => tracing::warn!(attachment = %del.key, error, "a queued DEL has to wait"),
+            _ = look.tick() => {
+                queue::look(&attacher, &state_dir).await;
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Neighbours: [`super::server`] and [`super::queue`] bring commands, [`super::step`] has the steps.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use sinew_engine::EndpointId;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ledger::key_of;
+use super::queue::{self, QueuedDel};
 use super::step::{Reply, Step};
 use super::{AttachmentKey, Refusal};
 use crate::netlink::address::gateway;
@@ -34,14 +35,20 @@ pub struct Attacher {
     netlink: Arc<Netlink>,
     steps: mpsc::Sender<Step>,
     view: watch::Receiver<Arc<View>>,
+    state_dir: PathBuf,
     turns: Mutex<HashMap<AttachmentKey, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 impl Attacher {
-    /// An attacher that asks the loop behind `steps`.
+    /// An attacher that asks the loop behind `steps`. DELs wait under `state_dir`.
     #[must_use]
-    pub fn new(netlink: Arc<Netlink>, steps: mpsc::Sender<Step>, view: watch::Receiver<Arc<View>>) -> Self {
-        Self { netlink, steps, view, turns: Mutex::default() }
+    pub fn new(
+        netlink: Arc<Netlink>,
+        steps: mpsc::Sender<Step>,
+        view: watch::Receiver<Arc<View>>,
+        state_dir: &Path,
+    ) -> Self {
+        Self { netlink, steps, view, state_dir: state_dir.into(), turns: Mutex::default() }
     }
 
     /// ADD.
@@ -52,6 +59,9 @@ impl Attacher {
         let key = key_of(attachment);
         let turn = self.turn(&key);
         let _held = turn.lock().await;
+        // A DEL that waits is of an earlier attachment; carried out later it would remove this one.
+        let queued = QueuedDel { path: queue::path(&self.state_dir, &key), key: key.clone() };
+        self.carry_out(&queued).await?;
         let namespace = PodNamespace::open(Path::new(&attachment.netns)).map_err(NetlinkError::from)?;
         let link = self.ask(|reply| Step::Begin(attachment.clone(), reply)).await?;
         match self.make(&key, &namespace, &link).await {
@@ -71,6 +81,16 @@ impl Attacher {
         let turn = self.turn(key);
         let _held = turn.lock().await;
         self.remove(key).await
+    }
+
+    /// A DEL that the plugin wrote down. An ADD of the same attachment may have carried it out already.
+    ///
+    /// # Errors
+    /// What could not be removed; the DEL waits.
+    pub async fn del_queued(&self, queued: &QueuedDel) -> Result<(), Refusal> {
+        let turn = self.turn(&queued.key);
+        let _held = turn.lock().await;
+        self.carry_out(queued).await
     }
 
     /// CHECK: what the ADD made, which stands as it was made.
@@ -160,6 +180,16 @@ impl Attacher {
         if let Err(error) = self.remove(key).await {
             tracing::error!(attachment = %key, %error, "what a failed ADD had made cannot be removed yet");
         }
+    }
+
+    /// Nothing if it does not wait any more.
+    async fn carry_out(&self, queued: &QueuedDel) -> Result<(), Refusal> {
+        if !queued.path.exists() {
+            return Ok(());
+        }
+        self.remove(&queued.key).await?;
+        tracing::info!(attachment = %queued.key, "a queued DEL is carried out");
+        queue::done(queued).map_err(|source| Refusal::Ledger { path: queued.path.clone(), source })
     }
 
     async fn remove(&self, key: &AttachmentKey) -> Result<(), Refusal> {
