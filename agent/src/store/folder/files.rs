@@ -14,7 +14,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use sinew_api::object::folder::{MAX_DEPTH, MAX_FILES, is_hidden, is_object_file};
-use sinew_api::object::{Object, ObjectKind, Origin, Problem, Refused, decode_bytes};
+use sinew_api::object::{Object, ObjectKind, ObjectName, Origin, Problem, Refused, decode_bytes};
 use sinew_api::yaml;
 
 use super::area;
@@ -142,6 +142,11 @@ pub(super) fn reads_file(path: &str) -> bool {
     is_object_file(name) && (folder.is_empty() || reads_folder(folder))
 }
 
+/// Whether this file is an agent's. Agents replace their files whole, so one that is not there has been taken back.
+pub(super) fn is_agents(path: &str) -> bool {
+    is_hidden(path)
+}
+
 /// The fingerprint of a file, if it is there.
 pub(super) fn fingerprint(root: &Path, path: &str) -> Option<Fingerprint> {
     fs::metadata(root.join(path)).ok().map(|metadata| Fingerprint::of(&metadata))
@@ -186,6 +191,14 @@ pub(super) fn read(root: &Path, path: &str) -> Reading {
     }
     let documents = decode_bytes(path, &bytes).into_iter().map(|document| admit(path, document)).collect();
     Reading::Documents(Fingerprint::of(&metadata), documents)
+}
+
+/// The name of a document, as far as it can be read.
+pub(super) fn name(document: &Result<Object, Refused>) -> Option<ObjectName> {
+    match document {
+        Ok(object) => Some(object.name()),
+        Err(refused) => refused.name.clone(),
+    }
 }
 
 impl Fingerprint {

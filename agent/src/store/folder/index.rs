@@ -154,6 +154,18 @@ impl Index {
         }
     }
 
+    /// Whether something that no other file holds would go with this file.
+    pub(super) fn holds_alone(&self, path: &str) -> bool {
+        let alone = |name: &Arc<ObjectName>| self.files_of(name).all(|file| **file == *path);
+        self.held.contains_key(path)
+            || self.files.get(path).into_iter().flatten().filter_map(Document::name).any(alone)
+    }
+
+    /// The files that claim a name.
+    pub(super) fn files_of(&self, name: &ObjectName) -> impl Iterator<Item = &Arc<str>> {
+        self.names.get(name).into_iter().flat_map(|named| &named.claims).map(|(file, _)| file)
+    }
+
     /// Objects that were told and wait to be settled.
     pub(super) fn waiting(&self) -> usize {
         self.fresh.len()

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::files::{self, Walk};
+use super::watch::Hints;
 use super::{area, task::Running};
 
 /// Time that a slice may take, beyond its last step: a file to read, or a folder to list (8 ms for 10,000 files).
@@ -25,6 +26,8 @@ pub(super) struct Sweep {
     unwatched: Option<String>,
     /// The look that it answers.
     look: Option<u64>,
+    /// When all was looked at, but for files that the hints have waiting.
+    ended: Option<Instant>,
 }
 
 /// Sweeps that are wanted, and how many there were.
@@ -57,6 +60,11 @@ impl Sweeps {
         self.now.is_some()
     }
 
+    /// Whether the sweep has only to wait until files have been looked at that were being written, or were missing.
+    pub(super) fn wait_for(&self, hints: &Hints) -> bool {
+        self.now.as_ref().is_some_and(|sweep| sweep.waits_for(hints))
+    }
+
     fn begin(&mut self) {
         if self.now.is_some() || !std::mem::take(&mut self.again) {
             return;
@@ -68,7 +76,15 @@ impl Sweeps {
             unlisted: None,
             unwatched: None,
             look: self.look.take(),
+            ended: None,
         });
+    }
+}
+
+impl Sweep {
+    /// Only somebody who waits for the sweep has it wait.
+    fn waits_for(&self, hints: &Hints) -> bool {
+        self.look.is_some() && self.ended.is_some_and(|ended| hints.has_waiting_since(ended))
     }
 }
 
@@ -83,6 +99,11 @@ impl Running {
                 return;
             }
         }
+        sweep.ended.get_or_insert_with(Instant::now);
+        if sweep.waits_for(&self.hints) {
+            self.sweeps.now = Some(sweep);
+            return;
+        }
         self.trouble.listing = sweep.walk.trouble;
         if !self.deaf {
             self.trouble.watching = sweep.unwatched;
@@ -96,6 +117,9 @@ impl Running {
     /// One file or folder. False at the end.
     fn sweep_step(&mut self, sweep: &mut Sweep) -> bool {
         if let Some(path) = sweep.files.pop() {
+            if self.hints.has_waiting(&path) {
+                return true;
+            }
             let known = self.fingerprints.get_mut(path.as_str());
             let same = known.is_some_and(|(fingerprint, round)| {
                 *round = self.sweeps.round;
@@ -127,7 +151,9 @@ impl Running {
             unlisted.map(|(path, _)| Arc::clone(path)).collect()
         });
         let Some(path) = unlisted.pop() else { return false };
-        self.look_at(&path);
+        if !self.hints.has_waiting(&path) {
+            self.look_at(&path);
+        }
         true
     }
 }

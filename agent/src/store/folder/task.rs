@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use sinew_api::identity::Identity;
 use sinew_api::labels::Labels;
-use sinew_api::object::{AllocatedIdentity, Endpoint, Object, ObjectKind};
+use sinew_api::object::{AllocatedIdentity, Endpoint, Object, ObjectKind, ObjectName};
 use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep_until};
@@ -59,7 +59,7 @@ pub(super) struct Running {
     /// Numbers by label set, as the folder has them; the lowest where there are several.
     numbers: BTreeMap<Labels, Identity>,
     by_number: BTreeMap<Identity, Labels>,
-    hints: Hints,
+    pub(super) hints: Hints,
     /// Whether the kernel has ended the watch.
     pub(super) deaf: bool,
     pub(super) pending: Batch,
@@ -97,7 +97,7 @@ enum Step {
     Told,
     Write(StoreWrite),
     Hints(io::Result<()>),
-    Ripe,
+    Due,
     Retry,
     FullLook,
     Slice,
@@ -194,7 +194,7 @@ impl Running {
             match self.step(&mut full_look).await {
                 Step::Told => {}
                 Step::Write(write) => self.write(write),
-                Step::Hints(Ok(())) | Step::Ripe => self.follow_hints(),
+                Step::Hints(Ok(())) | Step::Due => self.follow_hints(),
                 Step::Hints(Err(error)) => {
                     self.deaf = true;
                     self.trouble.watching =
@@ -221,7 +221,7 @@ impl Running {
     }
 
     async fn step(&mut self, full_look: &mut Interval) -> Step {
-        let ripe_at = self.hints.next_ripe();
+        let due_at = self.hints.next_due();
         let waits = self.pending != Batch::default();
         tokio::select! {
             // What happened comes before a look at what may have happened.
@@ -235,17 +235,16 @@ impl Running {
             },
             write = self.writes.recv() => write.map_or(Step::End, Step::Write),
             outcome = self.watch.wait(&mut self.hints), if !self.deaf => Step::Hints(outcome),
-            () = wait_until(ripe_at) => Step::Ripe,
+            () = wait_until(due_at) => Step::Due,
             () = wait_until(self.retry_at) => Step::Retry,
             _ = full_look.tick() => Step::FullLook,
             // Events are heard while a task yields.
-            () = yield_now(), if self.sweeps.is_under_way() => Step::Slice,
+            () = yield_now(), if self.sweeps.is_under_way() && !self.sweeps.wait_for(&self.hints) => Step::Slice,
         }
     }
 
     fn follow_hints(&mut self) {
-        let ripe = self.hints.take_ripe(Instant::now());
-        for path in ripe {
+        for path in self.hints.take_due(Instant::now()) {
             self.look_at(&path);
         }
         for folder in std::mem::take(&mut self.hints.folders) {
@@ -268,21 +267,43 @@ impl Running {
         }
     }
 
-    /// Reads a file, whatever became of it.
+    /// Reads a file, whatever became of it. One that has just disappeared is looked at again before it counts as gone.
     pub(super) fn look_at(&mut self, path: &str) {
         if !files::reads_file(path) {
             return;
         }
-        match files::read(&self.root, path) {
+        let reading = files::read(&self.root, path);
+        if matches!(reading, Reading::Gone)
+            && !files::is_agents(path)
+            && self.index.holds_alone(path)
+            && !self.hints.is_gone(path, Instant::now())
+        {
+            return;
+        }
+        self.take(path, reading);
+    }
+
+    fn take(&mut self, path: &str, reading: Reading) {
+        self.hints.settle(path);
+        match reading {
             Reading::Gone => {
                 self.fingerprints.remove(path);
                 self.index.set_file(path, None);
             }
             Reading::Documents(fingerprint, documents) => {
+                let names: Vec<ObjectName> = documents.iter().filter_map(files::name).collect();
                 let path = self.index.set_file(path, Some(documents));
                 self.fingerprints.insert(path, (fingerprint, self.sweeps.round));
+                names.iter().for_each(|name| self.let_go_of_missing(name));
             }
         }
+    }
+
+    /// Forgets a missing file as soon as others hold all that it held: it was renamed, and its object stands there once.
+    fn let_go_of_missing(&mut self, name: &ObjectName) {
+        let missing = |path: &&Arc<str>| self.hints.is_missing(path) && !self.index.holds_alone(path);
+        let renamed: Vec<Arc<str>> = self.index.files_of(name).filter(missing).cloned().collect();
+        renamed.iter().for_each(|path| self.take(path, Reading::Gone));
     }
 
     fn watch_folders(&mut self, folders: &[String]) {
@@ -312,7 +333,11 @@ impl Running {
             if settled.again.is_empty() {
                 break;
             }
-            settled.again.iter().for_each(|path| self.look_at(path));
+            for path in &settled.again {
+                // What is not there can't come into force, whether it comes back or not.
+                let reading = files::read(&self.root, path);
+                self.take(path, reading);
+            }
         }
         if let Some(refused) = self.index.take_refusals() {
             self.pending.refused = Some(refused);

@@ -11,6 +11,8 @@ use sinew_api::object::{Endpoint, Node, NodeStatus, ObjectKind, ObjectName, Orig
 use super::*;
 use crate::store::{ObjectState, ObjectStatus, StoreChange};
 
+mod saving;
+
 struct Folder {
     folder: tempfile::TempDir,
     store: FolderStore,

@@ -2,6 +2,7 @@
 //!
 //! An event is a hint to look, never the truth. A file whose writer has closed it, or that was moved into place, is ripe
 //! at once; one that is only being written is ripe after a short quiet, so that its first half is not taken for the whole.
+//! One that disappears counts as gone after a while: editors and git save a file by taking it away and making it anew.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -12,9 +13,13 @@ use std::time::{Duration, Instant};
 use futures_util::{FutureExt as _, StreamExt as _};
 use inotify::{EventMask, EventStream, Inotify, WatchDescriptor, WatchMask};
 
+use super::files;
+
 /// How long a file that is still open for writing must be left alone before it is read. Changes are to be seen within
 /// 100 ms; a writer that takes longer between two writes has its unfinished text refused and the last good version kept.
 const QUIET: Duration = Duration::from_millis(40);
+/// How long a file must be missing before it is gone. A removal is to be in force within 100 ms too.
+const GONE: Duration = Duration::from_millis(50);
 /// Room for about 60 events with names of usual length.
 const BUFFER_BYTES: usize = 4096;
 /// Events that are noted before the files are looked at; a folder that never comes to rest must not keep the store busy
@@ -36,10 +41,12 @@ pub(super) struct Watching {
 /// Paths to look at.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
-    /// Files whose content is complete, as far as their writers say, or that are gone.
+    /// Files whose content is complete, as far as their writers say.
     ripe: BTreeSet<String>,
     /// Files that are being written, and since when they have been quiet.
     unripe: HashMap<String, Instant>,
+    /// Files that have disappeared, and when.
+    missing: HashMap<String, Instant>,
     /// Folders that appeared: to be watched and listed.
     pub(super) folders: BTreeSet<String>,
     /// Events were lost, or a watched folder is gone: look at everything.
@@ -96,6 +103,7 @@ impl Watching {
                 self.folders.get(&present.wd).map(String::as_str),
                 present.mask,
                 present.name.as_deref(),
+                Instant::now(),
             );
             if present.mask.contains(EventMask::IGNORED) {
                 self.folders.remove(&present.wd);
@@ -112,27 +120,55 @@ impl Watching {
 }
 
 impl Hints {
-    /// When the first of the unripe files will be ripe.
-    pub(super) fn next_ripe(&self) -> Option<Instant> {
-        self.unripe.values().min().map(|since| *since + QUIET)
+    /// When the first of the files that wait is to be looked at.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let quiet = self.unripe.values().min().map(|since| *since + QUIET);
+        let gone = self.missing.values().min().map(|since| *since + GONE);
+        quiet.into_iter().chain(gone).min()
     }
 
-    /// The files to look at now.
-    pub(super) fn take_ripe(&mut self, now: Instant) -> BTreeSet<String> {
-        let quiet: Vec<String> = self
-            .unripe
-            .iter()
-            .filter(|(_, since)| now.duration_since(**since) >= QUIET)
-            .map(|(path, _)| path.clone())
-            .collect();
-        for path in quiet {
-            self.unripe.remove(&path);
-            self.ripe.insert(path);
+    /// The files to look at now. Of those that are missing, [`Self::is_gone`] is to be asked.
+    pub(super) fn take_due(&mut self, now: Instant) -> BTreeSet<String> {
+        let mut due = std::mem::take(&mut self.ripe);
+        due.extend(self.unripe.extract_if(|_, since| now >= *since + QUIET).map(|(path, _)| path));
+        due.extend(
+            self.missing.iter().filter(|(_, since)| now >= **since + GONE).map(|(path, _)| path.clone()),
+        );
+        due
+    }
+
+    /// Whether a file is to be looked at later, by its time.
+    pub(super) fn has_waiting(&self, path: &str) -> bool {
+        self.unripe.contains_key(path) || self.missing.contains_key(path)
+    }
+
+    /// Whether a file has waited since before then.
+    pub(super) fn has_waiting_since(&self, then: Instant) -> bool {
+        self.unripe.values().chain(self.missing.values()).any(|since| *since <= then)
+    }
+
+    /// Whether a file has disappeared and not been seen again.
+    pub(super) fn is_missing(&self, path: &str) -> bool {
+        self.missing.contains_key(path)
+    }
+
+    /// Whether a file that is not there is gone, rather than about to be made anew.
+    pub(super) fn is_gone(&mut self, path: &str, now: Instant) -> bool {
+        match self.missing.get(path) {
+            Some(since) => now >= *since + GONE,
+            None => {
+                self.missing.insert(path.to_owned(), now);
+                false
+            }
         }
-        std::mem::take(&mut self.ripe)
     }
 
-    fn add(&mut self, folder: Option<&str>, mask: EventMask, name: Option<&OsStr>) {
+    /// A file is there, or gone: nothing of it is awaited.
+    pub(super) fn settle(&mut self, path: &str) {
+        self.missing.remove(path);
+    }
+
+    fn add(&mut self, folder: Option<&str>, mask: EventMask, name: Option<&OsStr>, now: Instant) {
         if mask.contains(EventMask::Q_OVERFLOW)
             || mask.intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF)
         {
@@ -146,15 +182,33 @@ impl Hints {
             } else if mask.contains(EventMask::MOVED_FROM) {
                 self.everything = true;
             }
-        } else if mask.intersects(EventMask::CREATE | EventMask::MODIFY) {
-            self.unripe.insert(path, Instant::now());
+            return;
+        }
+        // The link `..data` of a mounted ConfigMap turns to another folder: every file beside it has changed.
+        self.everything |= name == "..data";
+        if files::reads_file(&path) {
+            self.add_file(path, mask, now);
+        }
+    }
+
+    fn add_file(&mut self, path: String, mask: EventMask, now: Instant) {
+        if mask.contains(EventMask::ATTRIB) && self.has_waiting(&path) {
+            // What is set on a file says nothing about whether it is whole.
+            return;
+        }
+        // The latest event says what it waits for.
+        self.ripe.remove(&path);
+        self.unripe.remove(&path);
+        self.missing.remove(&path);
+        if mask.intersects(EventMask::CREATE | EventMask::MODIFY) {
+            self.unripe.insert(path, now);
+        } else if mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) && !files::is_agents(&path) {
+            self.missing.insert(path, now);
         } else {
-            self.unripe.remove(&path);
-            // The link `..data` of a mounted ConfigMap turns to another folder: every file beside it has changed.
-            if name == "..data" {
-                self.everything = true;
-            }
             self.ripe.insert(path);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
