@@ -57,14 +57,22 @@ pub(super) struct Walk {
     open: Vec<String>,
     /// Files found so far.
     found: usize,
-    /// What could not be listed, and why.
+    /// Folders that could not be listed: what is below them may be there or not.
+    unlisted: Vec<String>,
+    /// What is not read, and why.
     pub(super) trouble: Option<String>,
 }
 
 impl Walk {
+    /// Begins at the folders of objects: agents' come before people's.
+    pub(super) fn of_store() -> Self {
+        Self::from(["", area::NODES, area::ENDPOINTS, area::IDENTITIES])
+    }
+
     /// Begins at some folders.
     pub(super) fn from<'a>(starts: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { open: starts.into_iter().map(str::to_owned).collect(), found: 0, trouble: None }
+        let open = starts.into_iter().map(str::to_owned).collect();
+        Self { open, found: 0, unlisted: Vec::new(), trouble: None }
     }
 
     /// Lists the next folder, after somebody was told of it; nothing at the end.
@@ -100,9 +108,19 @@ impl Walk {
                 }
                 // It went away between two looks.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {}
-                Err(error) => self.trouble = Some(format!("folder {folder:?} of the store: {error}")),
+                Err(error) => {
+                    self.trouble = Some(format!("folder {folder:?} of the store: {error}"));
+                    self.unlisted.push(folder);
+                }
             }
         }
+    }
+
+    /// Whether a file may be there although no folder listed it.
+    pub(super) fn may_have_passed(&self, path: &str) -> bool {
+        self.unlisted.iter().any(|folder| {
+            folder.is_empty() || path.strip_prefix(folder.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        })
     }
 }
 
@@ -116,7 +134,8 @@ fn entries(root: &Path, folder: &str) -> io::Result<Vec<(String, bool)>> {
         let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            if reads_folder(&path) {
+            // Agents' folders have walks begin at them.
+            if reads_folder(&path) && !is_hidden(&name) {
                 found.push((path, true));
             }
         } else if reads_file(&path) {
@@ -161,9 +180,7 @@ pub(super) fn read(root: &Path, path: &str) -> Reading {
     // Non-blocking: the name may be a pipe's.
     let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&full) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&full).is_err() => {
-            return Reading::Gone;
-        }
+        Err(error) if is_nothing(&error) && fs::symlink_metadata(&full).is_err() => return Reading::Gone,
         Err(error) => return unreadable(path, format!("the file cannot be read: {error}")),
     };
     let metadata = match file.metadata() {
@@ -208,6 +225,11 @@ impl Fingerprint {
         (metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()).hash(&mut hasher);
         Self(hasher.finish())
     }
+}
+
+/// Whether there is nothing at a path, not even the folder above, which may be a file now.
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// A whole file that stands for one document of which nothing can be read.

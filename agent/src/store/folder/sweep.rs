@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::files::{self, Walk};
+use super::task::Running;
 use super::watch::Hints;
-use super::{area, task::Running};
 
 /// Time that a slice may take, beyond its last step: a file to read, or a folder to list (8 ms for 10,000 files).
 const SLICE: Duration = Duration::from_millis(3);
@@ -71,7 +71,7 @@ impl Sweeps {
         }
         self.round = self.round.wrapping_add(1);
         self.now = Some(Sweep {
-            walk: Walk::from(["", area::NODES, area::ENDPOINTS, area::IDENTITIES]),
+            walk: Walk::of_store(),
             files: Vec::new(),
             unlisted: None,
             unwatched: None,
@@ -117,17 +117,7 @@ impl Running {
     /// One file or folder. False at the end.
     fn sweep_step(&mut self, sweep: &mut Sweep) -> bool {
         if let Some(path) = sweep.files.pop() {
-            if self.hints.has_waiting(&path) {
-                return true;
-            }
-            let known = self.fingerprints.get_mut(path.as_str());
-            let same = known.is_some_and(|(fingerprint, round)| {
-                *round = self.sweeps.round;
-                files::fingerprint(&self.root, &path) == Some(*fingerprint)
-            });
-            if !same {
-                self.look_at(&path);
-            }
+            self.compare(&path);
             return true;
         }
         // Watched before it is listed: what appears in between makes an event.
@@ -143,17 +133,31 @@ impl Running {
         }
         let round = self.sweeps.round;
         let unlisted = sweep.unlisted.get_or_insert_with(|| {
-            if sweep.walk.trouble.is_some() {
-                // A folder that can't be listed for now says nothing about what it held.
-                return Vec::new();
-            }
-            let unlisted = self.fingerprints.iter().filter(|(_, (_, seen))| *seen != round);
+            // A folder that can't be listed for now says nothing about what it held.
+            let unlisted = self
+                .fingerprints
+                .iter()
+                .filter(|(path, (_, seen))| *seen != round && !sweep.walk.may_have_passed(path));
             unlisted.map(|(path, _)| Arc::clone(path)).collect()
         });
         let Some(path) = unlisted.pop() else { return false };
-        if !self.hints.has_waiting(&path) {
-            self.look_at(&path);
-        }
+        // It may be there all the same, behind as many others as are listed.
+        self.compare(&path);
         true
+    }
+
+    /// Reads a file that is not what it was; one that waits is looked at in its time.
+    fn compare(&mut self, path: &str) {
+        if self.hints.has_waiting(path) {
+            return;
+        }
+        let known = self.fingerprints.get_mut(path);
+        let same = known.is_some_and(|(fingerprint, round)| {
+            *round = self.sweeps.round;
+            files::fingerprint(&self.root, path) == Some(*fingerprint)
+        });
+        if !same {
+            self.look_at(path);
+        }
     }
 }

@@ -11,6 +11,7 @@ use sinew_api::object::{Endpoint, Node, NodeStatus, ObjectKind, ObjectName, Orig
 use super::*;
 use crate::store::{ObjectState, ObjectStatus, StoreChange};
 
+mod limits;
 mod saving;
 
 struct Folder {
@@ -51,6 +52,19 @@ impl Folder {
                 {
                     return *object;
                 }
+            }
+        }
+    }
+
+    /// What is told until everything was looked at.
+    async fn until_looked(&mut self, look: u64) -> Vec<String> {
+        self.store.write(StoreWrite::Look(look)).await;
+        let mut told = Vec::new();
+        loop {
+            let batch = self.batch().await;
+            told.extend(names(&batch));
+            if batch.looked == Some(look) {
+                return told;
             }
         }
     }

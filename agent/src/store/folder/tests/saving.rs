@@ -48,24 +48,9 @@ async fn save(folder: &mut Folder, take_away: impl Fn(&Path), look: bool) -> Vec
         if quick == ROUNDS {
             return told;
         }
-        folder.until_quiet(1000 + round as u64).await;
+        folder.until_looked(1000 + round as u64).await;
     }
     panic!("{quick} rounds were quick enough");
-}
-
-impl Folder {
-    /// Waits until all that stands in the folder is told.
-    async fn until_quiet(&mut self, look: u64) -> Vec<String> {
-        self.store.write(StoreWrite::Look(look)).await;
-        let mut told = Vec::new();
-        loop {
-            let batch = self.batch().await;
-            told.extend(names(&batch));
-            if batch.looked == Some(look) {
-                return told;
-            }
-        }
-    }
 }
 
 fn never_went(told: &[Batch]) {
@@ -86,7 +71,7 @@ async fn a_file_that_vim_saves_never_loses_what_it_holds() {
     never_went(&save(&mut folder, backup, true).await);
     // One that does not come back is gone, and so is what it held.
     backup(&folder.folder.path().join("x.yaml"));
-    assert!(folder.until_quiet(2000).await.contains(&"-Namespace/one".to_owned()));
+    assert!(folder.until_looked(2000).await.contains(&"-Namespace/one".to_owned()));
 }
 
 #[tokio::test]
@@ -104,12 +89,12 @@ async fn a_last_good_version_outlives_the_saving_of_a_refused_one() {
     let mut quick = 0;
     for round in 0.. {
         folder.write("x.yaml", &namespace("one"));
-        folder.until_quiet(2 * round).await;
+        folder.until_looked(2 * round).await;
         let start = Instant::now();
         fs::rename(&path, path.with_file_name("x.yaml~")).unwrap();
         fs::write(&path, format!("round: [{round}")).unwrap();
         if start.elapsed() < AT_ONCE {
-            assert!(folder.until_quiet(2 * round + 1).await.is_empty(), "what it held stays in force");
+            assert!(folder.until_looked(2 * round + 1).await.is_empty(), "what it held stays in force");
             quick += 1;
         }
         if quick == ROUNDS {
@@ -117,7 +102,7 @@ async fn a_last_good_version_outlives_the_saving_of_a_refused_one() {
         }
     }
     fs::remove_file(&path).unwrap();
-    assert_eq!(folder.until_quiet(u64::MAX).await, ["-Namespace/one"]);
+    assert_eq!(folder.until_looked(u64::MAX).await, ["-Namespace/one"]);
 }
 
 #[tokio::test]
@@ -128,7 +113,7 @@ async fn a_look_tells_of_all_that_was_removed_before_it() {
         folder.write("team/x.yaml", &namespace("one"));
         folder.until_set("one").await;
         fs::remove_dir_all(folder.folder.path().join("team")).unwrap();
-        assert_eq!(folder.until_quiet(look).await, ["-Namespace/one"]);
+        assert_eq!(folder.until_looked(look).await, ["-Namespace/one"]);
     }
 }
 
