@@ -121,6 +121,8 @@ pub struct Control<S> {
     learnt: BTreeMap<Identity, Instant>,
     usage: Usage,
     failures: BTreeMap<Part, String>,
+    /// What is not as it should be in the store, and keeps no pod from being attached.
+    store_warning: Option<String>,
     /// Revisions that are asked for and not enforced yet, and when the change that led to each was heard of.
     asked: VecDeque<(u64, Instant)>,
     counted: Arc<Counted>,
@@ -275,7 +277,13 @@ impl<S: Store> Control<S> {
             self.stale = true;
         }
         if let Some(trouble) = batch.trouble {
-            self.fail(Part::Store, Some(trouble).filter(|trouble| !trouble.is_empty()));
+            let some = |text: String| Some(text).filter(|text| !text.is_empty());
+            self.fail(Part::Store, some(trouble.failure));
+            self.store_warning = some(trouble.warning);
+            if let Some(warning) = &self.store_warning {
+                tracing::warn!(part = Part::Store.name(), warning, "something is not as it should be");
+            }
+            self.stale = true;
         }
         self.hear(events);
         self.stale = told_before.unwrap_or(self.stale);

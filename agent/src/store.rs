@@ -21,10 +21,19 @@ pub struct Batch {
     pub refused: Option<Vec<Refused>>,
     /// Set in the batch that completes the first list of every kind, and in that one only.
     pub synced: bool,
-    /// What keeps the store itself from working as it should, if that has changed; empty: nothing any more.
-    pub trouble: Option<String>,
+    /// What keeps the store itself from working as it should, if that has changed.
+    pub trouble: Option<Trouble>,
     /// The latest [`StoreWrite::Look`] that is done: everything that stood in the store then has been told.
     pub looked: Option<u64>,
+}
+
+/// What keeps a store from working as it should; what is empty is well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// It can't be read, or what an attached pod needs can't be written.
+    pub failure: String,
+    /// Something in it is not read, is seen late, or can't be said to its author: pods are attached all the same.
+    pub warning: String,
 }
 
 /// One object of a batch.

@@ -50,6 +50,8 @@ pub struct View {
     pub pools: Vec<PoolFill>,
     /// What is not as it should be, by what it concerns; empty is good.
     pub failures: BTreeMap<Part, String>,
+    /// What of the store is not read, is seen late or can't be said, if anything is; pods are attached all the same.
+    pub store_warning: Option<String>,
     /// Why the programs don't catch forged checksum offsets in pods' packets, if they don't.
     pub checksums_off: Option<String>,
 }
@@ -70,6 +72,7 @@ impl View {
             wires: Arc::default(),
             pools: Vec::new(),
             failures: BTreeMap::new(),
+            store_warning: None,
             checksums_off: None,
         }
     }

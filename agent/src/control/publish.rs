@@ -45,6 +45,7 @@ impl<S: Store> Control<S> {
             wires: Arc::new(self.wires()),
             pools: self.pools(),
             failures: self.failures.clone(),
+            store_warning: self.store_warning.clone(),
             checksums_off: self.datapath.checksums_off().map(str::to_owned),
         };
         self.view.send_replace(Arc::new(view));

@@ -173,6 +173,7 @@ pub async fn start(config: Config, object: &[u8], kernel: String) -> Result<Star
         learnt: BTreeMap::new(),
         usage: Usage::default(),
         failures: BTreeMap::new(),
+        store_warning: None,
         asked: VecDeque::new(),
         counted: Arc::clone(&counted),
         wanted_identities: Vec::new(),

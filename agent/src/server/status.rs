@@ -152,6 +152,9 @@ fn found(view: &View, part: Part) -> Option<(State, String)> {
         Part::Store if !view.snapshot.synced => {
             Some((State::Failure, "the first list of objects is not complete yet".into()))
         }
+        Part::Store if view.store_warning.is_some() => {
+            view.store_warning.clone().map(|warning| (State::Warning, warning))
+        }
         Part::Store if view.foreign > 0 => {
             let documents = documents(view.foreign);
             Some((State::Ok, format!("{}; {documents} of foreign kinds passed over", good(part))))
@@ -268,6 +271,16 @@ mod tests {
         let mut view = well();
         view.failures.insert(Part::State, "no".into());
         assert_eq!(unwell(&view), [("state".into(), State::Warning)]);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_read_keeps_no_pod_from_being_attached() {
+        let mut view = well();
+        view.store_warning = Some("too deep".into());
+        assert_eq!(unwell(&view), [("store".into(), State::Warning)]);
+        assert_eq!(view.unavailable(), None);
+        view.failures.insert(Part::Store, "no".into());
+        assert_eq!(unwell(&view), [("store".into(), State::Failure), ("cni".into(), State::Failure)]);
     }
 
     #[test]

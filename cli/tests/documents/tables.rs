@@ -133,9 +133,14 @@ fn sizes() -> String {
             "files of a store",
             "api/src/object/folder.rs",
             "MAX_FILES",
-            "those beyond are not read, and the log says so",
+            "those beyond are not read, and `sinew status` warns",
         ),
-        ("depth of a store's folders", "api/src/object/folder.rs", "MAX_DEPTH", "what is deeper is not read"),
+        (
+            "depth of a store's folders",
+            "api/src/object/folder.rs",
+            "MAX_DEPTH",
+            "what is deeper is not read, and `sinew status` warns",
+        ),
         ("ports of a `toPorts`", "api/src/policy/ports.rs", "MAX_PORTS", "the policy is refused"),
         (
             "policy tables of a node",

@@ -53,6 +53,7 @@ fn a_node_of_which_not_everything_is_well() {
         wires: Arc::default(),
         pools: vec![PoolFill { range: "10.1.0.0/29".parse().unwrap(), capacity: 5, leased: 3, resting: 1 }],
         failures: [(Part::Routes, "no route".to_owned())].into(),
+        store_warning: None,
         checksums_off: None,
     };
     let text = text(families(&constants, &view, now), Format::OpenMetrics);

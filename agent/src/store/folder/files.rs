@@ -59,8 +59,10 @@ pub(super) struct Walk {
     found: usize,
     /// Folders that could not be listed: what is below them may be there or not.
     unlisted: Vec<String>,
-    /// What is not read, and why.
-    pub(super) trouble: Option<String>,
+    /// Why nothing of the store can be listed.
+    pub(super) failure: Option<String>,
+    /// The first file or folder that is not read, and why; and how many more there are.
+    unread: Option<(String, usize)>,
 }
 
 impl Walk {
@@ -72,7 +74,7 @@ impl Walk {
     /// Begins at some folders.
     pub(super) fn from<'a>(starts: impl IntoIterator<Item = &'a str>) -> Self {
         let open = starts.into_iter().map(str::to_owned).collect();
-        Self { open, found: 0, unlisted: Vec::new(), trouble: None }
+        Self { open, found: 0, unlisted: Vec::new(), failure: None, unread: None }
     }
 
     /// Lists the next folder, after somebody was told of it; nothing at the end.
@@ -84,8 +86,7 @@ impl Walk {
         loop {
             let folder = self.open.pop()?;
             if folder.split('/').count() > MAX_DEPTH {
-                self.trouble =
-                    Some(format!("{folder} is more than {MAX_DEPTH} folders deep and is not read"));
+                self.pass_by(|| format!("{folder} is more than {MAX_DEPTH} folders deep and is not read"));
                 continue;
             }
             before(&folder);
@@ -99,9 +100,9 @@ impl Walk {
                             self.found += 1;
                             files.push(path);
                         } else {
-                            self.trouble = Some(format!(
-                                "the folder has more than {MAX_FILES} files; {path} is not read"
-                            ));
+                            self.pass_by(|| {
+                                format!("the folder has more than {MAX_FILES} files; {path} is not read")
+                            });
                         }
                     }
                     return Some((folder, files));
@@ -109,11 +110,30 @@ impl Walk {
                 // It went away between two looks.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {}
                 Err(error) => {
-                    self.trouble = Some(format!("folder {folder:?} of the store: {error}"));
+                    if folder.is_empty() {
+                        self.failure = Some(format!("the store's folder cannot be listed: {error}"));
+                    } else {
+                        self.pass_by(|| format!("folder {folder:?} of the store cannot be listed: {error}"));
+                    }
                     self.unlisted.push(folder);
                 }
             }
         }
+    }
+
+    fn pass_by(&mut self, message: impl FnOnce() -> String) {
+        match &mut self.unread {
+            Some((_, more)) => *more += 1,
+            None => self.unread = Some((message(), 0)),
+        }
+    }
+
+    /// What is not read although the store is, and why.
+    pub(super) fn warning(&self) -> Option<String> {
+        self.unread.as_ref().map(|(first, more)| match more {
+            0 => first.clone(),
+            more => format!("{first}; nor are {more} more files or folders"),
+        })
     }
 
     /// Whether a file may be there although no folder listed it.

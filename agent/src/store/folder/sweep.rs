@@ -104,7 +104,8 @@ impl Running {
             self.sweeps.now = Some(sweep);
             return;
         }
-        self.trouble.listing = sweep.walk.trouble;
+        self.trouble.unread = sweep.walk.warning();
+        self.trouble.listing = sweep.walk.failure;
         if !self.deaf {
             self.trouble.watching = sweep.unwatched;
         }

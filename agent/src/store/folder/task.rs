@@ -24,7 +24,7 @@ use super::wanted::Wanted;
 use super::watch::{Hints, Watch, Watching};
 use super::write::Folders;
 use super::{FolderConfig, identities};
-use crate::store::{Batch, StoreChange, StoreWrite};
+use crate::store::{Batch, StoreChange, StoreWrite, Trouble};
 
 /// Time between two looks at every file.
 const FULL_LOOK: Duration = Duration::from_secs(10);
@@ -74,21 +74,29 @@ pub(super) struct Running {
 /// What keeps the store from working, by cause.
 #[derive(Default)]
 pub(super) struct Troubles {
+    /// Nothing can be listed.
     pub(super) listing: Option<String>,
+    /// Some things are not read.
+    pub(super) unread: Option<String>,
     pub(super) watching: Option<String>,
+    /// What a pod needs can't be written.
     writing: Option<String>,
-    told: Option<String>,
+    /// What people read can't be written.
+    saying: Option<String>,
+    told: Trouble,
 }
 
 impl Troubles {
-    fn text(&self) -> String {
-        [&self.listing, &self.watching, &self.writing]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("; ")
+    fn all(&self) -> Trouble {
+        Trouble {
+            failure: sentence([&self.listing, &self.writing]),
+            warning: sentence([&self.unread, &self.watching, &self.saying]),
+        }
     }
+}
+
+fn sentence<'a>(parts: impl IntoIterator<Item = &'a Option<String>>) -> String {
+    parts.into_iter().flatten().cloned().collect::<Vec<_>>().join("; ")
 }
 
 /// What woke the loop.
@@ -342,9 +350,9 @@ impl Running {
         if let Some(refused) = self.index.take_refusals() {
             self.pending.refused = Some(refused);
         }
-        let trouble = self.trouble.text();
-        if self.trouble.told.as_deref().unwrap_or_default() != trouble {
-            self.trouble.told = Some(trouble.clone());
+        let trouble = self.trouble.all();
+        if self.trouble.told != trouble {
+            self.trouble.told = trouble.clone();
             self.pending.trouble = Some(trouble);
         }
     }
@@ -406,7 +414,8 @@ impl Running {
         } else {
             self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
         }
-        self.trouble.writing = self.wanted.trouble();
+        self.trouble.writing = self.wanted.trouble(true);
+        self.trouble.saying = self.wanted.trouble(false);
     }
 
     /// Tries again what could not be written.

@@ -9,7 +9,7 @@ use sinew_api::labels::Labels;
 use sinew_api::object::{Endpoint, Node, NodeStatus, ObjectKind, ObjectName, Origin, Routing};
 
 use super::*;
-use crate::store::{ObjectState, ObjectStatus, StoreChange};
+use crate::store::{ObjectState, ObjectStatus, StoreChange, Trouble};
 
 mod limits;
 mod saving;
@@ -332,7 +332,8 @@ async fn what_somebody_takes_of_this_nodes_endpoints_is_written_again() {
     fs::remove_dir_all(folder.folder.path()).unwrap();
     folder.store.write(StoreWrite::Endpoint(Box::new(endpoint("two")))).await;
     let trouble = loop {
-        if let Some(trouble) = folder.batch().await.trouble.filter(|trouble| trouble.contains("write")) {
+        let trouble = folder.batch().await.trouble.unwrap_or_default().failure;
+        if trouble.contains("write") {
             break trouble;
         }
     };
@@ -511,7 +512,7 @@ async fn a_write_that_fails_is_told_of_and_done_later() {
     folder.write(".status/Namespace", "");
     folder.store.write(status(ObjectKind::Namespace, "one")).await;
     let trouble = folder.batch().await.trouble.unwrap();
-    assert!(trouble.starts_with("cannot write: "), "{trouble}");
+    assert!(trouble.warning.starts_with("cannot write: ") && trouble.failure.is_empty(), "{trouble:?}");
     // Another write that works does not hide it.
     folder.store.write(status(ObjectKind::Node, "b")).await;
     folder.store.write(StoreWrite::Look(1)).await;
@@ -520,6 +521,6 @@ async fn a_write_that_fails_is_told_of_and_done_later() {
     assert!(folder.folder.path().join(".status/SinewNode/b.yaml").exists());
 
     fs::remove_file(folder.folder.path().join(".status/Namespace")).unwrap();
-    assert_eq!(folder.batch().await.trouble.as_deref(), Some(""), "nothing is wrong any more");
+    assert_eq!(folder.batch().await.trouble, Some(Trouble::default()), "nothing is wrong any more");
     assert!(folder.folder.path().join(".status/Namespace/one.yaml").exists());
 }

@@ -27,6 +27,11 @@ enum About {
 }
 
 impl About {
+    /// Whether pods need it: their numbers, and where they are. The rest is for people to read.
+    fn is_needed(&self) -> bool {
+        matches!(self, Self::Node | Self::Endpoint(_) | Self::Identity(_))
+    }
+
     /// Nothing for what the control loop asks for again by itself: a number may have somebody again by then.
     fn of(write: &StoreWrite) -> Option<Self> {
         Some(match write {
@@ -71,10 +76,12 @@ impl Wanted {
         self.failed.is_empty()
     }
 
-    /// What is wrong, for `sinew status`.
-    pub(super) fn trouble(&self) -> Option<String> {
-        let (_, reason) = self.failed.values().next()?;
-        Some(match self.failed.len() {
+    /// What is wrong, for `sinew status`: with what a pod needs, or with the rest.
+    pub(super) fn trouble(&self, needed: bool) -> Option<String> {
+        let of_sort = self.failed.iter().filter(|(about, _)| about.is_needed() == needed);
+        let reasons: Vec<&String> = of_sort.map(|(_, (_, reason))| reason).collect();
+        let reason = reasons.first()?;
+        Some(match reasons.len() {
             1 => format!("cannot write: {reason}"),
             count => format!("{count} writes wait; the first: cannot write: {reason}"),
         })
@@ -100,11 +107,12 @@ mod tests {
         assert!(!wanted.failed(StoreWrite::EndpointGone("e".into()), "full".into()), "told once");
         wanted.done(&db);
         assert_eq!(wanted.writes().len(), 2, "another write that works says nothing");
-        assert_eq!(wanted.trouble().as_deref(), Some("2 writes wait; the first: cannot write: full"));
+        assert_eq!(wanted.trouble(true).as_deref(), Some("2 writes wait; the first: cannot write: full"));
+        assert_eq!(wanted.trouble(false), None);
         wanted.done(&StoreWrite::EndpointGone("e".into()));
         assert_eq!(wanted.writes(), std::slice::from_ref(&web));
         wanted.done(&web);
-        assert!(wanted.is_empty() && wanted.trouble().is_none());
+        assert!(wanted.is_empty() && wanted.trouble(true).is_none());
     }
 
     #[test]
@@ -114,5 +122,6 @@ mod tests {
         wanted.failed(StoreWrite::Unreadable(Vec::new()), "full".into());
         wanted.failed(StoreWrite::ReleaseIdentity(sinew_api::identity::Identity(300)), "full".into());
         assert_eq!(wanted.writes(), [StoreWrite::Unreadable(Vec::new())], "a release is asked for again");
+        assert!(wanted.trouble(true).is_none() && wanted.trouble(false).is_some(), "pods need no statuses");
     }
 }

@@ -21,6 +21,45 @@ async fn a_folder_that_is_too_deep_keeps_nothing_of_another_in_force() {
     assert_eq!(folder.until_looked(2).await, ["-Namespace/one"]);
 }
 
+impl Folder {
+    /// Trouble of a sort, as soon as there is some that says this.
+    async fn until_troubled(&mut self, of: impl Fn(&Trouble) -> &String, words: &str) -> Trouble {
+        loop {
+            let batch = self.batch().await;
+            if let Some(trouble) = batch.trouble.filter(|trouble| of(trouble).contains(words)) {
+                return trouble;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_read_is_a_warning_and_an_unreadable_store_a_failure() {
+    let mut folder = Folder::open();
+    folder.batch().await;
+    let path = deep(&folder, 17);
+    folder.store.write(StoreWrite::Look(1)).await;
+    let trouble = folder.until_troubled(|trouble| &trouble.warning, "more than 16 folders deep").await;
+    assert_eq!(trouble.failure, "");
+    fs::remove_dir_all(folder.folder.path().join(path)).unwrap();
+    folder.store.write(StoreWrite::Look(2)).await;
+    assert_eq!(folder.until_troubled(|trouble| &trouble.warning, "").await, Trouble::default());
+
+    // The longest names that there are, as deep as folders are read: no system call takes so long a path.
+    deep(&folder, 16);
+    for level in (1..=16).rev() {
+        let above = folder.folder.path().join(vec!["d"; level - 1].join("/"));
+        fs::rename(above.join("d"), above.join("d".repeat(255))).unwrap();
+    }
+    folder.store.write(StoreWrite::Look(3)).await;
+    let trouble = folder.until_troubled(|trouble| &trouble.warning, "cannot be listed").await;
+    assert_eq!(trouble.failure, "");
+
+    fs::remove_dir_all(folder.folder.path()).unwrap();
+    folder.store.write(StoreWrite::Look(4)).await;
+    folder.until_troubled(|trouble| &trouble.failure, "cannot be listed").await;
+}
+
 #[tokio::test]
 async fn a_file_in_the_place_of_a_folder_ends_what_the_folder_held() {
     let mut folder = Folder::open();
