@@ -9,6 +9,8 @@
 
 pub mod folder;
 
+use std::collections::BTreeSet;
+
 use sinew_api::labels::Labels;
 use sinew_api::object::{Endpoint, Node, Object, ObjectName, Problem, Refused};
 
@@ -58,8 +60,10 @@ pub enum StoreWrite {
     EndpointGone(String),
     /// What became of an object here.
     Status(ObjectStatus),
-    /// An object is gone, its status with it.
+    /// An object is gone, and what this node said of it.
     StatusGone(ObjectName),
+    /// All objects that this node says something of: what an earlier run said of others is taken back.
+    KeepStatuses(BTreeSet<ObjectName>),
     /// Find or make the number for these labels. The answer is a batch that sets the identity, even if the store had
     /// said so before.
     AllocateIdentity(Labels),

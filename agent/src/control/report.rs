@@ -18,7 +18,8 @@ use crate::store::{ObjectState, ObjectStatus, StoreWrite};
 #[derive(Debug, Default)]
 pub(super) struct Told {
     endpoints: BTreeMap<String, Endpoint>,
-    statuses: BTreeMap<ObjectName, ObjectStatus>,
+    /// Nothing was said yet in this run if there is none.
+    statuses: Option<BTreeMap<ObjectName, ObjectStatus>>,
     /// Nothing was said yet in this run if there is none; an earlier run's word may stand there.
     unreadable: Option<Vec<Problem>>,
 }
@@ -54,11 +55,19 @@ impl Told {
                 writes.push(StoreWrite::Endpoint(Box::new(endpoint.clone())));
             }
         }
-        for name in self.statuses.keys().filter(|name| !statuses.contains_key(*name)) {
+        let said = match self.statuses.take() {
+            Some(said) => said,
+            None => {
+                // An earlier run's word may stand anywhere.
+                writes.push(StoreWrite::KeepStatuses(statuses.keys().cloned().collect()));
+                BTreeMap::new()
+            }
+        };
+        for name in said.keys().filter(|name| !statuses.contains_key(*name)) {
             writes.push(StoreWrite::StatusGone(name.clone()));
         }
         for (name, status) in &statuses {
-            let before = self.statuses.get(name);
+            let before = said.get(name);
             if before != Some(status) {
                 let refused = |status: &ObjectStatus| status.state == ObjectState::Refused;
                 if refused(status) && !before.is_some_and(refused) {
@@ -69,7 +78,7 @@ impl Told {
             }
         }
         self.endpoints = endpoints;
-        self.statuses = statuses;
+        self.statuses = Some(statuses);
         writes
     }
 }
@@ -245,7 +254,9 @@ mod tests {
         let name = ObjectName { kind: ObjectKind::Pod, namespace: "n".into(), name: "p".into() };
         let status = empty(name.clone(), ObjectState::Running);
         let one = BTreeMap::from([(name.clone(), status.clone())]);
-        assert_eq!(told.difference(BTreeMap::new(), one.clone()), [StoreWrite::Status(status)]);
+        // What an earlier run said of other objects goes first.
+        let kept = StoreWrite::KeepStatuses([name.clone()].into());
+        assert_eq!(told.difference(BTreeMap::new(), one.clone()), [kept, StoreWrite::Status(status)]);
         assert_eq!(told.difference(BTreeMap::new(), one), []);
         assert_eq!(told.difference(BTreeMap::new(), BTreeMap::new()), [StoreWrite::StatusGone(name)]);
     }

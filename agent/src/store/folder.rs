@@ -14,13 +14,14 @@
 //! has two bounded queues: batches to the control loop (one waits, later changes are folded into the next), writes from
 //! it.
 //!
-//! Neighbours: [`files`] reads, [`index`] decides what is in force, [`watch`] hears changes, [`mod@write`] and
-//! [`identities`] write, [`wanted`] has what could not be written yet, [`sweep`] looks at everything, [`task`] is the
+//! Neighbours: [`files`] reads, [`index`] decides what is in force, [`watch`] hears changes, [`mod@write`], [`statuses`]
+//! and [`identities`] write, [`wanted`] has what could not be written yet, [`sweep`] looks at everything, [`task`] is the
 //! thread's loop.
 
 mod files;
 mod identities;
 mod index;
+mod statuses;
 mod sweep;
 mod task;
 mod wanted;

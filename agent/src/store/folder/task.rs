@@ -456,6 +456,7 @@ impl Running {
             StoreWrite::EndpointGone(name) => self.folders.remove_endpoint(name),
             StoreWrite::Status(status) => self.folders.write_status(status),
             StoreWrite::StatusGone(name) => self.folders.remove_status(name),
+            StoreWrite::KeepStatuses(names) => self.folders.keep_statuses(names),
             StoreWrite::ReleaseIdentity(identity) => {
                 let outcome = identities::release(&self.root, *identity);
                 self.look_at(&identities::path(*identity));

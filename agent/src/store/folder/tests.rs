@@ -13,6 +13,7 @@ use crate::store::{ObjectState, ObjectStatus, StoreChange, Trouble};
 
 mod limits;
 mod saving;
+mod statuses;
 
 struct Folder {
     folder: tempfile::TempDir,

@@ -32,10 +32,13 @@ impl About {
         matches!(self, Self::Node | Self::Endpoint(_) | Self::Identity(_))
     }
 
-    /// Nothing for what the control loop asks for again by itself: a number may have somebody again by then.
+    /// Nothing for what the control loop asks for again by itself, and for what may be wrong by then: a number may have
+    /// somebody again, and an object a status.
     fn of(write: &StoreWrite) -> Option<Self> {
         Some(match write {
-            StoreWrite::Look(_) | StoreWrite::ReleaseIdentity(_) => return None,
+            StoreWrite::Look(_) | StoreWrite::ReleaseIdentity(_) | StoreWrite::KeepStatuses(_) => {
+                return None;
+            }
             StoreWrite::Node(_) => Self::Node,
             StoreWrite::Endpoint(endpoint) => Self::Endpoint(endpoint.name.clone()),
             StoreWrite::EndpointGone(name) => Self::Endpoint(name.clone()),

@@ -22,7 +22,10 @@ const TEMPORARY: &str = ".tmp";
 /// Bytes of a temporary name that are its node's.
 const NODE_BYTES: usize = 100;
 /// Folders below `.status`: kind, then namespace.
-const STATUS_DEPTH: usize = 2;
+pub(super) const STATUS_DEPTH: usize = 2;
+
+/// The folder below `.status` with what has no name.
+pub(super) const UNREADABLE: &str = "unreadable";
 
 /// The folders that agents write.
 #[derive(Clone, Debug)]
@@ -54,6 +57,11 @@ impl Folders {
     /// The folder of all objects.
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// This node's name.
+    pub(super) fn node(&self) -> &str {
+        &self.node
     }
 
     /// This node's number: the one it has, or a free one that it takes exclusively. The search begins where the name's
@@ -127,16 +135,10 @@ impl Folders {
         self.replace(&path, &text)
     }
 
-    /// Removes the status of an object that is gone.
-    pub(super) fn remove_status(&self, name: &ObjectName) -> io::Result<()> {
-        let _lock = self.lock_statuses()?;
-        gone(fs::remove_file(self.status_path(name)))
-    }
-
     /// Writes which documents this node can't read, by place, for whoever wrote them. They have no name that a status could
     /// stand under.
     pub(super) fn write_unreadable(&self, problems: &[Problem]) -> io::Result<()> {
-        let folder = self.root.join(area::STATUS).join("unreadable");
+        let folder = self.root.join(area::STATUS).join(UNREADABLE);
         let path = folder.join(format!("{}.yaml", self.node));
         if problems.is_empty() {
             return gone(fs::remove_file(path));
@@ -145,8 +147,8 @@ impl Folders {
         self.replace(&path, &yaml::write(&json!({ "documents": lines(problems) })))
     }
 
-    /// The parts of other nodes, those that left dropped.
-    fn nodes_of_status(&self, path: &Path) -> Map<String, Value> {
+    /// The parts of all nodes, those that left dropped.
+    pub(super) fn nodes_of_status(&self, path: &Path) -> Map<String, Value> {
         let text = fs::read_to_string(path).unwrap_or_default();
         let mut nodes = Map::new();
         for document in yaml::documents(&text).into_iter().flatten() {
@@ -163,12 +165,12 @@ impl Folders {
         nodes
     }
 
-    fn lock_statuses(&self) -> io::Result<Flock<File>> {
+    pub(super) fn lock_statuses(&self) -> io::Result<Flock<File>> {
         let file = File::create(self.root.join(area::STATUS).join(".lock"))?;
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
     }
 
-    fn status_path(&self, name: &ObjectName) -> PathBuf {
+    pub(super) fn status_path(&self, name: &ObjectName) -> PathBuf {
         let mut path = self.root.join(area::STATUS).join(name.kind.kind());
         if !name.namespace.is_empty() {
             path.push(&name.namespace);
@@ -194,7 +196,7 @@ impl Folders {
     }
 
     /// Replaces a file's content at once for every reader.
-    fn replace(&self, path: &Path, text: &str) -> io::Result<()> {
+    pub(super) fn replace(&self, path: &Path, text: &str) -> io::Result<()> {
         let temporary = self.write_temporary(path, text.as_bytes())?;
         fs::rename(&temporary, path).inspect_err(|_| discard(&temporary))
     }
@@ -251,7 +253,7 @@ fn discard(temporary: &Path) {
 }
 
 /// What is gone already is as good as removed.
-fn gone(outcome: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone(outcome: io::Result<()>) -> io::Result<()> {
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         outcome => outcome,
