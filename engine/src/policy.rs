@@ -14,7 +14,9 @@
 //!    outside the cluster, unless `policyCIDRMatchMode` adds nodes or pods. The kernel sees an address by its class: the
 //!    longest prefix that any policy in force here names, and whether it is outside, a node's, or in a range of pods.
 //! 6. Entities are sets of identities. `cluster` is everybody but the world and other clusters' pods. `kube-apiserver` is
-//!    a configured list of addresses; `ingress` and `health` have no members here. `world` is 2, 9 and 10.
+//!    a configured list of addresses, which have one identity: those of a node are `remote-node` too, those outside the
+//!    cluster `world` too. Where both kinds are among them, that is allowed to the identity which is allowed to each.
+//!    `ingress` and `health` have no members here. `world` is 2, 9 and 10, and 7 outside the cluster.
 //! 7. The node reaches its own pods under any policy, unless a deny rule matches it: one that names the host, or one that
 //!    names anybody. Other nodes are `remote-node` and are not exempt. A pod that connects to its own node is judged.
 //! 8. An unassigned address in the cluster's ranges is unknown: packets from and to it are dropped with a reason of their

@@ -220,6 +220,7 @@ impl Engine {
         if self.synced {
             self.sweep_subjects();
             self.find_strays();
+            self.place_apiserver();
             self.cut_classes();
             self.spread_matchers();
             self.compile_subjects();

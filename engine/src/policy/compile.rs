@@ -17,6 +17,7 @@ use sinew_bpf::abi::policy::{precedence, verdict};
 use super::l4::L4Prefix;
 use super::load::{Loaded, LoadedPeers, LoadedRule};
 use super::matcher::Matchers;
+use super::relabel;
 use crate::numbers::{Cause, Direction, Numbers};
 use crate::table::{PolicyTable, TableKey};
 
@@ -182,7 +183,10 @@ impl<'a> Side<'a> {
             // Peers that the same rules match share the resolved entries, unless a rule's ports are each peer's own.
             let shared = self.direction == Direction::Ingress
                 || rules.iter().all(|rule| self.rules[*rule].named.is_empty());
-            let resolved = if shared {
+            let resolved = if peer == Identity::KUBE_APISERVER && self.world.matchers.kinds_of_apiserver() > 1
+            {
+                Rc::new(self.resolve_apiserver(&rules))
+            } else if shared {
                 let made = known.get(&rules).cloned();
                 made.unwrap_or_else(|| {
                     let made = Rc::new(self.resolve(peer, &rules));
@@ -283,6 +287,21 @@ impl<'a> Side<'a> {
             }
         }
         written.into_iter().collect()
+    }
+
+    /// The entries of the API server's identity, whose addresses are of several kinds (6): what is allowed to each kind.
+    fn resolve_apiserver(&self, rules: &[usize]) -> Vec<(L4Prefix, PolicyEntry)> {
+        let matchers = self.world.matchers;
+        let of_kind = |kind: usize| {
+            let matching = |rule: &usize| match &self.rules[*rule].peers {
+                LoadedPeers::Any => true,
+                LoadedPeers::OneOf(ids) => ids.iter().any(|id| matchers.is_apiserver(*id, kind)),
+            };
+            let rules: Vec<usize> = rules.iter().copied().filter(matching).collect();
+            self.resolve(Identity::KUBE_APISERVER, &rules)
+        };
+        let kinds: Vec<_> = (0..matchers.kinds_of_apiserver()).map(of_kind).collect();
+        relabel::all(&kinds, &self.default)
     }
 
     /// 10. Ports of a name: the subject's own for what comes in, the peer's for what goes out.

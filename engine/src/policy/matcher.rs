@@ -80,6 +80,9 @@ pub(crate) struct Matchers {
     /// Identities by key and value of a label.
     by_label: HashMap<String, HashMap<String, BTreeSet<Identity>>>,
     classes: BTreeMap<Identity, Class>,
+    /// What the API server's addresses are, each kind of address once: they all have one identity, whose labels are those of
+    /// all kinds together.
+    apiserver: Vec<Labels>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +109,7 @@ impl Matchers {
             identities: BTreeMap::new(),
             by_label: HashMap::new(),
             classes: BTreeMap::new(),
+            apiserver: vec![Labels::reserved("kube-apiserver")],
         };
         for (number, name) in Identity::RESERVED {
             if number != Identity::UNKNOWN {
@@ -248,6 +252,34 @@ impl Matchers {
         changed
     }
 
+    /// What the API server's addresses are now. Returns the matchers that this may concern.
+    pub(crate) fn set_apiserver(&mut self, kinds: Vec<Labels>) -> Vec<MatcherId> {
+        if self.apiserver == kinds {
+            return Vec::new();
+        }
+        let mut all = Labels::new();
+        for (label, value) in kinds.iter().flat_map(Labels::iter) {
+            all.insert(label.source, label.key, value);
+        }
+        let mut changed = self.remove_identity(Identity::KUBE_APISERVER);
+        self.apiserver = kinds;
+        changed.extend(self.add_identity(Identity::KUBE_APISERVER, Arc::new(all)));
+        changed
+    }
+
+    /// Kinds of addresses that the API server's identity stands for.
+    pub(crate) fn kinds_of_apiserver(&self) -> usize {
+        self.apiserver.len()
+    }
+
+    /// Whether a matcher matches the API server's addresses of one kind.
+    pub(crate) fn is_apiserver(&self, id: MatcherId, kind: usize) -> bool {
+        let (Some(slot), Some(labels)) = (self.slots.get(&id), self.apiserver.get(kind)) else {
+            return false;
+        };
+        self.holds(&slot.matcher, Identity::KUBE_APISERVER, labels)
+    }
+
     /// The address classes are these now. Returns the matchers that gained or lost one.
     pub(crate) fn set_classes(&mut self, classes: BTreeMap<Identity, Class>) -> Vec<MatcherId> {
         let gone: Vec<Identity> =
@@ -280,7 +312,8 @@ impl Matchers {
         match matcher {
             Matcher::Labels(selector) => {
                 let matching = |number: &&Identity| {
-                    self.identities.get(number).is_some_and(|labels| selector.matches(labels))
+                    let labels = self.identities.get(number);
+                    labels.is_some_and(|labels| self.matches_identity(matcher, **number, labels))
                 };
                 match self.fewest_candidates(selector) {
                     Some(candidates) => candidates.into_iter().flatten().filter(matching).copied().collect(),
@@ -324,7 +357,15 @@ impl Matchers {
             .map(|(_, sets)| sets)
     }
 
+    /// Whether an identity matches, or some of its addresses do.
     fn matches_identity(&self, matcher: &Matcher, number: Identity, labels: &Labels) -> bool {
+        match number {
+            Identity::KUBE_APISERVER => self.apiserver.iter().any(|kind| self.holds(matcher, number, kind)),
+            _ => self.holds(matcher, number, labels),
+        }
+    }
+
+    fn holds(&self, matcher: &Matcher, number: Identity, labels: &Labels) -> bool {
         match matcher {
             Matcher::Labels(selector) => selector.matches(labels),
             Matcher::Entity(entity) => self.entity_holds(*entity, number, labels),
@@ -333,18 +374,21 @@ impl Matchers {
     }
 
     /// policy.md 6. World is every number that world traffic can have; the families' own numbers exist only where both
-    /// families are on, and with one family 2 stands for it. An API server on a node is both (`state/facts.rs`).
+    /// families are on, and with one family 2 stands for it. An API server on a node is both, and one outside the cluster is
+    /// of the world and, as in Cilium, of the cluster (`state/facts.rs`).
     pub(crate) fn entity_holds(&self, entity: Entity, number: Identity, labels: &Labels) -> bool {
+        let is_of = |world: Identity, name: &str| {
+            number == world || (number == Identity::KUBE_APISERVER && labels.get("reserved", name).is_some())
+        };
+        let world = || is_of(Identity::WORLD, "world");
+        let (ipv4, ipv6) =
+            (is_of(Identity::WORLD_IPV4, "world-ipv4"), is_of(Identity::WORLD_IPV6, "world-ipv6"));
         match entity {
             Entity::All => true,
             Entity::None => false,
-            Entity::World => number.is_world(),
-            Entity::WorldIpv4 => {
-                number == Identity::WORLD_IPV4 || (number == Identity::WORLD && self.v4 && !self.dual_stack)
-            }
-            Entity::WorldIpv6 => {
-                number == Identity::WORLD_IPV6 || (number == Identity::WORLD && self.v6 && !self.dual_stack)
-            }
+            Entity::World => ipv4 || ipv6 || world(),
+            Entity::WorldIpv4 => ipv4 || (self.v4 && !self.dual_stack && world()),
+            Entity::WorldIpv6 => ipv6 || (self.v6 && !self.dual_stack && world()),
             Entity::Cluster => {
                 let elsewhere = labels.get("k8s", CLUSTER).is_some_and(|cluster| cluster != self.cluster);
                 !number.is_world() && !elsewhere

@@ -1,8 +1,9 @@
-//! What two tables both allow: what an endpoint enforces while it moves from one label set to another (policy.md 17).
+//! What two tables both allow: what an endpoint enforces while it moves from one label set to another (policy.md 17). And
+//! what several lists of entries all allow, for one identity that stands for peers of several kinds.
 //!
 //! An entry of the result stands for one key, so a peer that one table allows by its identity and the other by its class
 //! can't be expressed for pods and nodes, whose class says nothing about their identity: it is denied while the
-//! endpoint moves. For the world it can: all its addresses have the world's identity.
+//! endpoint moves. For the world it can: all its addresses have the world's identity, or the API server's.
 //!
 //! Neighbours: `compile.rs` makes the two tables.
 
@@ -18,11 +19,11 @@ use crate::table::PolicyTable;
 /// The entries of one peer in one direction.
 type Entries = BTreeMap<L4Prefix, PolicyEntry>;
 
-/// What both tables allow. `world` says which identity the addresses of a class outside the cluster have.
+/// What both tables allow. `outsiders` says which identities the addresses of a class outside the cluster have.
 pub(crate) fn both(
     one: &PolicyTable,
     other: &PolicyTable,
-    world: impl Fn(Identity) -> Option<Identity>,
+    outsiders: impl Fn(Identity) -> Vec<Identity>,
 ) -> PolicyTable {
     if one == other {
         return one.clone();
@@ -34,24 +35,53 @@ pub(crate) fn both(
             one.keys().chain(other.keys()).filter(|(d, _)| *d == direction).map(|(_, peer)| *peer).collect();
         for peer in peers {
             // All keys that are certainly looked up for a packet of this peer, in rising rank.
-            let mut keys = vec![0];
-            keys.extend(world(Identity(peer)).map(|world| world.0));
-            keys.push(peer);
-            keys.dedup();
-            let sides = [&one, &other].map(|table| {
-                keys.iter().filter_map(|key| table.get(&(direction, *key))).collect::<Vec<&Entries>>()
-            });
+            let mut lookups: Vec<Vec<u32>> =
+                outsiders(Identity(peer)).iter().map(|identity| vec![0, identity.0, peer]).collect();
+            if lookups.is_empty() {
+                lookups.push(if peer == 0 { vec![0] } else { vec![0, peer] });
+            }
+            let sides: Vec<Vec<&Entries>> = lookups
+                .iter()
+                .flat_map(|keys| [&one, &other].map(|table| (keys, table)))
+                .map(|(keys, table)| {
+                    keys.iter().filter_map(|key| table.get(&(direction, *key))).collect::<Vec<&Entries>>()
+                })
+                .collect();
             let prefixes: BTreeSet<L4Prefix> =
                 sides.iter().flatten().flat_map(|entries| entries.keys().copied()).collect();
             for prefix in prefixes {
-                let [Some(one), Some(other)] = sides.each_ref().map(|side| decide(side, prefix)) else {
-                    continue;
-                };
-                result.entries.insert(prefix.key(peer, direction), stricter(&one, &other));
+                let decided: Option<Vec<PolicyEntry>> =
+                    sides.iter().map(|side| decide(side, prefix)).collect();
+                let strictest = decided.into_iter().flatten().reduce(|one, other| stricter(&one, &other));
+                let Some(entry) = strictest else { continue };
+                result.entries.insert(prefix.key(peer, direction), entry);
             }
         }
     }
     result
+}
+
+/// What all of these lists of one peer's entries allow; where a list has none, it has the default. As in each of them, no
+/// entry has the value of the next shorter one.
+pub(crate) fn all(
+    lists: &[Vec<(L4Prefix, PolicyEntry)>],
+    default: &PolicyEntry,
+) -> Vec<(L4Prefix, PolicyEntry)> {
+    let lists: Vec<Entries> = lists.iter().map(|list| list.iter().copied().collect()).collect();
+    let prefixes: BTreeSet<L4Prefix> = lists.iter().flat_map(|list| list.keys().copied()).collect();
+    let mut written = Entries::new();
+    for prefix in prefixes {
+        let of = |list: &Entries, from: u8| {
+            let found = (0..=from).rev().find_map(|bits| list.get(&prefix.widened(bits)));
+            *found.unwrap_or(default)
+        };
+        let found = lists.iter().map(|list| of(list, prefix.bits));
+        let entry = found.reduce(|one, other| stricter(&one, &other)).unwrap_or(*default);
+        if entry != of(&written, prefix.bits) {
+            written.insert(prefix, entry);
+        }
+    }
+    written.into_iter().collect()
 }
 
 fn by_peer(table: &PolicyTable) -> BTreeMap<(u8, u32), Entries> {

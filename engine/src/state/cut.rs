@@ -179,14 +179,18 @@ impl Engine {
             .collect()
     }
 
-    /// Which identity the addresses of a class have, if it is outside the cluster.
-    pub(super) fn world_of(&self, class: Identity) -> Option<Identity> {
-        let class = self.numbers.class_of(class).filter(|class| class.place == Place::World)?;
-        Some(match class.prefix {
-            _ if !(self.config.v4 && self.config.v6) => Identity::WORLD,
-            IpNet::V4(_) => Identity::WORLD_IPV4,
-            IpNet::V6(_) => Identity::WORLD_IPV6,
-        })
+    /// Which identities the addresses of a class may have, if it is outside the cluster: the world's, and the API server's
+    /// where one of its addresses is among them.
+    pub(super) fn outsiders_of(&self, number: Identity) -> Vec<Identity> {
+        let class = self.numbers.class_of(number).filter(|class| class.place == Place::World);
+        let Some(class) = class else { return Vec::new() };
+        let is_apiserver = |address: &IpAddr| {
+            classes::class_of(&self.trie, *address) == Some(*class)
+                && matches!(self.claims.holder(*address), Some((Claimant::KubeApiserver, _)))
+        };
+        let apiserver = self.config.kube_apiserver.iter().flatten().any(is_apiserver);
+        let apiserver = apiserver.then_some(Identity::KUBE_APISERVER);
+        apiserver.into_iter().chain([self.world_identity(class.prefix.addr())]).collect()
     }
 }
 

@@ -17,6 +17,7 @@ use super::locals::{Local, is_same_uid};
 use super::remotes::Remotes;
 use super::{Engine, Stale};
 use crate::event::Event;
+use crate::numbers::Place;
 
 /// The facts.
 #[derive(Clone, Debug, Default)]
@@ -250,7 +251,6 @@ impl Engine {
         let addresses = node.map(|node| node.addresses.as_slice()).unwrap_or_default();
         let claims = addresses.iter().map(|address| (*address, entry(address))).collect();
         self.claims.set(&Claimant::Node(name.into()), claims);
-        self.place_apiserver();
         for remote in self.facts.remotes.on_node(name) {
             self.claim_remote(&remote);
         }
@@ -268,34 +268,60 @@ impl Engine {
         let named = own.iter().flat_map(|node| node.addresses.iter());
         let claims = self.facts.node_addresses.iter().chain(named).map(|address| (*address, entry)).collect();
         self.claims.set(&Claimant::OwnNode, claims);
-        self.place_apiserver();
+        self.place_host();
     }
 
-    /// What else the API server is, as in Cilium: on another node that node, so its identity has both labels; on this one
-    /// the host, whose identity has both then.
-    fn place_apiserver(&mut self) {
-        let of_apiserver = |address: &IpAddr| self.config.is_apiserver(address);
-        let (own, others): (Vec<&Node>, Vec<&Node>) =
-            self.facts.nodes.values().partition(|node| node.name == self.config.node);
-        let on_other = others.iter().flat_map(|node| &node.addresses).any(of_apiserver);
-        let mut here = self.facts.node_addresses.iter().chain(own.iter().flat_map(|node| &node.addresses));
-        let here = here.any(of_apiserver);
-        for (number, name, other, is_both) in [
-            (Identity::KUBE_APISERVER, "kube-apiserver", "remote-node", on_other),
-            (Identity::HOST, "host", "kube-apiserver", here),
-        ] {
-            let mut labels = Labels::reserved(name);
-            if is_both {
-                labels.insert("reserved", other, "");
-            }
-            if self.matchers.identities().get(&number).is_some_and(|old| **old == labels) {
-                continue;
-            }
-            let before = self.matchers.remove_identity(number);
-            let after = self.matchers.add_identity(number, Arc::new(labels));
-            self.dirty.matchers.extend(before.into_iter().chain(after));
-            self.stale.identities = true;
+    /// The host is the API server too, as in Cilium, where this node has an address of it.
+    fn place_host(&mut self) {
+        let own = self.facts.nodes.get(&self.config.node);
+        let named = own.iter().flat_map(|node| node.addresses.iter());
+        let is_apiserver =
+            self.facts.node_addresses.iter().chain(named).any(|address| self.config.is_apiserver(address));
+        let mut labels = Labels::reserved("host");
+        if is_apiserver {
+            labels.insert("reserved", "kube-apiserver", "");
         }
+        if self.matchers.identities().get(&Identity::HOST).is_some_and(|old| **old == labels) {
+            return;
+        }
+        let before = self.matchers.remove_identity(Identity::HOST);
+        let after = self.matchers.add_identity(Identity::HOST, Arc::new(labels));
+        self.dirty.matchers.extend(before.into_iter().chain(after));
+        self.stale.identities = true;
+    }
+
+    /// What else the API server is where it is not the host, as in Cilium: on another node that node, outside the cluster the
+    /// world. Addresses of either kind have one identity, so a table holds what is allowed to all of them
+    /// (`policy/compile.rs`).
+    pub(super) fn place_apiserver(&mut self) {
+        let moved =
+            self.dirty.places || self.claims.changed().any(|address| self.config.is_apiserver(&address));
+        if !moved {
+            return;
+        }
+        let addresses = self.config.kube_apiserver.iter().flatten();
+        let kinds: BTreeSet<Labels> =
+            addresses.filter_map(|address| self.kind_of_apiserver(*address)).collect();
+        let nowhere = kinds.is_empty().then(|| Labels::reserved("kube-apiserver"));
+        let changed = self.matchers.set_apiserver(kinds.into_iter().chain(nowhere).collect());
+        self.stale.identities |= !changed.is_empty();
+        self.dirty.matchers.extend(changed);
+    }
+
+    /// What an address of the API server's identity is, if it is one.
+    pub(super) fn kind_of_apiserver(&self, address: IpAddr) -> Option<Labels> {
+        let mut labels = Labels::reserved("kube-apiserver");
+        let also = match self.claims.holder(address)?.0 {
+            Claimant::Node(_) if self.config.is_apiserver(&address) => Some("remote-node"),
+            // Unassigned addresses of pods are nobody's, and no one's world.
+            Claimant::KubeApiserver if self.place_of(address) == Place::World => {
+                self.world_identity(address).reserved_name()
+            }
+            Claimant::KubeApiserver => None,
+            _ => return None,
+        };
+        also.into_iter().for_each(|name| labels.insert("reserved", name, ""));
+        Some(labels)
     }
 
     /// A number and what it stands for. One that is known keeps its meaning: numbers are never reused while packets

@@ -174,7 +174,9 @@ impl Engine {
             Claimant::Remote(name) => self.remote(name),
             Claimant::OwnNode | Claimant::KubeApiserver | Claimant::Node(_) => {
                 let identity = Identity(entry.identity);
-                let mut somebody = self.identity(identity, self.labels_of_identity(identity)?);
+                let kind = (identity == Identity::KUBE_APISERVER).then(|| self.kind_of_apiserver(address));
+                let labels = kind.flatten().map(Arc::new).or_else(|| self.labels_of_identity(identity))?;
+                let mut somebody = self.identity(identity, labels);
                 match claimant {
                     Claimant::OwnNode => somebody.node.clone_from(&self.config.node),
                     Claimant::Node(name) => somebody.node = name.to_string(),

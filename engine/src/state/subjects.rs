@@ -174,7 +174,7 @@ impl Engine {
             subjects.iter().filter_map(|subject| Some(&self.subjects.get(subject)?.compiled.table));
         let one = tables.next()?;
         let Some(other) = tables.next() else { return Some(Arc::clone(one)) };
-        let both = relabel::both(one, other, |class| self.world_of(class));
+        let both = relabel::both(one, other, |class| self.outsiders_of(class));
         Some(Arc::new(fitted(both, self.config.table_room())))
     }
 

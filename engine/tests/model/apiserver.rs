@@ -1,5 +1,5 @@
-//! Ways to other nodes. The API server's address may be that of a node: it keeps the way there, and is both (policy.md 6).
-//! Who is behind a node is behind the overlay, whether or not a tunnel leads there.
+//! Ways to other nodes. The API server's address may be that of a node: it keeps the way there, and is both (policy.md 6);
+//! outside the cluster it is of the world. Who is behind a node is behind the overlay, whether or not a tunnel leads there.
 
 use std::net::IpAddr;
 
@@ -19,12 +19,12 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// A node in VXLAN, whose API server has this address, with a pod `shop/web`.
+/// A node in VXLAN, whose API server has these addresses, with a pod `shop/web`.
 fn node(apiserver: &str) -> Node {
     let mut config = Config::new("node", "default");
     config.cluster_cidrs = ["10.0.0.0/16", "fd00::/48"].map(|range| range.parse().unwrap()).into();
     config.routing = Routing::Vxlan;
-    config.kube_apiserver = Some(vec![address(apiserver)]);
+    config.kube_apiserver = Some(apiserver.split(' ').map(address).collect());
     let mut node = Node::unsynced(config);
     node.apply([Event::Synced, Event::NodeAddresses(vec![address(OWN)])]);
     node.pod("shop/web", "app=web");
@@ -74,6 +74,14 @@ fn only_to(node: &mut Node, entity: &str) {
     node.yaml(&format!(
         "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: shop}}\n\
          spec: {{endpointSelector: {{}}, egress: [{{toEntities: [{entity}]}}]}}\n"
+    ));
+}
+
+/// Lets `shop/web` go anywhere but to this entity.
+fn never_to(node: &mut Node, entity: &str) {
+    node.yaml(&format!(
+        "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+         spec: {{endpointSelector: {{}}, enableDefaultDeny: {{egress: false}}, egressDeny: [{{toEntities: [{entity}]}}]}}\n"
     ));
 }
 
@@ -128,16 +136,81 @@ fn a_pod_whose_node_nobody_knows_is_behind_the_overlay_all_the_same() {
     assert_eq!(found(&node), (700, flag::TUNNEL, Address::NONE));
 }
 
+/// As in Cilium, where its address keeps the labels of a CIDR: what is closed to the world is closed to it.
 #[test]
-fn outside_the_cluster_it_is_no_node() {
+fn outside_the_cluster_it_is_of_the_world() {
     let mut node = node(OUTSIDE);
     node.apply([other()]);
-    for (entity, apiserver, node_too) in
-        [("kube-apiserver", true, false), ("remote-node", false, true), ("world", false, false)]
-    {
+    for (entity, apiserver, node_too) in [
+        ("kube-apiserver", true, false),
+        ("remote-node", false, true),
+        ("world", true, false),
+        ("world-ipv4", true, false),
+        ("world-ipv6", false, false),
+        ("cluster", true, true),
+    ] {
         only_to(&mut node, entity);
         assert_eq!((reaches(&node, OUTSIDE), reaches(&node, OTHER)), (apiserver, node_too), "{entity}");
     }
+    for (entity, open) in
+        [("world", false), ("world-ipv4", false), ("world-ipv6", true), ("remote-node", true)]
+    {
+        never_to(&mut node, entity);
+        assert_eq!(reaches(&node, OUTSIDE), open, "{entity}");
+    }
+    let both = node.engine.snapshot().identities[&Identity::KUBE_APISERVER].labels.to_strings();
+    assert_eq!(both, ["reserved:kube-apiserver", "reserved:world-ipv4"]);
+}
+
+/// All its addresses have one identity, so that one of another kind closes and does not open.
+#[test]
+fn on_a_node_and_outside_that_is_allowed_which_is_to_both() {
+    let mut node = node(&format!("{OTHER} {OUTSIDE}"));
+    node.apply([other()]);
+    let both = |node: &Node| (reaches(node, OTHER), reaches(node, OUTSIDE));
+    for (entities, open) in [
+        ("kube-apiserver", true),
+        ("cluster", true),
+        ("world", false),
+        ("remote-node", false),
+        ("world, remote-node", true),
+    ] {
+        only_to(&mut node, entities);
+        assert_eq!(both(&node), (open, open), "{entities}");
+    }
+    for entity in ["world", "remote-node", "kube-apiserver"] {
+        never_to(&mut node, entity);
+        assert_eq!(both(&node), (false, false), "{entity}");
+    }
+    never_to(&mut node, "host");
+    assert_eq!(both(&node), (true, true));
+    // When the node is gone, both addresses are outside.
+    only_to(&mut node, "world");
+    node.apply([Event::NodeRemoved("other".to_owned())]);
+    assert_eq!(both(&node), (true, true));
+}
+
+/// While a pod gets other labels, what is open by address to one of its label sets is not open to the API server whom the
+/// other shuts out by name.
+#[test]
+fn a_pod_that_moves_does_not_reach_it_by_a_range_of_the_world() {
+    let mut node = node(OUTSIDE);
+    let policy = |name: &str, app: &str, to: &str| {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{endpointSelector: {{matchLabels: {{app: {app}}}}}, egress: [{{{to}}}]}}\n"
+        )
+    };
+    let world_alone = "toEndpoints: [{matchExpressions: [{key: 'reserved:world-ipv4', operator: Exists}, \
+                       {key: 'reserved:kube-apiserver', operator: DoesNotExist}]}]";
+    node.yaml(&policy("old", "web", world_alone));
+    node.yaml(&policy("new", "api", "toCIDR: [203.0.113.0/24]"));
+    assert!(!reaches(&node, OUTSIDE) && reaches(&node, "198.51.100.9"));
+    node.label("shop/web", "app=api");
+    assert!(!node.announced.is_empty());
+    assert!(!reaches(&node, OUTSIDE), "it moves");
+    node.finish_relabels();
+    assert!(reaches(&node, OUTSIDE) && !reaches(&node, "198.51.100.9"));
 }
 
 #[test]

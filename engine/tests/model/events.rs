@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ipnet::IpNet;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
 use sinew_api::identity::Identity;
@@ -34,8 +33,8 @@ fn random_events_keep_every_promise() {
     let questions = prop::collection::vec(random::traffic(), 3);
     let steps = prop::collection::vec(random::step(), 1..45);
     TestRunner::new(cases)
-        .run(&(steps, questions), |(steps, questions)| {
-            let mut model = Model::new();
+        .run(&(random::apiserver(), steps, questions), |(apiserver, steps, questions)| {
+            let mut model = Model::with_apiserver(apiserver);
             for step in steps {
                 model.take(step);
                 model.check_from_scratch()?;
@@ -53,6 +52,7 @@ fn random_events_keep_every_promise() {
 
 /// What the test knows to be so.
 pub(crate) struct Model {
+    config: Config,
     pub(crate) node: Node,
     pods: BTreeMap<u8, Pod>,
     namespaces: BTreeMap<String, Namespace>,
@@ -86,17 +86,20 @@ impl Local {
     }
 }
 
-fn own_config() -> Config {
-    let mut config = Config::new("node", "default");
-    config.cluster_cidrs = ["10.0.0.0/16", "fd00::/48"].map(|range| range.parse().unwrap()).into();
-    config
-}
-
 impl Model {
     pub(crate) fn new() -> Self {
-        let mut node = Node::unsynced(own_config());
+        Self::with_apiserver(Vec::new())
+    }
+
+    /// A cluster whose API server has these addresses.
+    fn with_apiserver(addresses: Vec<IpAddr>) -> Self {
+        let mut config = Config::new("node", "default");
+        config.cluster_cidrs = ["10.0.0.0/16", "fd00::/48"].map(|range| range.parse().unwrap()).into();
+        config.kube_apiserver = Some(addresses);
+        let mut node = Node::unsynced(config.clone());
         node.apply([Event::Synced]);
         Self {
+            config,
             node,
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -349,7 +352,7 @@ impl Model {
             classes: old.classes.iter().map(|(prefix, class)| (*prefix, *class)).collect(),
             known: old.known.iter().copied().collect(),
         };
-        let mut node = Node::restarted(own_config(), &self.node);
+        let mut node = Node::restarted(self.config.clone(), &self.node);
         node.kernel = old.clone();
         node.kernel.revision = 0;
         node.apply([Event::Found(found)]);
@@ -388,7 +391,7 @@ impl Model {
     }
 
     fn check_from_scratch(&self) -> Result<(), TestCaseError> {
-        let mut node = Node::restarted(own_config(), &self.node);
+        let mut node = Node::restarted(self.config.clone(), &self.node);
         node.apply(self.facts());
         for (number, local) in &self.locals {
             // Pods that are gone, but whose endpoints are there, still have the labels of their objects, also where
@@ -460,11 +463,11 @@ impl Model {
             self.locals.values().filter(|local| local.labels == local.target && !over(local.pod.as_ref()))
         {
             let own = local.created.addresses[0];
-            for (identity, peer) in peers.iter().filter(|(_, peer)| {
+            for (identity, peer) in peers.iter().filter(|(identity, peer)| {
                 peer.address.is_ipv4() == own.is_ipv4()
                     // What it sends to itself nobody judges.
                     && peer.address != own
-                    && self.node.kernel.identity_of(peer.address) == number_of_plain(&self.node, &peer.labels)
+                    && self.node.kernel.identity_of(peer.address) == *identity
             }) {
                 for direction in Direction::BOTH {
                     let found = ask(&self.node.kernel, local.created.id, direction, *identity, peer, traffic);
@@ -501,7 +504,8 @@ impl Model {
     }
 
     /// While it moves, an endpoint may deny a pod or node that one of its label sets allows by labels and the other only by
-    /// address: one table entry can't say both (policy/relabel.rs).
+    /// address, and what is outside if an address of the API server is too: one table entry can't say both
+    /// (policy/relabel.rs).
     fn may_be_stricter(&self, local: &Local) -> bool {
         local.labels != local.target
             && self.running().any(|policy| {
@@ -510,7 +514,7 @@ impl Model {
                     Peers::Any => false,
                     Peers::OneOf(peers) => peers.iter().any(|peer| match &peer.matches {
                         PeerMatch::Cidr { reach, .. } | PeerMatch::CidrGroup { reach, .. } => {
-                            reach.pods || reach.nodes
+                            reach.pods || reach.nodes || !self.apiserver().is_empty()
                         }
                         _ => false,
                     }),
@@ -560,7 +564,7 @@ impl Model {
 
     fn cluster(&self) -> Cluster {
         let pools = self.nodes.values().flat_map(|node| node.pod_cidrs.iter().copied());
-        let configured: Vec<IpNet> = own_config().cluster_cidrs;
+        let configured = self.config.cluster_cidrs.clone();
         let named = self.nodes.values().flat_map(|node| node.addresses.iter());
         let locals = self.locals.values().filter(|local| !over(local.pod.as_ref()));
         let locals = locals.flat_map(|local| local.created.addresses.clone());
@@ -578,6 +582,10 @@ impl Model {
         self.remotes.iter().filter(|(number, remote)| {
             !over(self.pods.get(number)) && !remote.phase.is_some_and(PodPhase::is_over)
         })
+    }
+
+    fn apiserver(&self) -> &[IpAddr] {
+        self.config.kube_apiserver.as_deref().unwrap_or_default()
     }
 
     /// Everybody who may be at the other end, with the identity that the kernel finds for him.
@@ -598,7 +606,7 @@ impl Model {
         }
         let end = |identity: Identity, labels: &Labels, address: IpAddr| {
             let ports = ports.get(&identity).cloned().unwrap_or_default();
-            (identity, End { labels: plain(labels), address, ports })
+            (identity, End { labels: plain(labels), others: Vec::new(), address, ports })
         };
         for (identity, local) in locals {
             if !over(local.pod.as_ref()) {
@@ -611,18 +619,44 @@ impl Model {
             peers.extend(remote.addresses.iter().map(|address| end(identity, &labels, *address)));
         }
         let taken: BTreeSet<IpAddr> = peers.iter().map(|(_, end)| end.address).collect();
-        let host = Labels::reserved("host");
         let named = self.nodes.get("node").map(|node| node.addresses.as_slice()).unwrap_or_default();
         let own = self.own.iter().chain(named);
+        let mut host = Labels::reserved("host");
+        if own.clone().any(|address| self.apiserver().contains(address)) {
+            host.insert("reserved", "kube-apiserver", "");
+        }
         peers.extend(own.clone().map(|address| end(Identity::HOST, &host, *address)));
         let remote_node = Labels::reserved("remote-node");
         let nodes = self.nodes.values().filter(|node| node.name != "node").flat_map(|node| &node.addresses);
         let nodes =
             nodes.filter(|address| !taken.contains(address) && !own.clone().any(|own| own == *address));
-        peers.extend(nodes.map(|address| end(Identity::REMOTE_NODE, &remote_node, *address)));
+        let (of_apiserver, nodes): (Vec<IpAddr>, Vec<IpAddr>) =
+            nodes.copied().partition(|address| self.apiserver().contains(address));
+        peers.extend(nodes.into_iter().map(|address| end(Identity::REMOTE_NODE, &remote_node, address)));
+        let ranges = self.cluster().pod_ranges;
+        let mut apiserver = Vec::new();
+        for address in self.apiserver() {
+            if taken.contains(address) || own.clone().any(|own| own == address) {
+                continue;
+            }
+            let also = match address {
+                _ if of_apiserver.contains(address) => "remote-node",
+                _ if ranges.iter().any(|range| range.contains(address)) => "kube-apiserver",
+                IpAddr::V4(_) => "world-ipv4",
+                IpAddr::V6(_) => "world-ipv6",
+            };
+            let mut labels = Labels::reserved("kube-apiserver");
+            labels.insert("reserved", also, "");
+            apiserver.push(end(Identity::KUBE_APISERVER, &labels, *address));
+        }
+        let kinds: Vec<Vec<Label>> = apiserver.iter().map(|(_, end)| end.labels.clone()).collect();
+        peers.extend(
+            apiserver.into_iter().map(|(number, end)| (number, End { others: kinds.clone(), ..end })),
+        );
         // What the stack forwards with a node's address is world (policy.md 7).
         let outside = random::outside();
-        for address in outside.iter().chain(&self.own).filter(|address| !taken.contains(address)) {
+        let outside = outside.iter().filter(|address| !self.apiserver().contains(address));
+        for address in outside.chain(&self.own).filter(|address| !taken.contains(address)) {
             let (identity, name) = match address.is_ipv4() {
                 true => (Identity::WORLD_IPV4, "world-ipv4"),
                 false => (Identity::WORLD_IPV6, "world-ipv6"),
@@ -669,14 +703,6 @@ fn explain(
     let answer = engine.explain(&query).unwrap();
     let one = answer.directions.into_iter().find(|one| one.direction == direction).unwrap();
     (one.suggestion, one.verdict)
-}
-
-fn number_of_plain(node: &Node, labels: &[Label]) -> Identity {
-    let mut all = Labels::new();
-    for (source, key, value) in labels {
-        all.insert(source, key, value);
-    }
-    number_of(node, &all)
 }
 
 fn verdict(number: u8) -> Verdict {

@@ -19,6 +19,8 @@ pub(crate) type Label = (String, String, String);
 pub(crate) struct End {
     /// What its identity stands for.
     pub(crate) labels: Vec<Label>,
+    /// What others of the same number are: the API server's addresses have one, wherever they are (6).
+    pub(crate) others: Vec<Vec<Label>>,
     pub(crate) address: IpAddr,
     /// Name, protocol and number of the ports of its identity's pods.
     pub(crate) ports: Vec<(String, Protocol, u16)>,
@@ -68,7 +70,11 @@ pub(crate) fn judge(
     peer: &End,
     traffic: Traffic,
 ) -> (Verdict, Verdict) {
-    let judge = |with_audit| one(cluster, enforcer, ingress, peer, traffic, with_audit);
+    let judge = |with_audit| {
+        let as_others = peer.others.iter().map(|labels| End { labels: labels.clone(), ..peer.clone() });
+        let all = as_others.chain([peer.clone()]);
+        all.map(|peer| one(cluster, enforcer, ingress, &peer, traffic, with_audit)).max().unwrap()
+    };
     (judge(false), judge(true))
 }
 
@@ -207,8 +213,8 @@ fn is_entity(cluster: &Cluster, entity: Entity, labels: &[Label]) -> bool {
         Entity::World => world,
         Entity::WorldIpv4 => is(labels, "world-ipv4"),
         Entity::WorldIpv6 => is(labels, "world-ipv6"),
-        Entity::Cluster => !world && !elsewhere,
-        Entity::ClusterMesh => !world,
+        Entity::Cluster => (!world || is(labels, "kube-apiserver")) && !elsewhere,
+        Entity::ClusterMesh => !world || is(labels, "kube-apiserver"),
         Entity::Host => is(labels, "host"),
         Entity::Init => is(labels, "init"),
         Entity::Ingress => is(labels, "ingress"),

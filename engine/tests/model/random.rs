@@ -112,6 +112,14 @@ pub(crate) fn outside() -> Vec<IpAddr> {
         .to_vec()
 }
 
+/// Addresses of the API server, mostly none: of this node and another, outside, of pods, and one that nobody has.
+pub(crate) fn apiserver() -> impl Strategy<Value = Vec<IpAddr>> {
+    let addresses =
+        ["192.168.0.1", "192.168.0.2", "8.8.8.8", "198.51.100.7", "2a00::1", "10.9.0.3", "10.0.1.99"];
+    let addresses = addresses.map(|address| address.parse().unwrap()).to_vec();
+    prop_oneof![Just(Vec::new()), subsequence(addresses, 0..4)]
+}
+
 /// Traffic that some rule may name, and some that none does.
 pub(crate) fn traffic() -> impl Strategy<Value = Traffic> {
     prop_oneof![
@@ -257,6 +265,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
         1 => Just(("host".to_owned(), vec![""])),
         1 => Just(("init".to_owned(), vec![""])),
         1 => Just(("world-ipv4".to_owned(), vec![""])),
+        1 => Just(("kube-apiserver".to_owned(), vec![""])),
     ];
     let operator = |values: Vec<&'static str>| {
         let values = subsequence(values.clone(), 0..=values.len());
