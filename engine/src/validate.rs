@@ -14,7 +14,7 @@ use sinew_api::labels::{Labels, NAMESPACE};
 use sinew_api::object::{Origin, PolicyKind, Problem};
 use sinew_api::policy::{
     CidrGroupMatch, CidrReach, Entity, MATCH_MODE_ANNOTATION, Peer, PeerMatch, Peers, Policy, PolicySpec,
-    PortMatchKind, Protocol, Rule, RuleAction,
+    PortMatch, PortMatchKind, Protocol, Rule, RuleAction,
 };
 use sinew_api::selector::{Operator, Selector};
 use sinew_bpf::abi::policy::verdict;
@@ -85,22 +85,35 @@ pub(crate) fn warnings(
                         }
                     }
                 }
-                for port in &rule.ports {
-                    if let PortMatchKind::Named { protocol, name } = &port.matches
-                        && populated
-                        // Ports that come in are those of pods that it selects here.
-                        && (direction == Direction::Egress || !subjects.is_empty())
-                        && !engine.somebody_has_port(direction, name, *protocol)
-                    {
-                        let verb = if rule.action == RuleAction::Deny { "denies" } else { "allows" };
-                        let message = format!("nobody has a port named {name:?}, so this {verb} nothing");
-                        warn(&port.path, port.line, message);
-                    }
+                // Ports that come in are those of pods that it selects here.
+                let ports_known = populated && (direction == Direction::Egress || !subjects.is_empty());
+                for (port, name) in nobodys_ports(engine, direction, rule).into_iter().filter(|_| ports_known)
+                {
+                    let verb = if rule.action == RuleAction::Deny { "denies" } else { "allows" };
+                    warn(
+                        &port.path,
+                        port.line,
+                        format!("nobody has a port named {name:?}, so this {verb} nothing"),
+                    );
                 }
             }
         }
     }
     warnings
+}
+
+/// Fields of a rule that name a port which nobody has, each once: a field without a protocol asks for three.
+fn nobodys_ports<'a>(engine: &Engine, direction: Direction, rule: &'a Rule) -> Vec<(&'a PortMatch, &'a str)> {
+    let mut fields: Vec<(&PortMatch, &str, bool)> = Vec::new();
+    for port in &rule.ports {
+        let PortMatchKind::Named { protocol, name } = &port.matches else { continue };
+        let had = engine.somebody_has_port(direction, name, *protocol);
+        match fields.iter_mut().find(|(field, known, _)| field.path == port.path && known == name) {
+            Some((.., any)) => *any |= had,
+            None => fields.push((port, name, had)),
+        }
+    }
+    fields.into_iter().filter(|(.., any)| !any).map(|(port, name, _)| (port, name)).collect()
 }
 
 /// The field that selects the endpoints of a spec.

@@ -201,6 +201,29 @@ fn groups_and_ports_that_nobody_has() {
     );
 }
 
+/// A field without a protocol asks for the name in each: one that somebody has is enough.
+#[test]
+fn a_named_port_without_a_protocol_is_one_field() {
+    let mut node = populated();
+    let spec = "
+  endpointSelector: {matchLabels: {app: web}}
+  ingress:
+  - toPorts: [{ports: [{port: http}, {port: htpp}]}]
+  egress:
+  - toPorts: [{ports: [{port: http, protocol: ANY}, {port: http, protocol: UDP}]}]
+    toEntities: [cluster]
+";
+    let said = warnings(&mut node, spec);
+    let of_ports: Vec<&String> = said.iter().filter(|warning| warning.contains("port named")).collect();
+    assert_eq!(
+        of_ports,
+        [
+            "spec.ingress[0].toPorts[0].ports[1]: nobody has a port named \"htpp\", so this allows nothing",
+            "spec.egress[0].toPorts[0].ports[1]: nobody has a port named \"http\", so this allows nothing",
+        ]
+    );
+}
+
 #[test]
 fn pods_on_the_host_network_are_not_selected() {
     let mut node = populated();
