@@ -143,6 +143,8 @@ pub fn documents(text: &str) -> Vec<Result<Document, SyntaxError>> {
                 Some(joined) => build::build(&joined, piece.line),
                 None => Err(error),
             });
+        // Of a marker with a comment, or a bare `null`, kubectl makes nothing.
+        let tree = tree.map(|root| root.filter(|root| root.value != Value::Null));
         Some(tree.transpose()?.map(|root| Document { line: root.line, root }))
     });
     read.chain(surplus.map(Err)).collect()

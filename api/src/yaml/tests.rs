@@ -26,6 +26,24 @@ fn lines_are_those_of_the_file() {
 }
 
 #[test]
+fn an_empty_document_is_none_whatever_is_beside_its_marker() {
+    for nothing in [
+        "--- # the end\n",
+        "--- # one\n# two\n\n",
+        "---\nnull\n",
+        "--- ~\n",
+        "--- !!null\n",
+        "%YAML 1.2\n--- # x\n",
+    ] {
+        let documents = all(&format!("a: 1\n...\n{nothing}---\nb: 2\n"));
+        let roots: Vec<bool> = documents.iter().map(|one| one.root.get("a").is_some()).collect();
+        assert_eq!(roots, [true, false], "{nothing:?}");
+        assert_eq!(all(nothing), [], "{nothing:?}");
+    }
+    assert_eq!(all("--- ''\n").len(), 1, "an empty text is something, and no object");
+}
+
+#[test]
 fn a_broken_document_leaves_its_neighbours_whole() {
     let documents = documents("a: 1\n---\nb: [1, 2\n---\nc: 3\n...\n# the end\n");
     assert_eq!(documents.len(), 3);
