@@ -131,7 +131,27 @@ fn is_foreign(version: &str, name: &str) -> bool {
         .into_iter()
         .flat_map(|kind| kind.api_versions())
         .any(|known| nearly_same(group(known), its));
-    its != group(GROUP_VERSION) && !(near_kind && near_group)
+    its != group(GROUP_VERSION)
+        && !(near_kind && near_group)
+        && (!closes(name) || (name == "NetworkPolicy" && HAS_NETWORK_POLICY.contains(&its)))
+}
+
+/// Groups of others that have a kind `NetworkPolicy`, which is none of ours. In any other group the name is a slip or a
+/// version that no cluster serves any more, as `extensions/v1beta1`.
+const HAS_NETWORK_POLICY: [&str; 5] = [
+    "projectcalico.org",
+    "crd.projectcalico.org",
+    "crd.antrea.io",
+    "security.antrea.io",
+    "security.antrea.tanzu.vmware.com",
+];
+
+/// Whether an object of exactly this kind may close something.
+fn closes(name: &str) -> bool {
+    ObjectKind::ALL
+        .into_iter()
+        .filter(|kind| matches!(kind, ObjectKind::Policy(_) | ObjectKind::CidrGroup(_)))
+        .any(|kind| kind.kind() == name)
 }
 
 /// Whether two names differ in one place only, and by three letters at most.

@@ -217,6 +217,9 @@ fn a_kind_of_somebody_else_is_foreign_and_a_slip_is_not() {
         ("networking.k8s.io/v1", "Ingress"),
         ("cilium.io/v2", "CiliumEnvoyConfig"),
         ("crd.projectcalico.org/v1", "NetworkPolicy"),
+        ("projectcalico.org/v3", "NetworkPolicy"),
+        ("crd.antrea.io/v1beta1", "NetworkPolicy"),
+        ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),
     ] {
         assert!(foreign(version, kind), "{version} {kind}");
     }
@@ -229,10 +232,18 @@ fn a_kind_of_somebody_else_is_foreign_and_a_slip_is_not() {
         ("cilium.io/v2", "CiliumNetworkPolicyy"),
         ("cilium.io/v2", "SinewNetworkPolicy"),
         ("v1", "NetworkPolicy"),
+        ("extensions/v1beta1", "NetworkPolicy"),
+        ("apps/v1", "NetworkPolicy"),
+        ("networking.istio.io/v1", "NetworkPolicy"),
+        ("crd.projectcalico.org/v1", "CiliumNetworkPolicy"),
+        ("isovalent.com/v1", "CiliumCIDRGroup"),
         ("sinew.io/v1", "SinewPolicy"),
     ] {
         assert!(!foreign(version, kind), "{version} {kind}");
     }
+    let text = "apiVersion: extensions/v1beta1\nkind: NetworkPolicy\nmetadata: {name: web}\n";
+    let told = &one(text).unwrap_err().problems[0];
+    assert_eq!(told.message, "NetworkPolicy is of networking.k8s.io/v1, not of \"extensions/v1beta1\"");
     let text = "apiVersion: apps/v1\n";
     assert!(one(text).unwrap_err().is_unreadable(), "half a document may be anything");
 }
