@@ -43,7 +43,7 @@ pub(super) fn policy(direction: Direction, judged: &End, peer: &End, traffic: &T
     if peers.needs_pods {
         lines.push("  policyCIDRMatchMode: [pods]".to_owned());
     }
-    lines.push(format!("  endpointSelector: {}", selector(&judged.labels, None)));
+    lines.push(format!("  endpointSelector: {}", selector(&judged.labels, namespace)));
     lines.push(format!("  enableDefaultDeny: {{{section}: false}}"));
     lines.push(format!("  {section}:"));
     lines.push(format!("  - {word}{}", peers.field));
@@ -127,11 +127,12 @@ fn peers(peer: &End, namespace: Option<&str>) -> Option<PeerField> {
     }
 }
 
-/// A selector of the labels that name an end; with its namespace, where it is not that of the policy.
+/// A selector of the labels that name an end; with its namespace, where it is not that of the policy, which has none where it
+/// is clusterwide.
 fn selector(labels: &Labels, namespace: Option<&str>) -> String {
     let mut chosen: Vec<(String, String)> = Vec::new();
     if let Some(theirs) = labels.get("k8s", NAMESPACE)
-        && namespace.is_some_and(|namespace| namespace != theirs)
+        && namespace != Some(theirs)
     {
         chosen.push((format!("k8s:{NAMESPACE}"), theirs.to_owned()));
     }

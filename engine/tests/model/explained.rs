@@ -429,3 +429,28 @@ spec: {cluster: default, id: 7, addresses: [192.168.0.1], podCIDRs: []}
         ]
     );
 }
+
+/// A policy for an endpoint of no namespace is clusterwide, and opens its peer's namespace only.
+#[test]
+fn the_suggestion_for_an_end_without_a_namespace_names_that_of_the_peer() {
+    let mut node = Node::new();
+    node.pod("shop/client", "app=client");
+    node.pod("blog/client", "app=client");
+    node.yaml(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: closed}
+spec: {endpointSelector: {matchLabels: {'cni:app': bare}}, ingress: [{}]}
+",
+    );
+    let answer = explain(&node, "shop/client", "cni:app=bare", 80);
+    assert_eq!(answer.verdict, Verdict::DefaultDeny);
+    assert!(answer.suggestion.contains("kind: SinewClusterwideNetworkPolicy"), "{}", answer.suggestion);
+    let wanted = "fromEndpoints: [{matchLabels: {\"k8s:io.kubernetes.pod.namespace\": shop, app: client}}]";
+    assert!(answer.suggestion.contains(wanted), "{}", answer.suggestion);
+    let objects = decode_text("suggested.yaml", &answer.suggestion);
+    node.apply(objects.into_iter().map(|object| Event::from(object.unwrap())).collect::<Vec<_>>());
+    assert_eq!(explain(&node, "shop/client", "cni:app=bare", 80).verdict, Verdict::Allow);
+    assert_eq!(explain(&node, "blog/client", "cni:app=bare", 80).verdict, Verdict::DefaultDeny);
+}
