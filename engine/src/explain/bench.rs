@@ -68,7 +68,7 @@ impl Judge {
         }
         let question = Question {
             protocol: traffic.protocol.unwrap_or(0),
-            port: traffic.port.unwrap_or(0).to_be(),
+            port: traffic.port.unwrap_or_else(|| unnamed_port(traffic.protocol)).to_be(),
             ..self.question
         };
         let mut answer = Answer::default();
@@ -281,6 +281,11 @@ impl Bench {
             self.engine.lend_addresses(table, end.identity, &end.lent);
         }
     }
+}
+
+/// A port that no rule names, or a type of ICMP: types have 8 bits, and 0 is one of them.
+fn unnamed_port(protocol: Option<u8>) -> u16 {
+    if matches!(protocol, Some(protocol::ICMP | protocol::ICMPV6)) { 0x100 } else { 0 }
 }
 
 /// Why a name that is no reserved identity's is no end of a connection.

@@ -430,6 +430,33 @@ spec: {cluster: default, id: 7, addresses: [192.168.0.1], podCIDRs: []}
     );
 }
 
+/// Type 0 of ICMP is an answer to an echo, and no sign of what all types may.
+#[test]
+fn icmp_without_a_type_is_no_type_that_a_rule_names() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  ingress: [{icmps: [{fields: [{family: IPv4, type: 0}, {family: IPv6, type: 0}]}]}]
+",
+    );
+    for protocol in [1, 58] {
+        let ask = |port| {
+            let (from, to) = (Party::parse("shop/client"), Party::parse("shop/web"));
+            node.engine.explain(&Query { from, to, protocol: Some(protocol), port, family: None }).unwrap()
+        };
+        assert_eq!((ask(Some(0)).verdict, ask(Some(8)).verdict), (Verdict::Allow, Verdict::DefaultDeny));
+        let answer = ask(None);
+        assert_eq!(answer.verdict, Verdict::DefaultDeny, "{protocol}");
+        let told = answer.exceptions.iter().map(|one| (one.protocol, one.first, one.last, one.verdict));
+        assert_eq!(told.collect::<Vec<_>>(), [(protocol, 0, 0, Verdict::Allow)]);
+    }
+}
+
 /// A policy for an endpoint of no namespace is clusterwide, and opens its peer's namespace only.
 #[test]
 fn the_suggestion_for_an_end_without_a_namespace_names_that_of_the_peer() {
