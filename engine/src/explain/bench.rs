@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
-use sinew_api::labels::Labels;
 use sinew_bpf::abi::policy::verdict;
 use sinew_bpf::abi::{Address, PrefixKey};
 use sinew_bpf::drop::{DropReason, Dropped};
@@ -108,8 +107,8 @@ impl Bench {
         let mut to = self.find("TO", to)?;
         self.see_from_afar(asked[0], &mut from, &to, Lookup::Known);
         self.see_from_afar(asked[1], &mut to, &from, Lookup::Destination);
-        from.as_seen_from(&to.node, to.judged);
-        to.as_seen_from(&from.node, from.judged);
+        from.as_seen_from(&to.node, to.judged, &self.engine);
+        to.as_seen_from(&from.node, from.judged, &self.engine);
         for (number, end) in [&mut from, &mut to].into_iter().enumerate() {
             self.settle(end, number);
         }
@@ -204,12 +203,8 @@ impl Bench {
                 Ok(self.end(name, somebody))
             }
             Party::Entity(name) => {
-                let found = Identity::RESERVED.iter().find(|(_, known)| known == name);
-                let (number, _) = found
-                    .filter(|(number, _)| *number != Identity::UNKNOWN)
-                    .ok_or_else(|| nobody(no_single_end(name)))?;
-                let labels = Arc::new(Labels::reserved(name));
-                let somebody = self.engine.identity(*number, labels);
+                let number = reserved(name).ok_or_else(|| nobody(no_single_end(name)))?;
+                let somebody = self.engine.identity(number, self.engine.labels_of_reserved(number));
                 Ok(self.end(name.clone(), somebody))
             }
             Party::Labels(labels) => {
@@ -281,6 +276,13 @@ impl Bench {
             self.engine.lend_addresses(table, end.identity, &end.lent);
         }
     }
+}
+
+/// The identity of a reserved name that somebody can have.
+fn reserved(name: &str) -> Option<Identity> {
+    let found =
+        Identity::RESERVED.iter().find(|(number, known)| *known == name && *number != Identity::UNKNOWN);
+    found.map(|(number, _)| *number)
 }
 
 /// A port that no rule names, or a type of ICMP: types have 8 bits, and 0 is one of them.

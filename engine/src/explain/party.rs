@@ -16,6 +16,7 @@ use sinew_api::policy::Protocol;
 use super::ResolvedParty;
 use crate::change::EndpointId;
 use crate::policy::compile::NamedPorts;
+use crate::state::Engine;
 
 /// One end of a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +145,7 @@ impl End {
 
     /// A node, or a pod on a node's network, is `host` to the pods of that node and `remote-node` to all others
     /// (policy.md 6, 7). Of an end that names no node nothing is known.
-    pub(super) fn as_seen_from(&mut self, node: &str, judged: bool) {
+    pub(super) fn as_seen_from(&mut self, node: &str, judged: bool, engine: &Engine) {
         if !matches!(self.identity, Identity::HOST | Identity::REMOTE_NODE)
             || self.unnumbered
             || self.node.is_empty()
@@ -153,12 +154,8 @@ impl End {
         {
             return;
         }
-        let (identity, name) = match self.node == node {
-            true => (Identity::HOST, "host"),
-            false => (Identity::REMOTE_NODE, "remote-node"),
-        };
-        self.identity = identity;
-        self.labels = Arc::new(Labels::reserved(name));
+        self.identity = if self.node == node { Identity::HOST } else { Identity::REMOTE_NODE };
+        self.labels = engine.labels_of_reserved(self.identity);
     }
 
     pub(super) fn resolved(&self) -> ResolvedParty {

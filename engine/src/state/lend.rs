@@ -285,6 +285,12 @@ impl Engine {
         self.matchers.identities().get(&number).cloned()
     }
 
+    /// What a reserved identity stands for; a host or a node may be the API server too.
+    pub(crate) fn labels_of_reserved(&self, number: Identity) -> Arc<Labels> {
+        let bare = || Arc::new(Labels::reserved(number.reserved_name().unwrap_or_default()));
+        self.labels_of_identity(number).unwrap_or_else(bare)
+    }
+
     pub(crate) fn addresses_of(&self, number: Identity) -> Vec<IpAddr> {
         let holders = self.claims.holders().filter(|(_, _, entry)| entry.identity == number.0);
         holders.map(|(address, ..)| address).take(16).collect()
@@ -413,8 +419,8 @@ impl Engine {
         let name = Some((pod.namespace.clone(), pod.name.clone()));
         if pod.host_network {
             let here = pod.node.is_empty() || pod.node == self.config.node;
-            let reserved = if here { "host" } else { "remote-node" };
-            let somebody = self.somebody_with(Arc::new(Labels::reserved(reserved)));
+            let number = if here { Identity::HOST } else { Identity::REMOTE_NODE };
+            let somebody = self.somebody_with(self.labels_of_reserved(number));
             return Somebody {
                 pod: name,
                 addresses: pod.addresses.clone(),

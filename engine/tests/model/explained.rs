@@ -430,6 +430,34 @@ spec: {cluster: default, id: 7, addresses: [192.168.0.1], podCIDRs: []}
     );
 }
 
+/// A host or a node that is the API server too matches rules for either.
+#[test]
+fn what_comes_near_knows_every_label_of_an_entity() {
+    let mut config = sinew_engine::Config::new("node", "default");
+    config.kube_apiserver = Some(vec!["192.168.0.1".parse().unwrap()]);
+    let mut node = Node::unsynced(config);
+    node.apply([Event::Synced, Event::NodeAddresses(vec!["192.168.0.1".parse().unwrap()])]);
+    node.pod("shop/web", "app=web");
+    node.yaml(
+        "
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: out, namespace: shop}
+spec:
+  endpointSelector: {matchLabels: {app: web}}
+  egress:
+  - toEndpoints: [{matchExpressions: [{key: 'reserved:kube-apiserver', operator: Exists}]}]
+    toPorts: [{ports: [{port: '6443', protocol: TCP}]}]
+",
+    );
+    for host in ["host", "1", "192.168.0.1"] {
+        assert_eq!(explain(&node, "shop/web", host, 6443).verdict, Verdict::Allow, "{host}");
+        let answer = explain(&node, "shop/web", host, 80);
+        let near: Vec<&str> = answer.directions[0].near.iter().map(|miss| miss.field.as_str()).collect();
+        assert_eq!(near, ["spec.egress[0].toPorts[0].ports[0]"], "{host}");
+    }
+}
+
 /// Type 0 of ICMP is an answer to an echo, and no sign of what all types may.
 #[test]
 fn icmp_without_a_type_is_no_type_that_a_rule_names() {
