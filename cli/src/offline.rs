@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::object::{Endpoint, Object, ObjectKind, Pod};
 use sinew_api::proto::agent::{ExplainRequest, ExplainResponse};
-use sinew_engine::explain::Query;
+use sinew_engine::explain::{Party, Query};
 use sinew_engine::{Change, Config, EndpointId, Engine, Event, LocalEndpoint};
 
 use crate::failure::Failure;
@@ -65,7 +65,23 @@ impl Offline {
     /// # Errors
     /// An end that nobody has, or a question that can't be understood.
     pub(crate) fn explain(&self, request: &ExplainRequest) -> Result<ExplainResponse, Failure> {
-        let query = Query::try_from(request).map_err(|malformed| Failure::usage(malformed.to_string()))?;
+        self.explain_between(request, [None, None])
+    }
+
+    /// The same, where either end may be known better than a request can say.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn explain_between(
+        &self,
+        request: &ExplainRequest,
+        ends: [Option<Party>; 2],
+    ) -> Result<ExplainResponse, Failure> {
+        let mut query =
+            Query::try_from(request).map_err(|malformed| Failure::usage(malformed.to_string()))?;
+        let [from, to] = ends;
+        query.from = from.unwrap_or(query.from);
+        query.to = to.unwrap_or(query.to);
         let explanation =
             self.engine.explain(&query).map_err(|unknown| Failure::unknown_name(unknown.to_string()))?;
         let mut answer = explanation.to_wire(request);

@@ -8,6 +8,7 @@
 
 mod recorded;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -60,6 +61,8 @@ struct Replay {
     /// Different questions among them, each with each verdict that it had.
     questions: usize,
     differences: Vec<Difference>,
+    /// What must be said of verdicts, changed or not, each once.
+    notes: BTreeSet<String>,
     /// Questions that could not be judged, each with the reason.
     unknown: Vec<String>,
 }
@@ -94,8 +97,10 @@ fn replay(recording: &Recording, folder: Folder) -> Result<Replay> {
             protocol: question.protocol.clone(),
             family: question.family.into(),
         };
-        let judged = match offline.explain(&request) {
+        let ends = [question.from.exactly(), question.to.exactly()];
+        let judged = match offline.explain_between(&request, ends) {
             Ok(answer) => {
+                replay.notes.extend(answer.notes);
                 answer.directions.into_iter().find(|judged| judged.direction() == question.direction())
             }
             Err(failure) => {
@@ -185,6 +190,10 @@ fn text(replay: &Replay, paint: Paint) -> String {
         text.push('\n');
         text.push_str(&table.render(paint, ""));
     }
+    if !replay.notes.is_empty() {
+        text.push_str("\nTo know:\n");
+        replay.notes.iter().for_each(|note| text.push_str(&format!("  {note}\n")));
+    }
     if !replay.unknown.is_empty() {
         text.push_str(&format!("\n{} could not be judged:\n", replay.unknown.len()));
         replay.unknown.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
@@ -212,6 +221,7 @@ fn value(replay: &Replay) -> Value {
         "flows": replay.flows,
         "verdicts": replay.questions,
         "changes": differences.collect::<Vec<_>>(),
+        "notes": replay.notes,
         "notJudged": replay.unknown,
     })
 }

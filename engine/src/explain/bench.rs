@@ -29,6 +29,10 @@ use crate::state::{Engine, Somebody, is_gateway};
 /// (RFC 6598), which no cluster may route, and the discard prefix (RFC 6666).
 const NO_ADDRESS: [[&str; 2]; 2] = [["100.127.255.253", "100::fd"], ["100.127.255.254", "100::fe"]];
 
+/// What is said of an API server that is both on a node and outside, or of both families.
+const MIXED_APISERVER: &str = "all addresses of the API server have one identity, and here they are of several kinds (a node's, \
+                               outside the cluster, of either family): it is allowed what rules allow to each of them";
+
 /// The copy.
 pub(crate) struct Bench {
     pub(crate) engine: Engine,
@@ -109,6 +113,11 @@ impl Bench {
         self.see_from_afar(asked[1], &mut to, &from, Lookup::Destination);
         from.as_seen_from(&to.node, to.judged, &self.engine);
         to.as_seen_from(&from.node, from.judged, &self.engine);
+        if [&from, &to].iter().any(|end| end.identity == Identity::KUBE_APISERVER)
+            && self.engine.kinds_of_apiserver() > 1
+        {
+            self.notes.push(MIXED_APISERVER.to_owned());
+        }
         for (number, end) in [&mut from, &mut to].into_iter().enumerate() {
             self.settle(end, number);
         }
@@ -206,6 +215,12 @@ impl Bench {
                 let number = reserved(name).ok_or_else(|| nobody(no_single_end(name)))?;
                 let somebody = self.engine.identity(number, self.engine.labels_of_reserved(number));
                 Ok(self.end(name.clone(), somebody))
+            }
+            Party::EntityAt { name, address, node } => {
+                let number = reserved(name).ok_or_else(|| nobody(no_single_end(name)))?;
+                self.engine.lend_place(number, *address, *node);
+                let somebody = self.engine.identity(number, self.engine.labels_of_reserved(number));
+                Ok(self.end(name.clone(), Somebody { addresses: vec![*address], ..somebody }))
             }
             Party::Labels(labels) => {
                 // It is called what the person wrote, so that what was added shows.

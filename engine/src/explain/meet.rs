@@ -60,6 +60,24 @@ impl Bench {
         if meetings.is_empty() {
             meetings.push(meet(None));
         }
+        for end in [from, to].into_iter().filter(|end| end.pod.is_none() && end.addresses.len() > 1) {
+            let picked: Vec<IpAddr> = meetings
+                .iter()
+                .map(
+                    |meeting| if std::ptr::eq(end, from) { meeting.from.address } else { meeting.to.address },
+                )
+                .filter(|address| self.engine.is_scattered(end.identity, address.is_ipv4()))
+                .collect();
+            if !picked.is_empty() {
+                let picked: Vec<String> = picked.iter().map(ToString::to_string).collect();
+                notes.push(format!(
+                    "{} has several addresses, and CIDRs tell them apart: what stands here is said of {}; ask for an address \
+                     to hear of another",
+                    end.name,
+                    picked.join(" and ")
+                ));
+            }
+        }
         for pick in [|meeting: &Meeting| meeting.from.clone(), |meeting: &Meeting| meeting.to.clone()] {
             let unknown = meetings.iter().map(pick).find(|end| end.standing == Standing::Unknown);
             notes.extend(unknown.map(|end| {

@@ -31,6 +31,15 @@ pub enum Party {
     Labels(Labels),
     /// A reserved identity by name: `host`, `world`, `remote-node`, …
     Entity(String),
+    /// A reserved identity at one of its addresses, which nothing here need know: as somebody else has recorded it.
+    EntityAt {
+        /// Its name.
+        name: String,
+        /// The address.
+        address: IpAddr,
+        /// Whether that is a node's.
+        node: bool,
+    },
 }
 
 impl Party {
@@ -66,7 +75,7 @@ impl Party {
 impl fmt::Display for Party {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pod(name) | Self::Entity(name) => f.write_str(name),
+            Self::Pod(name) | Self::Entity(name) | Self::EntityAt { name, .. } => f.write_str(name),
             Self::Identity(number) => number.fmt(f),
             Self::Address(address) => address.fmt(f),
             Self::Labels(labels) => labels.fmt(f),

@@ -232,7 +232,7 @@ impl Engine {
         self.claim_node(name);
     }
 
-    fn claim_node(&mut self, name: &str) {
+    pub(super) fn claim_node(&mut self, name: &str) {
         let (node_id, tunnel, mut flags) = self.way_to(name);
         if tunnel.is_none() {
             // A node that no tunnel leads to is on the wire, as it was before there were pods.

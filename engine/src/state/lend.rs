@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use sinew_api::identity::Identity;
 use sinew_api::labels::{CLUSTER, Labels, NAMESPACE, NAMESPACE_LABELS_PREFIX, SERVICE_ACCOUNT};
-use sinew_api::object::{CidrGroupKind, Namespace, Pod, PolicyName};
+use sinew_api::object::{CidrGroupKind, Namespace, Node, NodeStatus, Origin, Pod, PolicyName};
 use sinew_api::policy::{CidrGroup, Entity, Policy, Protocol};
 use sinew_api::selector::Selector;
 use sinew_bpf::abi::{Address, IpcacheEntry, ipcache};
@@ -25,7 +25,7 @@ use crate::change::EndpointId;
 use crate::event::{Event, LocalEndpoint};
 use crate::numbers::{Cause, Direction, Place};
 use crate::policy::Enforcement;
-use crate::policy::classes::ClassTrie;
+use crate::policy::classes::{ClassTrie, class_of};
 use crate::policy::compile::NamedPorts;
 use crate::table::PolicyTable;
 
@@ -291,6 +291,20 @@ impl Engine {
         self.labels_of_identity(number).unwrap_or_else(bare)
     }
 
+    /// Kinds of addresses that the API server has.
+    pub(crate) fn kinds_of_apiserver(&self) -> usize {
+        self.matchers.kinds_of_apiserver()
+    }
+
+    /// Whether CIDRs tell addresses of an identity apart that are of one family.
+    pub(crate) fn is_scattered(&self, number: Identity, v4: bool) -> bool {
+        let holders = self.claims.holders().filter(|(_, _, entry)| entry.identity == number.0);
+        let addresses = holders.map(|(address, ..)| address).filter(|address| address.is_ipv4() == v4);
+        let mut classes = addresses.map(|address| class_of(&self.trie, address));
+        let Some(first) = classes.next().filter(|_| !self.trie.is_empty()) else { return false };
+        classes.any(|class| class != first)
+    }
+
     pub(crate) fn addresses_of(&self, number: Identity) -> Vec<IpAddr> {
         let holders = self.claims.holders().filter(|(_, _, entry)| entry.identity == number.0);
         holders.map(|(address, ..)| address).take(16).collect()
@@ -370,6 +384,37 @@ impl Engine {
     pub(crate) fn lend_addresses(&mut self, id: EndpointId, identity: Identity, addresses: &[IpAddr]) {
         let entry = IpcacheEntry { identity: identity.0, ..IpcacheEntry::default() };
         self.claims.set(&Claimant::Local(id), addresses.iter().map(|address| (*address, entry)).collect());
+        self.reconcile();
+    }
+
+    /// An address is this entity's, and a node's or not, whoever is known to have it.
+    pub(crate) fn lend_place(&mut self, number: Identity, address: IpAddr, node: bool) {
+        if number == Identity::KUBE_APISERVER {
+            let flags = ipcache::flag::OUTSIDE;
+            let entry = IpcacheEntry { identity: number.0, flags, ..IpcacheEntry::default() };
+            self.claims.set(&Claimant::KubeApiserver, [(address, entry)].into());
+            self.config.kube_apiserver = Some(vec![address]);
+            let has_it = |node: &&Node| node.addresses.contains(&address);
+            let there: Vec<String> =
+                self.facts.nodes.values().filter(has_it).map(|node| node.name.clone()).collect();
+            there.iter().for_each(|name| self.claim_node(name));
+        }
+        if number == Identity::HOST {
+            let own = self.facts.node_addresses.iter().copied();
+            self.hear(Event::NodeAddresses(own.chain([address]).collect()));
+        } else if node && !self.all_node_addresses().contains(&address) {
+            self.hear(Event::NodeApplied(Node {
+                // No object can have this name, since it is no DNS label.
+                name: format!("({address})"),
+                cluster: self.config.cluster.clone(),
+                id: 0,
+                addresses: vec![address],
+                pod_cidrs: Vec::new(),
+                routing: self.config.routing,
+                status: NodeStatus::default(),
+                origin: Origin::default(),
+            }));
+        }
         self.reconcile();
     }
 

@@ -9,6 +9,7 @@ use sinew_api::object::{Endpoint, Node as NodeObject, NodeStatus, Origin, Routin
 use sinew_bpf::abi::{Address, IpcacheEntry, ipcache::flag};
 use sinew_engine::{Config, Event};
 
+use crate::explained::explain;
 use crate::node::Node;
 
 const OWN: &str = "192.168.0.1";
@@ -184,6 +185,16 @@ fn on_a_node_and_outside_that_is_allowed_which_is_to_both() {
     }
     never_to(&mut node, "host");
     assert_eq!(both(&node), (true, true));
+    // Which explain says.
+    let told = |node: &Node, to: &str| explain(node, "shop/web", to, 6443).notes;
+    for to in [OTHER, OUTSIDE, "kube-apiserver"] {
+        let notes = told(&node, to);
+        assert!(
+            notes.iter().any(|note| note.starts_with("all addresses of the API server have one identity")),
+            "{notes:?}"
+        );
+    }
+    assert_eq!(told(&node, OWN), [""; 0]);
     // When the node is gone, both addresses are outside.
     only_to(&mut node, "world");
     node.apply([Event::NodeRemoved("other".to_owned())]);

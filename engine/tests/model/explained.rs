@@ -430,6 +430,45 @@ spec: {cluster: default, id: 7, addresses: [192.168.0.1], podCIDRs: []}
     );
 }
 
+/// Of the entity and of the identity one address is judged, which is said where a CIDR tells it from the others.
+#[test]
+fn of_several_addresses_that_cidrs_tell_apart_one_is_judged_and_that_is_said() {
+    let mut node = shop();
+    node.yaml(
+        "
+apiVersion: sinew.io/v1
+kind: SinewNode
+metadata: {name: other}
+spec: {cluster: default, id: 7, addresses: [192.168.0.2, 192.168.0.3, '2001:db8:1::3'], podCIDRs: []}
+",
+    );
+    node.pod("shop/client-2", "app=client");
+    let number = explain(&node, "shop/client", "shop/web", 80).from.identity.unwrap().to_string();
+    let notes = |node: &Node, from: &str| explain(node, from, "shop/web", 80).notes;
+    assert_eq!((notes(&node, "remote-node"), notes(&node, &number)), (vec![], vec![]));
+    node.yaml(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: one, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress: [{from: [{ipBlock: {cidr: 192.168.0.3/32}}, {ipBlock: {cidr: 10.0.0.2/32}}]}]
+",
+    );
+    let said = |name: &str, address: &str| {
+        vec![format!(
+            "{name} has several addresses, and CIDRs tell them apart: what stands here is said of {address}; ask for an \
+             address to hear of another"
+        )]
+    };
+    assert_eq!(notes(&node, "remote-node"), said("remote-node", "192.168.0.2"));
+    assert_eq!(notes(&node, &number), said(&number, "10.0.0.2"));
+    for one in ["192.168.0.3", "shop/client-2"] {
+        assert_eq!(notes(&node, one), [""; 0], "{one}");
+    }
+}
+
 /// A host or a node that is the API server too matches rules for either.
 #[test]
 fn what_comes_near_knows_every_label_of_an_entity() {

@@ -14,6 +14,7 @@ use sinew_api::proto::agent::party::By;
 use sinew_api::proto::flow::{DropReason, Endpoint, Flow, IpVersion, TrafficDirection, Verdict, layer4};
 use sinew_api::proto::observer::GetFlowsRequest;
 use sinew_api::proto::observer::get_flows_response::ResponseTypes;
+use sinew_engine::explain;
 
 use crate::failure::Failure;
 use crate::folder::Folder;
@@ -27,8 +28,8 @@ const POLICY_VERDICT: i32 = 5;
 pub(super) enum End {
     /// A pod, as `ns/name`.
     Pod(String),
-    /// A node or the host, by the name of its identity.
-    Entity(String),
+    /// A node or the host, by the name of its identity, at an address if one was recorded: CIDRs go by it.
+    Entity { name: String, address: Option<IpAddr>, node: bool },
     /// Anybody else.
     Address(IpAddr),
 }
@@ -38,17 +39,28 @@ impl End {
     pub(super) fn party(&self) -> Party {
         let by = match self {
             Self::Pod(pod) => By::Pod(pod.clone()),
-            Self::Entity(entity) => By::Entity(entity.clone()),
+            Self::Entity { name, .. } => By::Entity(name.clone()),
             Self::Address(address) => By::Address(address.to_string()),
         };
         Party { by: Some(by) }
+    }
+
+    /// What a question can't say of it.
+    pub(super) fn exactly(&self) -> Option<explain::Party> {
+        match self {
+            Self::Entity { name, address: Some(address), node } => {
+                Some(explain::Party::EntityAt { name: name.clone(), address: *address, node: *node })
+            }
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pod(name) | Self::Entity(name) => f.write_str(name),
+            Self::Pod(name) | Self::Entity { name, address: None, .. } => f.write_str(name),
+            Self::Entity { name, address: Some(address), .. } => write!(f, "{name} ({address})"),
             Self::Address(address) => address.fmt(f),
         }
     }
@@ -230,8 +242,9 @@ fn question(flow: &Flow) -> Option<Question> {
     Some(Question { from, to, protocol: protocol.into(), port, family, egress })
 }
 
-/// A pod by its name; nodes by their identity, since a flow's address may be one of several; all others by address.
+/// A pod by its name; nodes by their identity, which the folder may not know, and their address; all others by address.
 fn end(end: Option<&Endpoint>, address: Option<&str>) -> Option<End> {
+    let address = address.and_then(|address| address.parse().ok());
     if let Some(end) = end {
         if !end.pod_name.is_empty() {
             return Some(End::Pod(format!("{}/{}", end.namespace, end.pod_name)));
@@ -240,8 +253,10 @@ fn end(end: Option<&Endpoint>, address: Option<&str>) -> Option<End> {
         if matches!(identity, Identity::HOST | Identity::REMOTE_NODE | Identity::KUBE_APISERVER)
             && let Some(name) = identity.reserved_name()
         {
-            return Some(End::Entity(name.to_owned()));
+            let is_node = |label: &String| label == "reserved:remote-node" || label == "reserved:host";
+            let node = identity != Identity::KUBE_APISERVER || end.labels.iter().any(is_node);
+            return Some(End::Entity { name: name.to_owned(), address, node });
         }
     }
-    address?.parse().ok().map(End::Address)
+    address.map(End::Address)
 }

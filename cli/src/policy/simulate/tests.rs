@@ -40,9 +40,33 @@ spec:
             app: client
 ";
 
+/// Closes what `client` sends; the section is to be added.
+const OUT: &str = "\
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: out
+spec:
+  podSelector: {matchLabels: {app: client}}
+  policyTypes: [Egress]
+";
+
+const CILIUM_OUT: &str = "\
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata:
+  name: out
+spec:
+  endpointSelector: {matchLabels: {app: client}}
+";
+
 fn replayed(lines: &[String]) -> Replay {
+    replayed_with(NEW_POLICY, lines)
+}
+
+fn replayed_with(policy: &str, lines: &[String]) -> Replay {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("new.yaml"), NEW_POLICY).unwrap();
+    fs::write(folder.path().join("new.yaml"), policy).unwrap();
     let flows = folder.path().join("flows.jsonl");
     fs::write(&flows, lines.join("\n")).unwrap();
     let recording = Recording::read(&flows).unwrap();
@@ -88,22 +112,55 @@ FLOWS  FROM              TO             FAMILY  TRAFFIC  DIRECTION  WAS    BECOM
     assert_eq!(shown, expected.collect::<Vec<_>>());
 }
 
+/// A flow of the pod `client-1` to an identity that is no pod's, at an address.
+fn flow_to(identity: u32, labels: &str, address: &str, port: u16) -> String {
+    let flow = flow("client", "web", port, "EGRESS", "FORWARDED", 5).replace("10.0.0.7", address);
+    let (before, after) = flow.split_once(r#""destination":{"identity""#).unwrap();
+    let (_, after) = after.split_once("},").unwrap();
+    format!(r#"{before}"destination":{{"identity":{identity},"labels":[{labels}]}},{after}"#)
+}
+
+/// A node has its identity, and CIDRs go by its address: `ipBlock` reaches nodes, `toCIDR` only what is outside.
+#[test]
+fn an_address_of_a_node_is_judged_by_cidrs() {
+    let policy = |to: &str| format!("{OUT}  egress:\n    - to: [{{ipBlock: {{cidr: {to}}}}}]\n");
+    let of_host = flow_to(1, r#""reserved:host""#, "169.254.20.10", 53);
+    let of_node = flow_to(6, r#""reserved:remote-node""#, "192.168.0.2", 53);
+    let of_apiserver = flow_to(7, r#""reserved:kube-apiserver""#, "203.0.113.6", 53);
+    let on_node = flow_to(7, r#""reserved:kube-apiserver","reserved:remote-node""#, "192.168.0.3", 53);
+    let flows = [of_host, of_node, of_apiserver, on_node];
+    let closed = |policy: &str| {
+        let replay = replayed_with(policy, &flows);
+        assert_eq!((replay.unknown.len(), replay.notes.len(), replay.questions), (0, 0, 4), "{policy}");
+        replay.differences.iter().map(|one| one.question.to.to_string()).collect::<Vec<_>>()
+    };
+    let [host, node, apiserver, on_node] = [
+        "host (169.254.20.10)",
+        "remote-node (192.168.0.2)",
+        "kube-apiserver (203.0.113.6)",
+        "kube-apiserver (192.168.0.3)",
+    ];
+    assert_eq!(closed(&policy("169.254.20.10/32")), [on_node, apiserver, node]);
+    assert_eq!(closed(&policy("192.168.0.0/24")), [host, apiserver]);
+    assert_eq!(closed(&policy("0.0.0.0/0")), [""; 0]);
+    let cilium = |to: &str| format!("{CILIUM_OUT}  egress: [{{{to}}}]\n");
+    assert_eq!(closed(&cilium("toCIDR: [0.0.0.0/0]")), [host, on_node, node]);
+    assert_eq!(closed(&cilium("toEntities: [world]")), [host, on_node, node]);
+    assert_eq!(closed(&cilium("toEntities: [remote-node]")), [host, apiserver]);
+}
+
 /// Without a rule that would close it the reason stands for it: no pod sends to a node's overlay port.
 #[test]
 fn what_no_rule_closes_is_listed_with_its_reason() {
-    let node = r#"{"identity":6,"labels":["reserved:remote-node"]}"#;
-    let tcp = flow("client", "web", 8472, "EGRESS", "FORWARDED", 5).replace("10.0.0.7", "192.168.0.2");
-    let (before, after) = tcp.split_once(r#""destination":{"identity""#).unwrap();
-    let (_, after) = after.split_once("},").unwrap();
-    let tcp = format!(r#"{before}"destination":{node},{after}"#);
+    let tcp = flow_to(6, r#""reserved:remote-node""#, "192.168.0.2", 8472);
     let udp = tcp.replace(r#""TCP""#, r#""UDP""#).replace(r#","flags":{"SYN":true}"#, "");
     assert_ne!(udp, tcp);
     let shown = text(&replayed(&[tcp, udp]), Paint::Plain);
     let expected = "\
 1 of 2 verdicts would change (2 flows replayed)
 
-FLOWS  FROM              TO           FAMILY  TRAFFIC   DIRECTION  WAS    BECOMES  BY                                   PLACE
-1      default/client-1  remote-node  IPv4    8472/UDP  egress     allow  deny     ENCAPSULATION_TRAFFIC_IS_PROHIBITED  -
+FLOWS  FROM              TO                         FAMILY  TRAFFIC   DIRECTION  WAS    BECOMES  BY                                   PLACE
+1      default/client-1  remote-node (192.168.0.2)  IPv4    8472/UDP  egress     allow  deny     ENCAPSULATION_TRAFFIC_IS_PROHIBITED  -
 ";
     assert_eq!(shown, expected);
 }
