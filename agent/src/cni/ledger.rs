@@ -3,9 +3,9 @@
 //! A file is complete or absent. It is not synced to the disk: everything that it describes (interfaces, maps, pins) is
 //! in the kernel's memory, so a power cut takes both, and what survives of the files is swept at the next start.
 //!
-//! A disk that takes nothing stops an ADD, which must not use what is not written down, and no DEL: the file of an attachment
-//! that has ended stays then, and holds the addresses for the next start, until it is written that they rest. No address
-//! is leased before that.
+//! A disk that takes nothing stops an ADD, which must not use what is not written down, and no DEL: the file of an
+//! attachment that has ended stays then, and holds the addresses for the next start, until it is written that they rest.
+//! No address is leased before that.
 //!
 //! Neighbours: `sinew_engine::ipam` chooses addresses; `crate::control` is the owner.
 

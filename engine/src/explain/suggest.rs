@@ -127,8 +127,8 @@ fn peers(peer: &End, namespace: Option<&str>) -> Option<PeerField> {
     }
 }
 
-/// A selector of the labels that name an end; with its namespace, where it is not that of the policy, which has none where it
-/// is clusterwide.
+/// A selector of the labels that name an end; with its namespace, where it is not that of the policy, which has none where
+/// it is clusterwide.
 fn selector(labels: &Labels, namespace: Option<&str>) -> String {
     let mut chosen: Vec<(String, String)> = Vec::new();
     if let Some(theirs) = labels.get("k8s", NAMESPACE)

@@ -290,8 +290,8 @@ impl Engine {
         self.stale.identities = true;
     }
 
-    /// What else the API server is where it is not the host, as in Cilium: on another node that node, outside the cluster the
-    /// world. Addresses of either kind have one identity, so a table holds what is allowed to all of them
+    /// What else the API server is where it is not the host, as in Cilium: on another node that node, outside the cluster
+    /// the world. Addresses of either kind have one identity, so a table holds what is allowed to all of them
     /// (`policy/compile.rs`).
     pub(super) fn place_apiserver(&mut self) {
         let moved =

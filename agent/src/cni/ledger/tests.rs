@@ -204,8 +204,8 @@ fn numbers_end_at_the_last_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Random ADDs, DELs and kills, on a disk that takes nothing now and then: leases on disk and in memory agree, no address
-    /// has two owners, and each rests before it has another.
+    /// Random ADDs, DELs and kills, on a disk that takes nothing now and then: leases on disk and in memory agree, no
+    /// address has two owners, and each rests before it has another.
     #[test]
     fn no_lease_is_handed_out_twice(
         steps in proptest::collection::vec((0u8..9, 0u8..12, 0u64..50), 1..60),
