@@ -253,9 +253,9 @@ impl Matchers {
     }
 
     /// What the API server's addresses are now. Returns the matchers that this may concern.
-    pub(crate) fn set_apiserver(&mut self, kinds: Vec<Labels>) -> Vec<MatcherId> {
+    pub(crate) fn set_apiserver(&mut self, kinds: Vec<Labels>) -> Option<Vec<MatcherId>> {
         if self.apiserver == kinds {
-            return Vec::new();
+            return None;
         }
         let mut all = Labels::new();
         for (label, value) in kinds.iter().flat_map(Labels::iter) {
@@ -264,7 +264,7 @@ impl Matchers {
         let mut changed = self.remove_identity(Identity::KUBE_APISERVER);
         self.apiserver = kinds;
         changed.extend(self.add_identity(Identity::KUBE_APISERVER, Arc::new(all)));
-        changed
+        Some(changed)
     }
 
     /// Kinds of addresses that the API server's identity stands for.

@@ -3,7 +3,8 @@
 //!
 //! An entry of the result stands for one key, so a peer that one table allows by its identity and the other by its class
 //! can't be expressed for pods and nodes, whose class says nothing about their identity: it is denied while the
-//! endpoint moves. For the world it can: all its addresses have the world's identity, or the API server's.
+//! endpoint moves. For the world it can: all its addresses have the world's identity, or the API server's, whose address
+//! makes its class as strict as it is itself.
 //!
 //! Neighbours: `compile.rs` makes the two tables.
 

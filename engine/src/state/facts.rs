@@ -303,9 +303,13 @@ impl Engine {
         let kinds: BTreeSet<Labels> =
             addresses.filter_map(|address| self.kind_of_apiserver(*address)).collect();
         let nowhere = kinds.is_empty().then(|| Labels::reserved("kube-apiserver"));
-        let changed = self.matchers.set_apiserver(kinds.into_iter().chain(nowhere).collect());
-        self.stale.identities |= !changed.is_empty();
-        self.dirty.matchers.extend(changed);
+        if let Some(changed) = self.matchers.set_apiserver(kinds.into_iter().chain(nowhere).collect()) {
+            self.stale.identities = true;
+            self.dirty.matchers.extend(changed);
+        }
+        // What two tables both allow follows from which classes hold its addresses, too.
+        let moving = self.locals.iter().filter(|(_, local)| local.moving.is_some());
+        self.dirty.endpoints.extend(moving.map(|(id, _)| *id));
     }
 
     /// What an address of the API server's identity is, if it is one.

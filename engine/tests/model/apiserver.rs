@@ -201,10 +201,8 @@ fn on_a_node_and_outside_that_is_allowed_which_is_to_both() {
     assert_eq!(both(&node), (true, true));
 }
 
-/// While a pod gets other labels, what is open by address to one of its label sets is not open to the API server whom the
-/// other shuts out by name.
-#[test]
-fn a_pod_that_moves_does_not_reach_it_by_a_range_of_the_world() {
+/// A node whose pods of one label set reach the world without the API server, and of another the range that it is in.
+fn of_two_label_sets() -> Node {
     let mut node = node(OUTSIDE);
     let policy = |name: &str, app: &str, to: &str| {
         format!(
@@ -216,12 +214,34 @@ fn a_pod_that_moves_does_not_reach_it_by_a_range_of_the_world() {
                        {key: 'reserved:kube-apiserver', operator: DoesNotExist}]}]";
     node.yaml(&policy("old", "web", world_alone));
     node.yaml(&policy("new", "api", "toCIDR: [203.0.113.0/24]"));
+    node
+}
+
+/// While a pod gets other labels, what is open by address to one of its label sets is not open to the API server whom the
+/// other shuts out by name.
+#[test]
+fn a_pod_that_moves_does_not_reach_it_by_a_range_of_the_world() {
+    let mut node = of_two_label_sets();
     assert!(!reaches(&node, OUTSIDE) && reaches(&node, "198.51.100.9"));
     node.label("shop/web", "app=api");
     assert!(!node.announced.is_empty());
     assert!(!reaches(&node, OUTSIDE), "it moves");
     node.finish_relabels();
     assert!(reaches(&node, OUTSIDE) && !reaches(&node, "198.51.100.9"));
+}
+
+/// The same where it comes to be outside while the pod moves: the node that had its address is gone.
+#[test]
+fn a_pod_that_moves_does_not_reach_it_once_it_is_no_nodes() {
+    let mut node = of_two_label_sets();
+    let Event::NodeApplied(mut there) = other() else { panic!() };
+    there.addresses = vec![address(OUTSIDE)];
+    node.apply([Event::NodeApplied(there)]);
+    node.label("shop/web", "app=api");
+    node.apply([Event::NodeRemoved("other".to_owned())]);
+    assert!(!reaches(&node, OUTSIDE), "it moves");
+    node.finish_relabels();
+    assert!(reaches(&node, OUTSIDE));
 }
 
 #[test]

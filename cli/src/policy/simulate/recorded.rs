@@ -253,8 +253,11 @@ fn end(end: Option<&Endpoint>, address: Option<&str>) -> Option<End> {
         if matches!(identity, Identity::HOST | Identity::REMOTE_NODE | Identity::KUBE_APISERVER)
             && let Some(name) = identity.reserved_name()
         {
-            let is_node = |label: &String| label == "reserved:remote-node" || label == "reserved:host";
-            let node = identity != Identity::KUBE_APISERVER || end.labels.iter().any(is_node);
+            let any = |names: &[&str]| end.labels.iter().any(|label| names.contains(&label.as_str()));
+            // With both labels it is of either kind, which the folder's nodes decide.
+            let is_node = any(&["reserved:remote-node", "reserved:host"])
+                && !any(&["reserved:world", "reserved:world-ipv4", "reserved:world-ipv6"]);
+            let node = identity != Identity::KUBE_APISERVER || is_node;
             return Some(End::Entity { name: name.to_owned(), address, node });
         }
     }
