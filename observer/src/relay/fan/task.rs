@@ -89,7 +89,7 @@ impl<Q: Question> NodeTask<Q> {
         let asked = SystemTime::now();
         let answer = tokio::select! {
             answer = tokio::time::timeout(patience, question.ask(channel)) => answer.map_err(too_late)??,
-            _ = self.channel.changed() => return Err(elsewhere()),
+            _ = self.channel.changed() => return Err(self.elsewhere()),
         };
         *pause = FIRST_PAUSE;
         let off = Off::of(answer.metadata(), asked, SystemTime::now());
@@ -105,7 +105,7 @@ impl<Q: Question> NodeTask<Q> {
             let bunch = if self.question.follows() {
                 tokio::select! {
                     bunch = bunches.next() => bunch,
-                    _ = self.channel.changed() => return Err(elsewhere()),
+                    _ = self.channel.changed() => return Err(self.elsewhere()),
                 }
             } else {
                 tokio::time::timeout(patience, bunches.next()).await.map_err(too_late)?
@@ -122,6 +122,12 @@ impl<Q: Question> NodeTask<Q> {
                 None => return Err(Status::unavailable("it ended its answer")),
             }
         }
+    }
+
+    /// Why a node that answered well is asked again, and at once: the change is left to be seen by who waits.
+    fn elsewhere(&mut self) -> Status {
+        self.channel.mark_changed();
+        Status::unavailable("its address has changed")
     }
 
     /// What is new of answers that came together, gaps included, up to a failure.
@@ -143,11 +149,6 @@ impl<Q: Question> NodeTask<Q> {
         }
         (answers, None)
     }
-}
-
-/// Why a node is asked again that answered well.
-fn elsewhere() -> Status {
-    Status::unavailable("its address has changed")
 }
 
 /// A notice of answers that the node no longer has. Their number is unknown.
