@@ -44,6 +44,10 @@ impl<S: Store> Control<S> {
     }
 
     fn begin(&mut self, attachment: &Attachment) -> Result<PodLink, Refusal> {
+        // What the kernel refused a moment ago it may take now.
+        if !self.backlog.is_settled() {
+            self.carry_out();
+        }
         if let Some(hindrance) = hindrance(&self.failures) {
             return Err(Refusal::NotAvailable(hindrance));
         }

@@ -59,7 +59,7 @@ pub(super) struct Walk {
     found: usize,
     /// Folders that could not be listed: what is below them may be there or not.
     unlisted: Vec<String>,
-    /// Why nothing of the store can be listed.
+    /// Why nothing of the store can be listed, or not what agents have written there.
     pub(super) failure: Option<String>,
     /// The first file or folder that is not read, and why; and how many more there are.
     unread: Option<(String, usize)>,
@@ -110,10 +110,14 @@ impl Walk {
                 // It went away between two looks.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !folder.is_empty() => {}
                 Err(error) => {
-                    if folder.is_empty() {
-                        self.failure = Some(format!("the store's folder cannot be listed: {error}"));
+                    let message = match folder.as_str() {
+                        "" => format!("the store's folder cannot be listed: {error}"),
+                        _ => format!("folder {folder:?} of the store cannot be listed: {error}"),
+                    };
+                    if folder.is_empty() || is_agents(&folder) {
+                        self.failure = Some(message);
                     } else {
-                        self.pass_by(|| format!("folder {folder:?} of the store cannot be listed: {error}"));
+                        self.pass_by(|| message);
                     }
                     self.unlisted.push(folder);
                 }

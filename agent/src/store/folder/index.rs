@@ -154,6 +154,11 @@ impl Index {
         }
     }
 
+    /// Files from which something is in force.
+    pub(super) fn held_files(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.held.keys()
+    }
+
     /// Whether something that no other file holds would go with this file.
     pub(super) fn holds_alone(&self, path: &str) -> bool {
         let alone = |name: &Arc<ObjectName>| self.files_of(name).all(|file| **file == *path);

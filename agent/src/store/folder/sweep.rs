@@ -134,12 +134,17 @@ impl Running {
         }
         let round = self.sweeps.round;
         let unlisted = sweep.unlisted.get_or_insert_with(|| {
-            // A folder that can't be listed for now says nothing about what it held.
+            // A folder that can't be listed for now says nothing about what it held. What an earlier run of the agent knew
+            // of it is tried by name: it is told as unreadable, and stays.
             let unlisted = self
                 .fingerprints
                 .iter()
-                .filter(|(path, (_, seen))| *seen != round && !sweep.walk.may_have_passed(path));
-            unlisted.map(|(path, _)| Arc::clone(path)).collect()
+                .filter(|(path, (_, seen))| *seen != round && !sweep.walk.may_have_passed(path))
+                .map(|(path, _)| path);
+            let unread = |path: &&Arc<str>| {
+                !self.fingerprints.contains_key(&***path) && sweep.walk.may_have_passed(path)
+            };
+            unlisted.chain(self.index.held_files().filter(unread)).cloned().collect()
         });
         let Some(path) = unlisted.pop() else { return false };
         // It may be there all the same, behind as many others as are listed.

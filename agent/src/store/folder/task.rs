@@ -52,7 +52,7 @@ pub(super) struct Running {
     pub(super) watch: Watching,
     batches: mpsc::Sender<Batch>,
     writes: mpsc::Receiver<StoreWrite>,
-    index: Index,
+    pub(super) index: Index,
     /// By path, as the index shares it: what each file was when it was read, and the last sweep that saw it.
     pub(super) fingerprints: HashMap<Arc<str>, (Fingerprint, u32)>,
     pub(super) sweeps: Sweeps,
@@ -347,7 +347,10 @@ impl Running {
                 self.take(path, reading);
             }
         }
-        if let Some(refused) = self.index.take_refusals() {
+        // A file that is missing may have been renamed: its documents are no duplicates of those of the other name.
+        if !self.hints.has_missing()
+            && let Some(refused) = self.index.take_refusals()
+        {
             self.pending.refused = Some(refused);
         }
         let trouble = self.trouble.all();

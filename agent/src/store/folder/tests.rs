@@ -26,7 +26,12 @@ impl Folder {
     }
 
     fn open_in(folder: tempfile::TempDir) -> Self {
-        let config = FolderConfig { path: folder.path().into(), node: "a".into(), kept: Vec::new() };
+        Self::open_again(folder, Vec::new())
+    }
+
+    /// By an agent that knows these objects from an earlier run.
+    fn open_again(folder: tempfile::TempDir, kept: Vec<Object>) -> Self {
+        let config = FolderConfig { path: folder.path().into(), node: "a".into(), kept };
         Self { store: FolderStore::open(config).unwrap(), folder }
     }
 

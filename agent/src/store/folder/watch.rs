@@ -127,6 +127,11 @@ impl Hints {
         quiet.into_iter().chain(gone).min()
     }
 
+    /// Whether any file is missing, and not yet gone.
+    pub(super) fn has_missing(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
     /// The files to look at now. Of those that are missing, [`Self::is_gone`] is to be asked.
     pub(super) fn take_due(&mut self, now: Instant) -> BTreeSet<String> {
         let mut due = std::mem::take(&mut self.ripe);

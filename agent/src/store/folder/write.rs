@@ -75,9 +75,10 @@ impl Folders {
             let is_ours = || fs::read_to_string(&path).is_ok_and(|owner| owner == node);
             // Read first: a disk that takes nothing keeps no node from the number that it has.
             let taken = is_ours()
-                || self
-                    .create_first(&path, node.as_bytes())
-                    .map_err(|source| FolderError::Unwritable { path: path.clone(), source })?
+                || !path.exists()
+                    && self
+                        .create_first(&path, node.as_bytes())
+                        .map_err(|source| FolderError::Unwritable { path: path.clone(), source })?
                 || is_ours();
             if taken {
                 return Ok(u16::try_from(number).expect("the remainder by 65535, plus one, is a u16"));

@@ -1,5 +1,7 @@
 //! Folders that are not read, because they are too deep or can't be listed: they harm nothing beside them.
 
+use sinew_api::object::decode_text;
+
 use super::*;
 
 /// A folder in the store, of so many levels, with a file at its end.
@@ -19,6 +21,29 @@ async fn a_folder_that_is_too_deep_keeps_nothing_of_another_in_force() {
     let outside = tempfile::tempdir().unwrap();
     fs::rename(folder.folder.path().join("team"), outside.path().join("team")).unwrap();
     assert_eq!(folder.until_looked(2).await, ["-Namespace/one"]);
+}
+
+/// Folders with the longest names that there are, as deep as folders are read: no system call takes so long a path.
+fn unlistable(root: &std::path::Path) -> String {
+    fs::create_dir_all(root.join(vec!["d"; 16].join("/"))).unwrap();
+    for level in (1..=16).rev() {
+        let above = root.join(vec!["d"; level - 1].join("/"));
+        fs::rename(above.join("d"), above.join("d".repeat(255))).unwrap();
+    }
+    vec!["d".repeat(255); 16].join("/")
+}
+
+#[tokio::test]
+async fn what_a_folder_held_that_cannot_be_listed_at_start_stays_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = unlistable(folder.path());
+    let known = |file: &str, name: &str| decode_text(file, &namespace(name)).remove(0).unwrap();
+    let kept = vec![known(&format!("{path}/x.yaml"), "hidden"), known("team/y.yaml", "gone")];
+    let mut folder = Folder::open_again(folder, kept);
+    let batch = folder.batch().await;
+    assert!(batch.synced);
+    assert_eq!(names(&batch), ["+Namespace/hidden"], "and not what is gone");
+    assert_eq!(batch.refused.unwrap().len(), 1, "its author is told");
 }
 
 impl Folder {
@@ -45,12 +70,7 @@ async fn what_is_not_read_is_a_warning_and_an_unreadable_store_a_failure() {
     folder.store.write(StoreWrite::Look(2)).await;
     assert_eq!(folder.until_troubled(|trouble| &trouble.warning, "").await, Trouble::default());
 
-    // The longest names that there are, as deep as folders are read: no system call takes so long a path.
-    deep(&folder, 16);
-    for level in (1..=16).rev() {
-        let above = folder.folder.path().join(vec!["d"; level - 1].join("/"));
-        fs::rename(above.join("d"), above.join("d".repeat(255))).unwrap();
-    }
+    unlistable(folder.folder.path());
     folder.store.write(StoreWrite::Look(3)).await;
     let trouble = folder.until_troubled(|trouble| &trouble.warning, "cannot be listed").await;
     assert_eq!(trouble.failure, "");
