@@ -74,7 +74,7 @@ pub(super) struct Running {
 /// What keeps the store from working, by cause.
 #[derive(Default)]
 pub(super) struct Troubles {
-    /// Nothing can be listed.
+    /// Nothing can be listed, or not what agents have written.
     pub(super) listing: Option<String>,
     /// Some things are not read.
     pub(super) unread: Option<String>,
